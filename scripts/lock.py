@@ -1,0 +1,30 @@
+"""Compile ``requirements/airflow-*.txt`` anew: setup.cfg's needs, dev.in's tools, one Airflow.
+
+Resolved for the oldest supported Python, so that one lock serves all of them: what only a newer
+Python needs is missing here, and the installer adds it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OPTIONS = ["--quiet", "--upgrade", "--no-header", "--no-annotate", "--python-version", "3.11"]
+
+
+def main() -> None:
+    for chosen in sorted((ROOT / "requirements").glob("airflow-*.in")):
+        sources = ["setup.cfg", "requirements/dev.in", str(chosen.relative_to(ROOT))]
+        command = [sys.executable, "-m", "uv", "pip", "compile", *OPTIONS, *sources]
+        compiled = subprocess.run(
+            command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+        lock = chosen.with_suffix(".txt")
+        lock.write_text(f"# make lock: compiled from {', '.join(sources)}\n{compiled}")
+        print(f"{lock.relative_to(ROOT)}: {len(compiled.splitlines())} packages")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""The async client, on aiohttp: for Airflow's triggerer, and for any program with an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from airflow_provider_kling.api.flow import Flows, Watcher
+from airflow_provider_kling.api.generation import Generation, GenerationRequest
+from airflow_provider_kling.api.network import ca_file, proxy_for
+from airflow_provider_kling.api.protocol import Protocol
+from airflow_provider_kling.api.schedule import Schedule
+from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.wire import (
+    LONGEST_REPLY,
+    ConnectionLost,
+    Flow,
+    HttpRequest,
+    HttpResponse,
+    Memory,
+    Pause,
+    Remember,
+    Reply,
+    Silence,
+    T,
+    forget,
+)
+
+MOST_CONNECTIONS: Final = 16
+"""TCP connections one client keeps at most: polls are short, and a burst must not open hundreds."""
+_CHUNK: Final = 64 * 1024
+
+
+class AsyncKlingClient:
+    """Talks to the vendor with aiohttp; never blocks the event loop.
+
+    A client belongs to one event loop. Close it, or use it as an async context manager.
+
+    :param settings: address, key, time-outs.
+    :param flows: the decisions; None for the usual ones. Tests pass a clock and a random source in.
+    :param sleep: how to wait a number of seconds.
+    :param connections: TCP connections at most.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        flows: Flows | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        connections: int = MOST_CONNECTIONS,
+    ) -> None:
+        self.settings = settings
+        self.flows = flows or Flows(Protocol(settings, time.time))
+        self._sleep = sleep
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def submit(self, request: GenerationRequest, client_request_id: str | None = None) -> Generation:
+        """Ask for a generation, once; see :meth:`.Flows.submit`."""
+        return await self.run(self.flows.submit(request, client_request_id))
+
+    async def get_generation(self, generation_id: str) -> Generation:
+        """Ask how a generation stands; see :meth:`.Flows.get_generation`."""
+        return await self.run(self.flows.get_generation(generation_id))
+
+    async def wait(
+        self,
+        generation_id: str,
+        *,
+        timeout: float,
+        schedule: Schedule | None = None,
+        submitted_at: float | None = None,
+        watch: Watcher | None = None,
+    ) -> Generation:
+        """Wait at most ``timeout`` seconds until the video is there; see :meth:`.Flows.settle`."""
+        return await self.run(
+            self.flows.settle(
+                generation_id,
+                schedule=schedule or Schedule.adaptive(None),
+                deadline=self.flows.now() + timeout,
+                submitted_at=submitted_at,
+                watch=watch,
+            )
+        )
+
+    async def get_balance(self) -> float:
+        """The account's balance in USD; see :meth:`.Flows.get_balance`."""
+        return await self.run(self.flows.get_balance())
+
+    async def run(self, flow: Flow[T], remember: Memory = forget) -> T:
+        """Drive a flow to its end and return its result.
+
+        :param remember: stores a record where it survives a crash.
+        """
+        reply: Reply = None
+        try:
+            while True:
+                effect = flow.send(reply)
+                if isinstance(effect, Pause):
+                    await self._sleep(effect.seconds)
+                    reply = None
+                elif isinstance(effect, Remember):
+                    remember(effect.record)
+                    reply = None
+                else:
+                    reply = await self.send(effect.request)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        finally:
+            flow.close()
+
+    async def send(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
+        """Make one request; what went wrong comes back as a value, for the flows to judge."""
+        host = urlsplit(request.url).netloc
+        if self._session is None:
+            self._session = self._new_session()
+        opened = False
+        try:
+            async with self._session.request(
+                request.method,
+                request.url,
+                params=request.params,
+                headers=request.headers,
+                data=request.body,
+                allow_redirects=False,
+                proxy=proxy_for(self.settings, request.url),
+            ) as response:
+                opened = True
+                async with asyncio.timeout(self.settings.read_timeout):
+                    body = await _read(response)
+                headers = {name.lower(): value for name, value in response.headers.items()}
+                return HttpResponse(response.status, headers, body[:LONGEST_REPLY], len(body) > LONGEST_REPLY)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            return ConnectionLost(_silence(error, opened), host)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def __aenter__(self) -> AsyncKlingClient:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.close()
+
+    def _new_session(self) -> aiohttp.ClientSession:
+        trust = ssl.create_default_context(cafile=ca_file(self.settings))
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections, ssl=trust),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                sock_connect=self.settings.connect_timeout,
+                sock_read=self.settings.read_timeout,
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """The body, cut a little above the limit."""
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK):
+        body += chunk
+        if len(body) > LONGEST_REPLY:
+            break
+    return bytes(body)
+
+
+def _silence(error: Exception, opened: bool) -> Silence:
+    """Where on its way a request was lost. In doubt it was sent."""
+    if opened:
+        slow = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError)
+        return Silence.SLOW if slow else _silence_of_reading(error)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return Silence.CONNECT_TIMEOUT
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return Silence.CERTIFICATE
+    if isinstance(error, aiohttp.ClientSSLError):
+        return Silence.TLS
+    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+        return Silence.PROXY
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return Silence.DNS
+    if isinstance(error, aiohttp.ClientConnectorError):
+        refused = isinstance(error.os_error, ConnectionRefusedError)
+        return Silence.REFUSED if refused else Silence.UNREACHABLE
+    if isinstance(error, aiohttp.InvalidURL):
+        return Silence.UNSENDABLE
+    return _silence_of_reading(error)
+
+
+def _silence_of_reading(error: Exception) -> Silence:
+    return Silence.READ_TIMEOUT if isinstance(error, TimeoutError) else Silence.BROKEN

@@ -1,0 +1,244 @@
+"""The error tree.
+
+::
+
+    KlingError                       what happened, what it means for money, what to do next
+      InvalidRequestError            found by us before any call; also a ValueError
+      ConfigurationError             the connection cannot be used as it is; also a ValueError
+      ConnectionLostError            no answer; ``sent`` says whether the request can have arrived
+      ApiError                       the vendor refused: status, message, request id
+        AuthenticationError · InsufficientBalanceError · BadRequestError · NotFoundError
+        RateLimitError · ServiceUnavailableError
+      MalformedReplyError            an answer of a shape nobody can read
+      SubmitUncertainError           the vendor may have accepted the submit
+      GenerationFailedError          the generation ended in ``error``: the vendor's name and message
+      GenerationTimeoutError         the wait is over, the generation may still complete
+      DownloadError                  the video did not arrive whole
+
+Each error knows three things beside its message: whether a repeat can help (:class:`Recovery`),
+whether money was spent (:class:`Money`), and what a person should do next (``advice``). None of
+them knows Airflow; one place in the provider turns them into a retry or a failure of the task.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+
+class Recovery(enum.Enum):
+    """What can still help after an error."""
+
+    RETRY_CALL = "retry the call"
+    """Passing trouble: the same call may succeed a moment later, and so may a retry of the task."""
+    RETRY_TASK = "retry the task"
+    """This call is over; a later try of the task may succeed."""
+    GIVE_UP = "give up"
+    """Nothing changes by trying again: a person has to act."""
+
+
+class Money(enum.StrEnum):
+    """What an error means for money, in the words that the user reads."""
+
+    NOT_SPENT = "No money was spent."
+    MAY_BE_SPENT = "The vendor may have accepted the request, and then it is billed."
+    GOES_ON = "The generation goes on at the vendor and is billed when it completes."
+    ALREADY_PAID = "The generation is paid for; trying again costs nothing more."
+    NOT_CHARGED = "The vendor does not charge for a generation that failed."
+
+
+class Sent(enum.Enum):
+    """Whether a request that got no answer can have reached the vendor."""
+
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+class KlingError(Exception):
+    """Base of all errors of this package.
+
+    :param what: what happened, one or two sentences, with the id or the parameter it is about.
+        Never holds a key or a signed URL.
+    :param money: what it means for money; None takes the class's usual answer, and an error that
+        has none says nothing about money.
+    :param advice: what a person should do next.
+    :param recovery: overrides the class's usual answer.
+    :param generation_id: the generation it is about, where one is known.
+    :param client_request_id: the ``X-Client-Request-Id`` of the submit it is about, where known.
+    """
+
+    recovery: Recovery = Recovery.GIVE_UP
+    money: Money | None = None
+    advice: str = ""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        money: Money | None = None,
+        advice: str | None = None,
+        recovery: Recovery | None = None,
+        generation_id: str | None = None,
+        client_request_id: str | None = None,
+    ) -> None:
+        self.what = what
+        self.generation_id = generation_id
+        self.client_request_id = client_request_id
+        if money is not None:
+            self.money = money
+        if advice is not None:
+            self.advice = advice
+        if recovery is not None:
+            self.recovery = recovery
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        return " ".join(part for part in (self.what, self.money, self.advice) if part)
+
+
+class InvalidRequestError(KlingError, ValueError):
+    """The request cannot be right; nothing was sent.
+
+    :param problems: every problem found, one sentence each.
+    """
+
+    money = Money.NOT_SPENT
+
+    def __init__(self, what: str, *, problems: Sequence[str] = (), advice: str | None = None) -> None:
+        super().__init__(what, advice=advice)
+        self.problems = tuple(problems)
+
+
+class ConfigurationError(KlingError, ValueError):
+    """The connection or the settings cannot be used as they are; nothing was sent."""
+
+    money = Money.NOT_SPENT
+
+
+class ConnectionLostError(KlingError):
+    """No answer came: name resolution, connect, TLS, time-out, or a connection that broke.
+
+    :param sent: whether the request can have reached the vendor.
+    """
+
+    recovery = Recovery.RETRY_CALL
+
+    def __init__(
+        self, what: str, *, sent: Sent, money: Money | None = None, advice: str | None = None
+    ) -> None:
+        super().__init__(what, money=money, advice=advice)
+        self.sent = sent
+
+
+class ApiError(KlingError):
+    """The vendor answered with an error.
+
+    :param status: HTTP status.
+    :param message: the vendor's message, made one line.
+    :param request_id: the vendor's ``requestId``, for a support ticket; None where it sent none.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        status: int,
+        message: str,
+        request_id: str | None = None,
+        money: Money | None = None,
+        advice: str | None = None,
+        generation_id: str | None = None,
+    ) -> None:
+        super().__init__(what, money=money, advice=advice, generation_id=generation_id)
+        self.status = status
+        self.message = message
+        self.request_id = request_id
+
+
+class AuthenticationError(ApiError):
+    """401, or 403 for another reason than credit: the key is wrong, or not allowed to do this."""
+
+    advice = "Check the API key in the password field of the Airflow connection."
+
+
+class InsufficientBalanceError(ApiError):
+    """403 or 429 that speaks of balance or credits: the account cannot pay."""
+
+    advice = "Top up the AI/ML API account or raise the key's limit, then clear the task."
+
+
+class BadRequestError(ApiError):
+    """400 and other refusals of what was sent: a repeat is refused again."""
+
+    advice = "Correct the request; a retry would be refused again."
+
+
+class NotFoundError(ApiError):
+    """404: no such generation for this account, or no such endpoint."""
+
+    advice = "Check that the connection is the one that submitted it, and its host and generation path."
+
+
+class RateLimitError(ApiError):
+    """429: too many requests or concurrent generations.
+
+    :param retry_after: seconds the vendor asked to wait; None where it named none.
+    """
+
+    recovery = Recovery.RETRY_CALL
+    advice = "Retries help; a pool or fewer parallel tasks prevents it."
+    retry_after: float | None = None
+
+
+class ServiceUnavailableError(ApiError):
+    """5xx: trouble at the vendor, at the model behind it, or at a gateway on the way."""
+
+    recovery = Recovery.RETRY_CALL
+    advice = "Retries usually help; otherwise ask the vendor with the request id."
+    retry_after: float | None = None
+    from_vendor: bool = False
+    """True when the body is the vendor's own JSON, not a gateway's page."""
+
+
+class MalformedReplyError(KlingError):
+    """An answer that is not what the vendor documents; carries a short excerpt in its message."""
+
+    recovery = Recovery.RETRY_CALL
+
+
+class SubmitUncertainError(KlingError):
+    """The vendor may have accepted the submit, and no generation id is known."""
+
+    recovery = Recovery.RETRY_TASK
+    money = Money.MAY_BE_SPENT
+
+
+class GenerationFailedError(KlingError):
+    """The generation ended in ``error``.
+
+    :param name: the vendor's name of the error, for example a moderation verdict.
+    :param message: the vendor's message.
+    """
+
+    money = Money.NOT_CHARGED
+
+    def __init__(
+        self, what: str, *, name: str, message: str, generation_id: str, advice: str | None = None
+    ) -> None:
+        super().__init__(what, generation_id=generation_id, advice=advice)
+        self.name = name
+        self.message = message
+
+
+class GenerationTimeoutError(KlingError):
+    """The time to wait is over; the generation may still complete, and then it is billed."""
+
+    recovery = Recovery.RETRY_TASK
+    money = Money.GOES_ON
+
+
+class DownloadError(KlingError):
+    """The video did not arrive whole, or is not a video. Never a reason to submit again."""
+
+    recovery = Recovery.RETRY_TASK
+    money = Money.ALREADY_PAID

@@ -1,0 +1,69 @@
+"""Pure decisions on time and repetition: no clock, no randomness, no I/O of their own."""
+
+from __future__ import annotations
+
+import email.utils
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+Clock = Callable[[], float]
+"""Returns epoch seconds."""
+Random = Callable[[], float]
+"""Returns a number in [0, 1)."""
+
+FATAL_POLLS: Final = 3
+"""How many hopeless answers in a row (wrong key, unknown generation) end a wait. One alone may be
+a hiccup of a load balancer, and behind the wait stands a video that is paid for."""
+
+FINAL_LOOKS: Final = 3
+"""How many looks after ``completed`` may lack the video's URL before the wait ends as unreadable."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How one call is repeated: exponential backoff with full jitter.
+
+    :param attempts: how many times a call is made at most.
+    :param base: seconds, upper bound of the first wait; doubles with each repeat.
+    :param cap: seconds, upper bound of any wait that we choose.
+    :param longest_retry_after: seconds, upper bound of a wait that the vendor asked for.
+    """
+
+    attempts: int = 5
+    base: float = 1.0
+    cap: float = 30.0
+    longest_retry_after: float = 120.0
+
+    def delay(self, attempt: int, random: Random, retry_after: float | None = None) -> float:
+        """Seconds to wait after a failed attempt.
+
+        :param attempt: 1 after the first attempt.
+        :param random: a number in [0, 1) for the jitter.
+        :param retry_after: what the vendor asked for, in seconds; waited at least (up to the cap),
+            plus a tenth at most, so that many waiters do not come back in one burst.
+        """
+        if retry_after is not None:
+            return min(retry_after, self.longest_retry_after) * (1 + 0.1 * random())
+        return min(self.cap, self.base * 2.0 ** min(attempt - 1, 30)) * random()
+
+
+def parse_retry_after(value: str | None, now: float) -> float | None:
+    """Read a ``Retry-After`` header: seconds, or an HTTP date.
+
+    :param value: the header; None where it was not sent.
+    :param now: epoch seconds.
+    :return: seconds from now, never negative; None where absent or unreadable.
+    """
+    if not value:
+        return None
+    text = value.strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+    return max(0.0, seconds) if math.isfinite(seconds) else None

@@ -1,0 +1,114 @@
+"""How to reach the vendor: address, key, time-outs, trust."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import urlsplit
+
+from airflow_provider_kling.api.errors import ConfigurationError
+
+DEFAULT_BASE_URL: Final = "https://api.aimlapi.com"
+VENDOR_PATH: Final = "/v2/generate/video/kling/generation"
+UNIVERSAL_PATH: Final = "/v2/video/generations"
+GENERATION_PATHS: Final = (VENDOR_PATH, UNIVERSAL_PATH)
+DEFAULT_CONNECT_TIMEOUT: Final = 10.0
+DEFAULT_READ_TIMEOUT: Final = 60.0
+_LONGEST_TIMEOUT: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that a client needs to know of one account.
+
+    :param api_key: the vendor's API key. Kept out of ``repr``.
+    :param base_url: scheme and host, with a path prefix where a gateway needs one. Plain http is
+        refused except to loopback.
+    :param generation_path: :data:`VENDOR_PATH` (default) or :data:`UNIVERSAL_PATH`; the vendor
+        serves the same bodies on both.
+    :param connect_timeout: seconds to wait for a connection.
+    :param read_timeout: seconds without a byte of the answer, and the most that an API answer's
+        body may take from its first byte to its last.
+    :param ca_bundle: path of a PEM file with the certificate authorities to trust; None trusts the
+        usual ones.
+    :param proxy: URL of an HTTP proxy; None takes the environment's. Kept out of ``repr``, as it
+        can hold a password.
+    :param allow_plain_http: permit ``http://`` to other hosts than loopback. The key then travels
+        readable.
+    :raises ConfigurationError: what is wrong, and what is allowed.
+    """
+
+    api_key: str = field(repr=False)
+    base_url: str = DEFAULT_BASE_URL
+    generation_path: str = VENDOR_PATH
+    connect_timeout: float = DEFAULT_CONNECT_TIMEOUT
+    read_timeout: float = DEFAULT_READ_TIMEOUT
+    ca_bundle: str | None = None
+    proxy: str | None = field(default=None, repr=False)
+    allow_plain_http: bool = False
+
+    def __post_init__(self) -> None:
+        key = self.api_key.strip()
+        if not key:
+            raise ConfigurationError("There is no API key.", advice="Give the AI/ML API key.")
+        if not key.isascii() or any(c.isspace() or not c.isprintable() for c in key):
+            raise ConfigurationError(
+                "The API key has characters that no key has (spaces, line breaks or accents).",
+                advice="Copy the key again from the AI/ML API dashboard.",
+            )
+        object.__setattr__(self, "api_key", key)
+        object.__setattr__(self, "base_url", self.base_url.strip().rstrip("/"))
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigurationError(
+                f"The base URL {_without_secrets(self.base_url)!r} is not an https URL.",
+                advice=f"Give a host such as {DEFAULT_BASE_URL}.",
+            )
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ConfigurationError(
+                f"The base URL {_without_secrets(self.base_url)!r} has a user, a query or a fragment.",
+                advice="Give scheme and host only; the key belongs in the password field.",
+            )
+        self.check_scheme(self.base_url)
+        if self.generation_path not in GENERATION_PATHS:
+            raise ConfigurationError(
+                f"The generation path {self.generation_path!r} is not one of the vendor's.",
+                advice=f"Choose {' or '.join(GENERATION_PATHS)}.",
+            )
+        for name in ("connect_timeout", "read_timeout"):
+            seconds = getattr(self, name)
+            if not (math.isfinite(seconds) and 0 < seconds <= _LONGEST_TIMEOUT):
+                raise ConfigurationError(
+                    f"{name}={seconds!r} is not a usable number of seconds.",
+                    advice=f"Give more than 0 and at most {_LONGEST_TIMEOUT:.0f}.",
+                )
+
+    def check_scheme(self, url: str) -> None:
+        """Refuse plain http to other hosts than loopback.
+
+        :param url: the API's address, or a video's.
+        :raises ConfigurationError: naming host and remedy.
+        """
+        parts = urlsplit(url)
+        if parts.scheme == "https" or self.allow_plain_http or is_loopback(parts.hostname or ""):
+            return
+        raise ConfigurationError(
+            f"{parts.scheme}://{parts.hostname} is not encrypted.",
+            advice="Use https, or set allow_plain_http in the connection's extra if this network is safe.",
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _without_secrets(url: str) -> str:
+    return url.rsplit("@", 1)[-1].split("?", 1)[0]

@@ -1,0 +1,220 @@
+"""Whether to pay: the one decision on a task's submit, without I/O.
+
+Given what is remembered of an earlier submit, what the vendor says of it, and what the user chose,
+it says: adopt and wait, adopt and use, submit, look in the vendor's logs first, ask the vendor
+first, or stop. Each comes with the sentence for the log: why, and what it means for money.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus
+from airflow_provider_kling.api.identity import Fingerprint
+from airflow_provider_kling.api.record import Record
+
+
+class Attempt(enum.Enum):
+    """Why the task runs."""
+
+    FIRST = "first try"
+    RETRY = "automatic retry"
+    CLEAR = "cleared by a person"
+
+
+@dataclass(frozen=True, slots=True)
+class SubmitPolicy:
+    """What the user chose.
+
+    :param on_changed_request: an earlier try submitted another request: ``submit`` this one, or ``fail``.
+    :param on_uncertain_submit: a submit that may have been accepted is not in the vendor's logs:
+        ``resubmit``, or ``fail``.
+    :param on_clear: a finished task is cleared: ``reuse`` its generation, or ``regenerate``.
+    :param uncertain_grace: seconds after an uncertain submit in which it is looked for in the logs,
+        which lag behind and may not list a job before it is done.
+    """
+
+    on_changed_request: Literal["submit", "fail"] = "submit"
+    on_uncertain_submit: Literal["resubmit", "fail"] = "resubmit"
+    on_clear: Literal["reuse", "regenerate"] = "reuse"
+    uncertain_grace: float = 300.0
+
+
+class Action(enum.Enum):
+    """What to do next."""
+
+    ADOPT_AND_WAIT = "adopt and wait"
+    ADOPT_AND_USE = "adopt and use"
+    SUBMIT = "submit"
+    LOOK_UP = "look in the vendor's logs"
+    ASK = "ask how the recorded generation stands"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, and why.
+
+    :param reason: one or two sentences for the log.
+    :param anew: True where a submit comes after an earlier one of the same work.
+    """
+
+    action: Action
+    reason: str
+    anew: bool = False
+
+
+class Unknown(enum.Enum):
+    """What was asked and has no answer."""
+
+    NOT_ASKED = "not asked"
+    NOT_FOUND = "not found"
+
+
+def decide(
+    record: Record | None,
+    request: Fingerprint,
+    attempt: Attempt,
+    policy: SubmitPolicy,
+    *,
+    remembers: bool = True,
+    stands: Generation | Unknown = Unknown.NOT_ASKED,
+    looked_up: Unknown = Unknown.NOT_ASKED,
+) -> Decision:
+    """Decide on a task's submit.
+
+    :param record: what is remembered; an id found in the logs is put into it first. None for nothing.
+    :param request: what is asked for now.
+    :param attempt: why the task runs.
+    :param remembers: whether a submit is always recorded before it is sent, so that no record means
+        no submit. False where nothing survives a retry (Airflow before 3.3).
+    :param stands: what the vendor says of the record's generation; ``NOT_FOUND`` for a 404.
+    :param looked_up: ``NOT_FOUND`` when the logs were searched in vain for a submit without an id.
+    """
+    if record is None:
+        if remembers or attempt is Attempt.FIRST:
+            return Decision(
+                Action.SUBMIT,
+                "This work was never submitted: submitting it; it is billed when it completes.",
+            )
+        if looked_up is Unknown.NOT_ASKED:
+            return Decision(
+                Action.LOOK_UP,
+                "Nothing is remembered of earlier tries: looking in the vendor's logs before paying.",
+            )
+        return _submit_uncertain(policy, "No submit of an earlier try is in the vendor's logs")
+    if record.generation_id is None:
+        if looked_up is Unknown.NOT_ASKED:
+            return Decision(
+                Action.LOOK_UP,
+                f"A submit ({record.client_request_id}) was begun and its outcome is not known: looking "
+                "in the "
+                "vendor's logs before paying.",
+            )
+        return _submit_uncertain(policy, f"The submit {record.client_request_id} is not in the vendor's logs")
+    if record.fingerprint != request.digest:
+        return _changed(record, request, policy)
+    if stands is Unknown.NOT_ASKED:
+        return Decision(
+            Action.ASK,
+            f"Generation {record.generation_id} was submitted before: asking how it stands.",
+        )
+    if isinstance(stands, Unknown):
+        return Decision(
+            Action.STOP,
+            f"The vendor does not know generation {record.generation_id}, which an earlier try of this "
+            "task submitted "
+            "and which may be billed. Nothing was submitted. Check that the connection is still the same "
+            "account, or "
+            "run the task with durable=False once to pay for a new one.",
+        )
+    return _known(stands, attempt, policy)
+
+
+def _known(generation: Generation, attempt: Attempt, policy: SubmitPolicy) -> Decision:
+    """The recorded generation of the very same request."""
+    name = f"Generation {generation.id}"
+    if generation.status is GenerationStatus.COMPLETED:
+        if attempt is Attempt.CLEAR and policy.on_clear == "regenerate":
+            return Decision(
+                Action.SUBMIT,
+                f"{name} is completed, and the task was cleared with on_clear='regenerate': submitting "
+                "anew, which is billed again.",
+                anew=True,
+            )
+        hint = ""
+        if attempt is Attempt.CLEAR:
+            hint = " Set on_clear='regenerate' to get, and pay for, a new one when the task is cleared."
+        return Decision(
+            Action.ADOPT_AND_USE,
+            f"{name} of an earlier try is completed and paid for: using it, at no further cost.{hint}",
+        )
+    if generation.status is GenerationStatus.ERROR:
+        failure = generation.failure or Failure("", "no message")
+        said = (
+            f"{name} of an earlier try ended in an error, which is not charged "
+            f"({failure.name or 'error'}: {failure.message})"
+        )
+        if attempt is not Attempt.CLEAR and is_hopeless(failure):
+            return Decision(
+                Action.STOP,
+                f"{said}. The same request would be rejected again: change it, then clear the task.",
+            )
+        return Decision(Action.SUBMIT, f"{said}: submitting anew; it is billed when it completes.", anew=True)
+    return Decision(
+        Action.ADOPT_AND_WAIT,
+        f"{name} of an earlier try is still {generation.raw_status or 'working'}: waiting for it, at no "
+        "further cost.",
+    )
+
+
+def _changed(record: Record, request: Fingerprint, policy: SubmitPolicy) -> Decision:
+    what = ", ".join(request.changes(record.parts)) or "the request"
+    said = (
+        f"An earlier try submitted generation {record.generation_id} with another request (changed: {what})"
+    )
+    if policy.on_changed_request == "fail":
+        return Decision(
+            Action.STOP,
+            f"{said}, and on_changed_request='fail': nothing was submitted. The earlier generation can be "
+            "had with "
+            f"KlingGenerationSensor(generation_id={record.generation_id!r}).",
+        )
+    return Decision(
+        Action.SUBMIT,
+        f"{said}: submitting the new one. Both are billed when they complete.",
+        anew=True,
+    )
+
+
+def _submit_uncertain(policy: SubmitPolicy, said: str) -> Decision:
+    if policy.on_uncertain_submit == "fail":
+        return Decision(
+            Action.STOP,
+            f"{said}, and on_uncertain_submit='fail': nothing was submitted. Look in the vendor's "
+            "dashboard, then clear the task.",
+        )
+    return Decision(
+        Action.SUBMIT,
+        f"{said}: submitting (on_uncertain_submit='resubmit'). Should the earlier one have been accepted "
+        "all the same, both are billed.",
+        anew=True,
+    )
+
+
+_HOPELESS = re.compile(
+    r"moderat|nsfw|safety|sensitiv|prohibit|inappropriate|content.?policy|risk.?control"
+    r"|invalid|validation|bad.?request|unsupported|parameter",
+    re.IGNORECASE,
+)
+
+
+def is_hopeless(failure: Failure) -> bool:
+    """Whether the same request would fail again: rejected by moderation, or bad parameters.
+
+    The vendor documents no list of names, so both its name and its message are read.
+    """
+    return bool(_HOPELESS.search(f"{failure.name} {failure.message}"))

@@ -1,0 +1,105 @@
+"""What the durations seen in this process teach about a model, to sharpen its polling schedule."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from typing import Final
+
+from airflow_provider_kling.api.schedule import (
+    LONGEST_USUAL,
+    NARROWEST_SPREAD,
+    SHORTEST_INTERVAL,
+    WIDEST_SPREAD,
+    Schedule,
+)
+
+
+class Durations:
+    """What one process has seen of how long each model takes. Not for several threads.
+
+    The catalogue's figure counts as :data:`PRIOR_WEIGHT` durations, and only the last
+    :data:`MEMORY` or so are remembered, so that it follows a vendor that gets faster or slower.
+
+    :param models_kept: how many models are remembered; the one not seen for longest is forgotten.
+    """
+
+    PRIOR_WEIGHT: Final = 2.0
+    PRIOR_WEIGHT_OF_SPREAD: Final = 8.0
+    MEMORY: Final = 64.0
+    PRIORS_KEPT: Final = 16
+
+    def __init__(self, *, models_kept: int = 256) -> None:
+        self._models_kept = models_kept
+        self._seen: OrderedDict[str, _Seen] = OrderedDict()
+
+    def observe(self, model: str, seconds: float, *, not_yet_at: float = 0.0, prior: Schedule) -> None:
+        """Learn from a generation that completed; a failed one teaches nothing about durations.
+
+        Between the last poll that said "not yet" and this one nothing is known: the moment nearest
+        to what was expected is taken. So a generation that completed while nobody was looking,
+        during an outage, does not count as a slow one.
+
+        :param model: the vendor's model id.
+        :param seconds: from the submit to the poll that saw it completed. Values that only a
+            clock that was set can produce (negative, zero, NaN) are ignored.
+        :param not_yet_at: from the submit to the last poll that did not; 0 where there was none.
+        :param prior: the schedule of this generation before :meth:`sharpen`.
+        """
+        if not (0.0 < seconds < math.inf and 0.0 <= not_yet_at <= seconds):
+            return
+        expected = self.sharpen(model, prior).usual_seconds
+        duration = min(max(expected, not_yet_at), seconds, LONGEST_USUAL)
+        seen = self._seen.setdefault(model, _Seen())
+        self._seen.move_to_end(model)
+        seen.add(math.log(max(duration, SHORTEST_INTERVAL)), self.MEMORY)
+        while len(self._seen) > self._models_kept:
+            self._seen.popitem(last=False)
+
+    def sharpen(self, model: str | None, schedule: Schedule) -> Schedule:
+        """The same schedule with what was learned about the model.
+
+        :param model: the vendor's model id; None where it is not known.
+        :param schedule: as the user's DAG built it. A fixed one keeps its interval.
+        """
+        seen = None if model is None else self._seen.get(model)
+        if seen is None:
+            return schedule
+        known = seen.answers.get(schedule)
+        if known is None:
+            # A normal-inverse-gamma belief about the mean and the spread of log durations.
+            mean, weight = math.log(schedule.usual_seconds), self.PRIOR_WEIGHT
+            total = weight + seen.weight
+            off = seen.mean - mean
+            squares = self.PRIOR_WEIGHT_OF_SPREAD * schedule.spread**2 + seen.squares
+            squares += weight * seen.weight / total * off * off
+            spread = math.sqrt(squares / (self.PRIOR_WEIGHT_OF_SPREAD + seen.weight))
+            known = Schedule(
+                interval=schedule.interval,
+                usual_seconds=min(math.exp(mean + off * seen.weight / total), LONGEST_USUAL),
+                spread=round(min(max(spread, NARROWEST_SPREAD), WIDEST_SPREAD), 2),  # few shapes to compute
+            )
+            if len(seen.answers) >= self.PRIORS_KEPT:
+                seen.answers.clear()
+            seen.answers[schedule] = known
+        return known
+
+
+class _Seen:
+    """Running mean and sum of squared deviations of log durations, forgetting the old ones."""
+
+    __slots__ = ("answers", "mean", "squares", "weight")
+
+    def __init__(self) -> None:
+        self.weight = 0.0
+        self.mean = 0.0
+        self.squares = 0.0
+        self.answers: dict[Schedule, Schedule] = {}
+
+    def add(self, value: float, memory: float) -> None:
+        keep = 1.0 - 1.0 / memory if self.weight >= memory else 1.0
+        self.weight = self.weight * keep + 1.0
+        delta = value - self.mean
+        self.mean += delta / self.weight
+        self.squares = self.squares * keep + delta * (value - self.mean)
+        self.answers.clear()

@@ -1,0 +1,57 @@
+"""The only home of Airflow imports that differ between 2.11 and 3.3.
+
+``apache-airflow-providers-common-compat`` knows where each version keeps its classes; what it does
+not know stands here, with the reason.
+"""
+
+from __future__ import annotations
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseHook,
+    BaseOperator,
+    BaseSensorOperator,
+    Context,
+    ObjectStoragePath,
+    PokeReturnValue,
+    conf,
+)
+
+__all__ = [
+    "AirflowException",
+    "AirflowFailException",
+    "AirflowSensorTimeout",
+    "AirflowSkipException",
+    "BaseHook",
+    "BaseOperator",
+    "BaseSensorOperator",
+    "Context",
+    "ObjectStoragePath",
+    "OperatorPartial",
+    "PokeReturnValue",
+    "RetryDecision",
+    "RetryPolicy",
+    "conf",
+]
+
+try:  # 3.0 and newer
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial
+except ImportError:  # 2.11
+    from airflow.models.mappedoperator import (  # type: ignore[import-not-found,no-redef]  # 3.x is installed
+        OperatorPartial,
+    )
+
+try:  # 3.3 and newer
+    from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy
+except ImportError:
+
+    class RetryPolicy:  # type: ignore[no-redef]  # stands in where there is none
+        """Says plainly that this Airflow has no retry policies."""
+
+        def __init__(self) -> None:
+            raise RuntimeError("Retry policies need Airflow 3.3 or newer; leave retry_policy out.")
+
+    RetryDecision = None  # type: ignore[assignment,misc]  # never reached without a policy

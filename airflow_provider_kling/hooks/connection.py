@@ -1,0 +1,92 @@
+"""From an Airflow connection to the client's settings."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from airflow_provider_kling.api.errors import ConfigurationError
+from airflow_provider_kling.api.settings import DEFAULT_BASE_URL, Settings
+from airflow_provider_kling.provider import CONNECTION_FIELDS
+
+log = logging.getLogger(__name__)
+
+_TRUE = ("true", "yes", "on", "1")
+_FALSE = ("false", "no", "off", "0")
+
+
+class ConnectionLike(Protocol):
+    """What is read of an Airflow connection."""
+
+    conn_id: Any
+    host: Any
+    port: Any
+    schema: Any
+    password: Any
+
+
+def settings_from(connection: ConnectionLike, extra: Mapping[str, Any]) -> Settings:
+    """Read a connection.
+
+    :param connection: password is the API key; host the base URL, with or without a scheme;
+        port and schema (``http`` or ``https``) count where the host names none, as in a URI.
+    :param extra: the connection's extra, decoded. Texts are accepted for numbers and booleans, as
+        a URI has nothing else; unknown names are logged and left alone.
+    :raises ConfigurationError: names the connection, the field, and what is allowed.
+    """
+    name = connection.conn_id
+    if not (connection.password or "").strip():
+        raise ConfigurationError(
+            f"The connection {name!r} has no API key.",
+            advice="Put the AI/ML API key into its password field (shown as 'API key' in the form).",
+        )
+    given = {key: value for key, value in extra.items() if value not in (None, "")}
+    for key in sorted(given.keys() - CONNECTION_FIELDS.keys()):
+        log.warning(
+            "The connection %r has an extra field %r that this provider does not know; it has %s.",
+            name,
+            key,
+            ", ".join(CONNECTION_FIELDS),
+        )
+    try:
+        values = {key: _typed(key, given[key]) for key in CONNECTION_FIELDS if key in given}
+        return Settings(api_key=connection.password, base_url=_base_url(connection), **values)
+    except ConfigurationError as error:
+        raise ConfigurationError(
+            f"The connection {name!r} cannot be used: {error.what}", advice=error.advice
+        ) from None
+
+
+def _base_url(connection: ConnectionLike) -> str:
+    host = (connection.host or "").strip().rstrip("/")
+    if not host:
+        return DEFAULT_BASE_URL
+    if "://" not in host:
+        scheme = connection.schema if connection.schema in ("http", "https") else "https"
+        host = f"{scheme}://{host}"
+    authority = host.split("://", 1)[1]
+    if connection.port and "/" not in authority and ":" not in authority.rpartition("]")[2]:
+        host = f"{host}:{connection.port}"
+    return host
+
+
+def _typed(name: str, value: Any) -> Any:
+    """The value in the type that the form's schema gives its field."""
+    kind = CONNECTION_FIELDS[name]["schema"]["type"][0]
+    text = str(value).strip()
+    if kind == "number":
+        try:
+            return float(text)
+        except ValueError:
+            raise ConfigurationError(
+                f"{name}={text!r} in its extra is not a number.", advice="Give a number of seconds."
+            ) from None
+    if kind == "boolean":
+        if text.lower() not in _TRUE + _FALSE:
+            raise ConfigurationError(
+                f"{name}={text!r} in its extra is neither true nor false.",
+                advice="Give true or false.",
+            )
+        return text.lower() in _TRUE
+    return text

@@ -1,0 +1,256 @@
+"""KlingHook: an Airflow connection, and what can be done with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kling.api.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionLostError,
+    InsufficientBalanceError,
+    KlingError,
+)
+from airflow_provider_kling.api.generation import Generation
+from airflow_provider_kling.compat import BaseHook
+from airflow_provider_kling.hooks.connection import settings_from
+from airflow_provider_kling.provider import (
+    CONNECTION_FIELDS,
+    CONNECTION_TYPE,
+    DEFAULT_CONNECTION_ID,
+    HIDDEN_FIELDS,
+    HOOK_NAME,
+    PLACEHOLDERS,
+    RELABELING,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_kling.api.aio import AsyncKlingClient
+    from airflow_provider_kling.api.client import KlingClient
+    from airflow_provider_kling.api.flow import Watcher
+    from airflow_provider_kling.api.landing import Landed
+    from airflow_provider_kling.api.settings import Settings
+    from airflow_provider_kling.hooks.preparation import Prepared
+
+
+class KlingHook(BaseHook):
+    """Talks to the vendor with the key of an Airflow connection.
+
+    :param kling_conn_id: the connection: password is the API key, host the base URL.
+    """
+
+    conn_name_attr = "kling_conn_id"
+    default_conn_name = DEFAULT_CONNECTION_ID
+    conn_type = CONNECTION_TYPE
+    hook_name = HOOK_NAME
+
+    def __init__(self, kling_conn_id: str = DEFAULT_CONNECTION_ID, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.kling_conn_id = kling_conn_id
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The connection, read once.
+
+        :raises ConfigurationError: it has no key, or something in it cannot be used.
+        """
+        connection = self.get_connection(self.kling_conn_id)
+        return settings_from(connection, connection.extra_dejson)
+
+    @cached_property
+    def _client(self) -> KlingClient:
+        from airflow_provider_kling.api.client import KlingClient
+
+        return KlingClient(self.settings)
+
+    def get_conn(self) -> KlingClient:
+        """The blocking client; one for the life of the hook."""
+        return self._client
+
+    async def aget_conn(self) -> AsyncKlingClient:
+        """A new async client; the caller closes it, best with ``async with``."""
+        from airflow.providers.common.compat.connection import (
+            get_async_connection,
+            get_async_extra_dejson,
+        )
+
+        from airflow_provider_kling.api.aio import AsyncKlingClient
+
+        connection = await get_async_connection(self.kling_conn_id)
+        return AsyncKlingClient(settings_from(connection, await get_async_extra_dejson(connection)))
+
+    def prepare(self, model: str, parameters: Mapping[str, Any], *, image: Any = None) -> Prepared:
+        """Validate a request and read its pictures; sends nothing.
+
+        :param model: the vendor's model id.
+        :param parameters: as the vendor names them; media may be URLs, local paths or
+            object-storage URIs.
+        :param image: fills the model's image parameter.
+        :raises InvalidRequestError: naming every problem at once.
+        """
+        from airflow_provider_kling.hooks.preparation import prepare
+
+        return prepare(model, parameters, image=image, account=self.account)
+
+    def submit(
+        self,
+        model: str,
+        parameters: Mapping[str, Any],
+        *,
+        image: Any = None,
+        client_request_id: str | None = None,
+    ) -> Generation:
+        """Ask for a generation. This costs money, when it completes.
+
+        :param model: see :meth:`prepare`, also for the next two.
+        :param client_request_id: 1 to 128 characters of ``A-Z a-z 0-9 . _ : -`` that the vendor
+            keeps with it.
+        :return: the generation, just queued.
+        :raises SubmitUncertainError: it may have been accepted; do not simply repeat it.
+        :raises KlingError: it was not accepted.
+        """
+        prepared = self.prepare(model, parameters, image=image)
+        return self.get_conn().submit(prepared.request, client_request_id)
+
+    def get_generation(self, generation_id: str) -> Generation:
+        """Ask how a generation stands; free.
+
+        :raises KlingError: the vendor does not know it, refuses, or cannot be reached.
+        """
+        return self.get_conn().get_generation(generation_id)
+
+    def wait(
+        self,
+        generation_id: str,
+        *,
+        timeout: float,
+        poke_interval: float | None = None,
+        model: str | None = None,
+        submitted_at: float | None = None,
+        watch: Watcher | None = None,
+    ) -> Generation:
+        """Block until the video of a generation is there.
+
+        :param timeout: seconds at most.
+        :param poke_interval: seconds between polls; None polls where completion is likely.
+        :param model: the model, whose usual duration sharpens that.
+        :param submitted_at: epoch seconds of the submit; None for now.
+        :param watch: told each status when it changes.
+        :raises GenerationFailedError: it ended in an error.
+        :raises GenerationTimeoutError: the time is over; it may still complete.
+        :raises KlingError: the vendor refuses to answer about it.
+        """
+        from airflow_provider_kling.hooks.preparation import schedule_for
+
+        return self.get_conn().wait(
+            generation_id,
+            timeout=timeout,
+            schedule=schedule_for(poke_interval, model),
+            submitted_at=submitted_at,
+            watch=watch or self.log_status,
+        )
+
+    def log_status(self, generation: Generation) -> None:
+        """Log how a generation stands; its URL is not in it."""
+        self.log.info("Generation %s: %s", generation.id, generation.raw_status or generation.status)
+
+    def download(
+        self,
+        generation_id: str,
+        path: Any,
+        *,
+        overwrite: bool = False,
+        model: str | None = None,
+        expected_seconds: float | None = None,
+    ) -> Landed:
+        """Land the video of a completed generation, whole and verified, or not at all.
+
+        :param path: a local path, or the URI or path of an object in storage
+            (``s3://conn@bucket/key``); may name ``{generation_id}``, ``{model}``; one that ends
+            with a slash is completed with ``{generation_id}.mp4``.
+        :param overwrite: replace what is there. Otherwise the same video is left as it is, and
+            another file is an error.
+        :param model: for ``{model}`` in the path.
+        :param expected_seconds: length that was asked for; another one is logged.
+        :raises GenerationFailedError: it ended in an error.
+        :raises DownloadError: the video did not arrive; it stays paid and can be fetched again.
+        """
+        from airflow_provider_kling.api.flow import is_ready, not_ready
+        from airflow_provider_kling.api.landing import land
+        from airflow_provider_kling.hooks.storage import target_path
+
+        client = self.get_conn()
+
+        def fresh_url() -> str:
+            generation = client.get_generation(generation_id)
+            if not is_ready(generation) or generation.video_url is None:
+                raise not_ready(generation)
+            return generation.video_url
+
+        target = target_path(path, generation_id=generation_id, model=model)
+        return land(
+            client.fetch,
+            fresh_url,
+            target,
+            generation_id=generation_id,
+            overwrite=overwrite,
+            expected_seconds=expected_seconds,
+        )
+
+    def get_balance(self) -> float:
+        """The account's balance in USD; free."""
+        return self.get_conn().get_balance()
+
+    @property
+    def account(self) -> str:
+        """Who pays, without the key: connection id and base URL."""
+        return f"{self.kling_conn_id} {self.settings.base_url}"
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Ask for the balance, which costs nothing, and say plainly what came of it."""
+        from airflow_provider_kling.api.client import KlingClient
+        from airflow_provider_kling.api.policy import RetryPolicy
+
+        try:
+            settings = self.settings
+            with KlingClient(settings) as client:
+                client.flows.read_retries = RetryPolicy(attempts=1)
+                balance = client.get_balance()
+        except ConfigurationError as error:
+            return False, str(error)
+        except AuthenticationError as error:
+            return False, f"Wrong key: {error.what} {error.advice}"
+        except InsufficientBalanceError as error:
+            return False, f"No credit: {error.what} {error.advice}"
+        except ConnectionLostError as error:
+            return (
+                False,
+                f"Unreachable: {error.what} Check host, proxy and CA bundle of the connection.",
+            )
+        except KlingError as error:
+            return False, str(error)
+        if balance <= 0:
+            return False, (
+                f"The key is right, but there is no credit: the balance is {balance:.2f} USD, and the "
+                "vendor would "
+                "refuse every generation. Top up the AI/ML API account."
+            )
+        return True, f"The key is right. The balance of the account is {balance:.2f} USD."
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """How Airflow 2.11 to 3.1 show the standard fields of the connection's form."""
+        return {
+            "hidden_fields": HIDDEN_FIELDS,
+            "relabeling": RELABELING,
+            "placeholders": PLACEHOLDERS,
+        }
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        """The fields of the connection's extra, for Airflow 2.11 to 3.1."""
+        from airflow_provider_kling.hooks.form import widgets
+
+        return widgets(CONNECTION_FIELDS)

@@ -1,0 +1,59 @@
+"""A request made ready: validated, its pictures read, its fingerprint taken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_kling.api.catalog import find_model
+from airflow_provider_kling.api.generation import GenerationRequest
+from airflow_provider_kling.api.identity import Fingerprint, fingerprint
+from airflow_provider_kling.api.media import Resolved, resolve_all
+from airflow_provider_kling.api.schedule import Schedule
+from airflow_provider_kling.api.validation import map_media, validate, with_image
+from airflow_provider_kling.hooks.storage import open_path
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that is ready to send.
+
+    :param request: model and parameters, media as the API takes them.
+    :param fingerprint: tells it from other requests; pictures count by content.
+    :param media: what each media value was read from.
+    """
+
+    request: GenerationRequest
+    fingerprint: Fingerprint
+    media: Mapping[str, Resolved]
+
+
+def prepare(model: str, parameters: Mapping[str, Any], *, image: Any, account: str) -> Prepared:
+    """See :meth:`.KlingHook.prepare`.
+
+    :param account: who pays; part of the fingerprint.
+    """
+    request, warnings = validate(GenerationRequest(model, with_image(model, parameters, image)))
+    for warning in warnings:
+        log.warning("%s", warning)
+    sent, media = resolve_all(model, request.parameters, open_path=open_path)
+    content = map_media(model, request.parameters, lambda place, _: media[place.path].sha256)
+    for place, resolved in media.items():
+        if resolved.size is not None:
+            log.info("%s: %s, %d bytes.", place, resolved.source, resolved.size)
+    return Prepared(GenerationRequest(model, sent), fingerprint({"model": model, **content}, account), media)
+
+
+def schedule_for(poke_interval: float | None, model: str | None) -> Schedule:
+    """When to poll: at the user's interval, or where completion is likely for the model.
+
+    :raises ValueError: an interval that is not allowed.
+    """
+    if poke_interval is not None:
+        return Schedule.fixed(poke_interval)
+    known = find_model(model) if model else None
+    return Schedule.adaptive(known.usual_seconds if known else None)

@@ -1,0 +1,31 @@
+"""Object storage, as Airflow gives it: ``ObjectStoragePath`` over fsspec, with Airflow's connections."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from airflow_provider_kling.api.paths import expand_path
+
+
+def open_path(uri: str, conn_id: str | None = None) -> Any:
+    """The path object for a URI such as ``s3://conn@bucket/key``.
+
+    :param conn_id: the Airflow connection to use, where the URI names none.
+    """
+    from airflow_provider_kling.compat import ObjectStoragePath
+
+    return ObjectStoragePath(uri, conn_id=conn_id) if conn_id else ObjectStoragePath(uri)
+
+
+def target_path(path: Any, **facts: str | None) -> Any:
+    """Where a video goes.
+
+    :param path: a local path, a ``file://`` URI, the URI of an object in storage, or a path object.
+    :param facts: what its placeholders stand for.
+    :return: a local path as text, or a path object.
+    """
+    expanded = expand_path(str(path), facts)
+    if urlsplit(expanded).scheme == "file":
+        return unquote(urlsplit(expanded).path)
+    return open_path(expanded, getattr(path, "conn_id", None)) if "://" in expanded else expanded

@@ -1,0 +1,167 @@
+"""KlingGenerationSensor waits until the video of a generation is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kling.compat import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+from airflow_provider_kling.failures import failing_as_airflow_expects
+from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.waiting import (
+    COLOR,
+    DEFAULT_TIMEOUT,
+    Waiting,
+    checked_interval,
+    checked_seconds,
+    push_generation,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_kling.compat import Context
+    from airflow_provider_kling.hooks.kling import KlingHook
+
+
+class KlingGenerationSensor(BaseSensorOperator):
+    """Wait until the video of a generation can be fetched.
+
+    Returns the generation as a dict: ``id``, ``status``, and where known ``video_url``,
+    ``duration`` (seconds), ``credits_used``, ``model``. Pushes XCom ``video_url``: it is signed and
+    expires, so fetch the video soon, or by KlingDownloadOperator, which asks for a fresh one.
+
+    Example: with ``timeout=3600`` and ``deferrable=True`` the task looks once, frees its worker,
+    is polled in the triggerer some 13 times if the generation takes four minutes, and goes on
+    about 6 seconds after the vendor is done. A generation that takes longer than an hour fails the
+    task without a retry (``soft_fail=True``: skips it), and can be waited for again by clearing it.
+
+    :param generation_id: what to wait for, usually from XCom.
+    :param kling_conn_id: the connection that submitted it.
+    :param deferrable: wait in the triggerer instead of on the worker.
+    :param poke_interval: seconds between polls, 1 to 3600; None polls where completion is likely.
+    :param timeout: seconds to wait at most.
+    :param model: the model, whose usual duration sharpens when to poll.
+    :raises AirflowFailException: the generation ended in an error, or a retry mends nothing.
+    :raises AirflowSensorTimeout: the time is over; the generation may still complete.
+    """
+
+    template_fields: Sequence[str] = ("generation_id", "kling_conn_id", "model")
+    ui_color = COLOR
+
+    def __init__(
+        self,
+        *,
+        generation_id: str,
+        kling_conn_id: str = DEFAULT_CONNECTION_ID,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        poke_interval: float | timedelta | None = None,
+        timeout: float | timedelta = DEFAULT_TIMEOUT,
+        model: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        interval = checked_interval(poke_interval)
+        timeout = checked_seconds("timeout", timeout, least=0.0)
+        # Airflow's own interval must be a number; it is not used where the schedule is adaptive.
+        super().__init__(poke_interval=interval or 60.0, timeout=timeout, **kwargs)
+        self._interval = interval
+        self.generation_id = generation_id
+        self.kling_conn_id = kling_conn_id
+        self.deferrable = deferrable
+        self.model = model
+
+    @cached_property
+    def hook(self) -> KlingHook:
+        """The hook of the task's connection."""
+        from airflow_provider_kling.hooks.kling import KlingHook
+
+        return KlingHook(self.kling_conn_id)
+
+    def execute(self, context: Context) -> Any:
+        """Look, and wait: on the worker, rescheduled, or in the triggerer.
+
+        :return: the generation as a dict.
+        """
+        if not self.deferrable:
+            return self._poked(context)
+        try:
+            with self._failing():
+                return self._waiting(context).deferred(self.generation_id, model=self.model).as_dict()
+        except (AirflowFailException, AirflowSensorTimeout) as error:
+            if self.soft_fail:
+                raise AirflowSkipException(f"Skipped, as soft_fail is set. {error}") from error
+            raise
+
+    def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
+        """Go on when the triggerer has seen the end of the wait.
+
+        :return: the generation as a dict.
+        """
+        with self._failing():
+            return self._waiting(context).resumed(event, model=self.model).as_dict()
+
+    def poke(self, context: Context) -> PokeReturnValue | bool:
+        """Look once; trouble that may pass is waited out."""
+        from airflow_provider_kling.api.errors import KlingError, Recovery
+        from airflow_provider_kling.api.flow import is_ready
+
+        with self._failing():
+            try:
+                generation = self.hook.get_generation(self.generation_id)
+            except KlingError as error:
+                if error.recovery is Recovery.GIVE_UP:
+                    raise
+                self.log.warning("A poll failed; the wait goes on: %s", error)
+                return False
+            self.hook.log_status(generation)
+            if not is_ready(generation):
+                return False
+            done = self._waiting(context).finished(generation, self.model)
+            return PokeReturnValue(is_done=True, xcom_value=done.as_dict())
+
+    def _poked(self, context: Context) -> Any:
+        from airflow_provider_kling.api.flow import timed_out
+
+        try:
+            return super().execute(context)
+        except AirflowSensorTimeout as error:
+            late = timed_out(self.generation_id, f"{self.timeout:g} s were given")
+            raise AirflowSensorTimeout(str(late)) from error
+
+    def _get_next_poke_interval(
+        self, started_at: Any, run_duration: Callable[[], float], poke_count: int
+    ) -> float:
+        """Airflow's hook for it: seconds until the next poke."""
+        if self._interval is not None:
+            return super()._get_next_poke_interval(started_at, run_duration, poke_count)
+        from airflow_provider_kling.hooks.preparation import schedule_for
+
+        return schedule_for(None, self.model).next_wait(run_duration())
+
+    def _waiting(self, context: Context) -> Waiting:
+        return Waiting(
+            self,
+            self.hook,
+            self._interval,
+            self.timeout,
+            lambda done: push_generation(context, done),
+        )
+
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        from airflow_provider_kling.api.errors import GenerationTimeoutError
+
+        with failing_as_airflow_expects():
+            try:
+                yield
+            except GenerationTimeoutError as error:
+                # Airflow's word for a sensor that is late: no retry, and soft_fail skips it
+                raise AirflowSensorTimeout(str(error)) from error

@@ -1,0 +1,167 @@
+"""KlingGenerationTrigger waits for a generation in the triggerer; its event is written and read here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_kling.api import errors
+from airflow_provider_kling.api.errors import GenerationTimeoutError, KlingError, Recovery
+from airflow_provider_kling.api.generation import Generation
+from airflow_provider_kling.api.schedule import Schedule
+from airflow_provider_kling.failures import goes_on
+from airflow_provider_kling.hooks.kling import KlingHook
+from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
+
+EVENT_SCHEMA: Final = 1
+EARLIEST_EVENT: Final = 5.0
+"""Seconds before the first poll. An event within about two seconds of the deferral can make
+LocalExecutor fail the task: the worker has not reported its own end yet (measured on 3.3.2)."""
+
+
+class KlingGenerationTrigger(BaseTrigger):
+    """Waits until a generation is completed, failed, or late.
+
+    :param generation_id: what to wait for.
+    :param kling_conn_id: the connection that submitted it.
+    :param deadline: epoch seconds, at which the wait ends; the same after a triggerer restart.
+    :param schedule: when to poll, as :meth:`.Schedule.as_dict` wrote it; None for the usual.
+    :param submitted_at: epoch seconds of the submit, which the schedule counts from.
+    :param later: arguments of newer versions, which this one leaves alone.
+    """
+
+    def __init__(
+        self,
+        generation_id: str,
+        kling_conn_id: str = DEFAULT_CONNECTION_ID,
+        deadline: float | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        submitted_at: float | None = None,
+        **later: Any,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
+        self.generation_id = generation_id
+        self.kling_conn_id = kling_conn_id
+        self.deadline = deadline
+        self.schedule = dict(schedule or {})
+        self.submitted_at = submitted_at
+        self.later = later
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Class path and arguments; no key and no signed URL among them."""
+        return (
+            "airflow_provider_kling.triggers.kling.KlingGenerationTrigger",
+            {
+                "generation_id": self.generation_id,
+                "kling_conn_id": self.kling_conn_id,
+                "deadline": self.deadline,
+                "schedule": self.schedule,
+                "submitted_at": self.submitted_at,
+                **self.later,
+            },
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll until the wait is over, then yield the one event."""
+        try:
+            async with await KlingHook(self.kling_conn_id).aget_conn() as client:
+                generation = await client.run(
+                    client.flows.settle(
+                        self.generation_id,
+                        schedule=Schedule.from_dict(self.schedule),
+                        deadline=self.deadline or time.time(),
+                        submitted_at=self.submitted_at,
+                        watch=self._watch,
+                        first_look_after=EARLIEST_EVENT,
+                    )
+                )
+        except KlingError as error:
+            yield _event(failed_event(self.generation_id, error))
+        else:
+            yield _event(settled_event(generation))
+
+    async def on_kill(self) -> None:
+        """Say what goes on, when a person stops the task; Airflow 3.3 and newer."""
+        self.log.warning(goes_on(self.generation_id))
+
+    def _watch(self, generation: Generation) -> None:
+        self.log.info("Generation %s: %s", generation.id, generation.raw_status)
+
+
+def _event(payload: dict[str, Any]) -> TriggerEvent:
+    return TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's is untyped
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The event's content, read.
+
+    :param generation_id: what was waited for.
+    :param error: why the wait ended without a video; None where it is there.
+    """
+
+    generation_id: str
+    error: KlingError | None
+
+
+def settled_event(generation: Generation) -> dict[str, Any]:
+    """The event of a completed generation. It names no URL: that is signed, and asked for afresh."""
+    return {
+        "schema": EVENT_SCHEMA,
+        "generation_id": generation.id,
+        "status": str(generation.status),
+    }
+
+
+def failed_event(generation_id: str, error: KlingError) -> dict[str, Any]:
+    """The event of a wait that ended without a video."""
+    return {
+        "schema": EVENT_SCHEMA,
+        "generation_id": generation_id,
+        "error": {
+            "kind": type(error).__name__,
+            "message": str(error),
+            "recovery": error.recovery.name,
+        },
+    }
+
+
+def read_event(event: Any) -> Settled:
+    """Read an event, loudly: a malformed one raises with what it holds.
+
+    :raises KlingError: it is not an event of this trigger; the generation goes on.
+    """
+    if not isinstance(event, Mapping) or not isinstance(event.get("generation_id"), str):
+        raise KlingError(
+            f"The trigger's event cannot be read: {str(event)[:200]}.",
+            money=errors.Money.GOES_ON,
+            recovery=Recovery.RETRY_TASK,
+            advice="Clear the task: it waits for the same generation again.",
+        )
+    generation_id = event["generation_id"]
+    failure = event.get("error")
+    if event.get("schema") != EVENT_SCHEMA or not (failure is None or isinstance(failure, Mapping)):
+        raise KlingError(
+            f"The trigger's event about generation {generation_id} has schema {event.get('schema')!r}, "
+            "and this "
+            f"worker reads {EVENT_SCHEMA}: the triggerer runs another version of the provider.",
+            money=errors.Money.GOES_ON,
+            recovery=Recovery.RETRY_TASK,
+            advice="Install the same version on workers and triggerers.",
+            generation_id=generation_id,
+        )
+    if failure is None:
+        return Settled(generation_id, None)
+    kind = GenerationTimeoutError if failure.get("kind") == GenerationTimeoutError.__name__ else KlingError
+    error = kind(
+        str(failure.get("message")),
+        recovery=Recovery[failure["recovery"]] if failure.get("recovery") in Recovery.__members__ else None,
+        advice="",
+        generation_id=generation_id,
+    )
+    error.money = None  # the message holds it
+    return Settled(generation_id, error)

@@ -1,0 +1,158 @@
+"""Waiting for a generation from a task: here, or in the triggerer; the same for operator and sensor."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_kling.compat import AirflowFailException
+
+if TYPE_CHECKING:
+    from airflow_provider_kling.api.generation import Generation
+    from airflow_provider_kling.compat import BaseOperator, Context
+    from airflow_provider_kling.hooks.kling import KlingHook
+
+DEFAULT_TIMEOUT: Final = 2 * 3600.0
+"""Seconds. Published generations took up to 431 s; 68 minutes have been met in the wild."""
+COLOR: Final = "#e8e4ff"
+_LONGEST: Final = 7 * 86_400.0
+_BACKSTOP: Final = timedelta(minutes=10)
+"""How much later than the trigger's own deadline Airflow ends a deferral whose trigger is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """One task's wait.
+
+    :param task: defers, and logs.
+    :param hook: asks the vendor.
+    :param poke_interval: seconds between polls; None polls where completion is likely.
+    :param timeout: seconds to wait at most.
+    :param finish: told the completed generation: what the task makes of it.
+    """
+
+    task: BaseOperator
+    hook: KlingHook
+    poke_interval: float | None
+    timeout: float
+    finish: Callable[[Generation], None]
+
+    def here(
+        self, generation_id: str, *, model: str | None = None, submitted_at: float | None = None
+    ) -> Generation:
+        """Block until the video is there.
+
+        :raises KlingError: as :meth:`.KlingHook.wait`.
+        """
+        generation = self.hook.wait(
+            generation_id,
+            timeout=self.timeout,
+            poke_interval=self.poke_interval,
+            model=model,
+            submitted_at=submitted_at,
+        )
+        return self.finished(generation, model)
+
+    def deferred(
+        self,
+        generation_id: str,
+        *,
+        model: str | None = None,
+        submitted_at: float | None = None,
+        look_first: bool = True,
+    ) -> Generation:
+        """Free the worker until the video is there; return at once when it is there already.
+
+        :param look_first: False for a generation that was submitted a moment ago.
+        :raises TaskDeferred: to go on in ``execute_complete``.
+        :raises GenerationFailedError: it ended in an error.
+        """
+        from airflow_provider_kling.api.flow import is_ready
+        from airflow_provider_kling.hooks.preparation import schedule_for
+        from airflow_provider_kling.triggers.kling import KlingGenerationTrigger
+
+        if look_first:
+            generation = self.hook.get_generation(generation_id)
+            self.hook.log_status(generation)
+            if is_ready(generation):
+                return self.finished(generation, model)
+        self.task.log.info("Waiting for generation %s in the triggerer.", generation_id)
+        self.task.defer(
+            trigger=KlingGenerationTrigger(
+                generation_id=generation_id,
+                kling_conn_id=self.hook.kling_conn_id,
+                deadline=time.time() + self.timeout,
+                schedule=schedule_for(self.poke_interval, model).as_dict(),
+                submitted_at=submitted_at,
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout) + _BACKSTOP,
+        )
+        raise AssertionError("defer() does not return")
+
+    def resumed(self, event: Any, *, model: str | None = None) -> Generation:
+        """Read the trigger's event; the video's URL is asked for afresh, as it expires.
+
+        :raises KlingError: why the wait ended without a video.
+        """
+        from airflow_provider_kling.api.flow import is_ready, not_ready
+        from airflow_provider_kling.triggers.kling import read_event
+
+        settled = read_event(event)
+        if settled.error is not None:
+            raise settled.error
+        generation = self.hook.get_generation(settled.generation_id)
+        if not is_ready(generation):
+            raise not_ready(generation)
+        return self.finished(generation, model)
+
+    def finished(self, generation: Generation, model: str | None) -> Generation:
+        """Hand a completed generation on."""
+        generation = replace(generation, model=model)
+        self.task.log.info("Generation %s is completed; its video can be fetched.", generation.id)
+        self.finish(generation)
+        return generation
+
+
+def push_generation(context: Context, generation: Generation) -> None:
+    """What a finished wait leaves in XCom: ``video_url``, signed and expiring, and ``generation``."""
+    context["ti"].xcom_push(key="video_url", value=generation.video_url)
+    context["ti"].xcom_push(key="generation", value=generation.as_dict())
+
+
+def checked_interval(poke_interval: float | timedelta | None) -> float | None:
+    """A poll interval in seconds; None for the adaptive schedule.
+
+    :raises AirflowFailException: it is not allowed.
+    """
+    from airflow_provider_kling.api.schedule import Schedule
+
+    if poke_interval is None:
+        return None
+    if isinstance(poke_interval, timedelta):
+        poke_interval = poke_interval.total_seconds()
+    try:
+        return Schedule.fixed(poke_interval).interval
+    except ValueError as error:
+        raise AirflowFailException(f"poke_interval cannot be used: {error}") from None
+
+
+def checked_seconds(name: str, value: float | timedelta, least: float = 1.0) -> float:
+    """A time span in seconds.
+
+    :raises AirflowFailException: it is not a number from ``least`` to a week.
+    """
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, int | float)
+        or not (math.isfinite(number) and least <= number <= _LONGEST)
+    ):
+        raise AirflowFailException(
+            f"{name}={value!r} is not allowed: give {least:g} to {_LONGEST:g} seconds, or a timedelta."
+        )
+    return float(number)

@@ -1,0 +1,215 @@
+"""Opens what a media value points to: a data URI, a local file, an object in storage."""
+
+from __future__ import annotations
+
+import binascii
+import errno
+import io
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+from airflow_provider_kling.api.errors import KlingError, Money, Recovery
+from airflow_provider_kling.api.faults import clean
+from airflow_provider_kling.api.paths import StoragePath, is_stored, local_path
+
+OpenPath = Callable[[str], Any]
+"""Gives the path object for a URI such as ``s3://conn@bucket/key``: ``ObjectStoragePath``."""
+
+_CHUNK: Final = 1024 * 1024  # bytes, and characters of base64: a multiple of 4
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")
+_LONGEST_NAME: Final = 300  # characters of a file's name that a message shows
+
+
+class UnusableError(ValueError):
+    """The value points to nothing that can be read.
+
+    :param name: what a message may call it; no content, no signature.
+    :param what: what is wrong, in words that follow the name.
+    """
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"{name} {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A media file, open for reading.
+
+    :param name: what a message may call it.
+    :param file: at its start.
+    :param data_uri: the value itself where it was one, as it could be sent again.
+    :param stored: the path in object storage, where it is there.
+    """
+
+    name: str
+    file: io.BufferedReader | io.BufferedRandom
+    data_uri: str | None = None
+    stored: StoragePath | None = None
+
+    def signed_url(self, seconds: int) -> str | None:
+        """A URL that gives the content for so many seconds; None where the storage cannot sign."""
+        if self.stored is None:
+            return None
+        with _storage_troubles(self.name):
+            try:
+                return str(self.stored.fs.sign(self.stored.path, expiration=seconds))
+            except NotImplementedError:
+                return None
+
+
+def scheme_of(value: str) -> str:
+    """The scheme in lower case: ``s3`` or ``data``, for example; empty for a local path."""
+    if value[:5].lower() == "data:":
+        return "data"
+    scheme = _SCHEME.match(value)
+    return scheme[1].lower() if scheme else ""
+
+
+@contextmanager
+def opened(
+    value: str | os.PathLike[str] | StoragePath, open_path: OpenPath, most_bytes: int
+) -> Iterator[Found]:
+    """Open a media file; an object in storage is copied to a local temporary file first.
+
+    :param most_bytes: nothing longer is read.
+    :raises UnusableError: it is not there, is no file, is too long, or is no base64.
+    :raises KlingError: the storage did not answer; a retry may help.
+    """
+    if isinstance(value, str):
+        scheme = scheme_of(value)
+        if scheme == "data":
+            with _decoded(value, most_bytes) as found:
+                yield found
+            return
+        if scheme == "file":
+            value = _path_of_file_uri(value)
+        elif scheme:
+            with _storage_troubles(_name(value)):
+                value = open_path(value)
+    with _fetched(value, most_bytes) if is_stored(value) else _local(local_path(value), most_bytes) as found:
+        yield found
+
+
+@contextmanager
+def _local(path: Path, most_bytes: int) -> Iterator[Found]:
+    name = _name(path)
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise UnusableError(name, "is a directory")
+        if not stat.S_ISREG(status.st_mode):
+            raise UnusableError(name, "is not a regular file")
+        _check_size(name, status.st_size, most_bytes)
+        file = path.open("rb")
+    except PermissionError:
+        raise UnusableError(name, "may not be read by the worker's user") from None
+    except OSError as error:
+        if _BARE_BASE64.fullmatch(str(path)):
+            raise UnusableError(
+                "the value",
+                "looks like bare base64; write data:image/png;base64, in front, or give a path",
+            ) from None
+        if not isinstance(error, FileNotFoundError):
+            raise UnusableError(name, f"cannot be opened ({error.strerror})") from None
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise UnusableError(name, f"does not exist on this worker{where}") from None
+    except ValueError as error:
+        if isinstance(error, UnusableError):
+            raise
+        raise UnusableError(name, f"is no path ({error})") from error
+    with file:
+        yield Found(name, file)
+
+
+@contextmanager
+def _fetched(path: StoragePath, most_bytes: int) -> Iterator[Found]:
+    name = _name(path)
+    with tempfile.TemporaryFile(prefix="kling-") as copy:
+        with _storage_troubles(name):
+            info = path.fs.info(path.path)
+            if info.get("type") == "directory":
+                raise UnusableError(name, "is a directory")
+            _check_size(name, info.get("size") or 0, most_bytes)
+            with path.fs.open(path.path, "rb") as stored:
+                while chunk := stored.read(_CHUNK):
+                    copy.write(chunk)
+                    _check_size(name, copy.tell(), most_bytes)
+        copy.seek(0)
+        yield Found(name, copy, stored=path)
+
+
+@contextmanager
+def _decoded(value: str, most_bytes: int) -> Iterator[Found]:
+    name = "the data URI"
+    start = value.find(",", 0, 200) + 1
+    if not value[:start].lower().endswith(";base64,"):
+        raise UnusableError(name, "is not of the form data:<type>;base64,<content>")
+    with tempfile.TemporaryFile(prefix="kling-") as file:
+        for position in range(start, len(value), _CHUNK):
+            part = value[position : position + _CHUNK]
+            try:
+                decoded = binascii.a2b_base64(part, strict_mode=True)
+            except ValueError as error:  # also characters that are not ASCII
+                raise UnusableError(name, f"is not valid base64 ({error})") from None
+            if "=" in part and position + len(part) < len(value):
+                raise UnusableError(name, "is not valid base64 (it ends before its end)")
+            file.write(decoded)
+            _check_size(name, file.tell(), most_bytes)
+        file.seek(0)
+        yield Found(name, file, data_uri=value)
+
+
+def _name(path: object) -> str:
+    """A path as a message may call it: its end, where it is long."""
+    text = " ".join(str(path).split())
+    return text if len(text) <= _LONGEST_NAME else f"…{text[-_LONGEST_NAME:]}"
+
+
+def _path_of_file_uri(value: str) -> Path:
+    # by hand: urlsplit would take a '#' or '?' in a file's name for the end of the path
+    host, slash, path = value.partition("://")[2].partition("/")
+    if host not in ("", "localhost"):
+        raise UnusableError(
+            _name(value), "names a host; write file:///path with three slashes, or the path alone"
+        )
+    return Path(unquote(slash + path))
+
+
+def _check_size(name: str, size: int, most_bytes: int) -> None:
+    if size > most_bytes:
+        most = f"{most_bytes // 1024**2} MB"
+        raise UnusableError(name, f"has {size:,} bytes or more; at most {most} are allowed")
+
+
+@contextmanager
+def _storage_troubles(name: str) -> Iterator[None]:
+    """Tell what is not there from a storage that fails. Storage libraries raise what they like."""
+    try:
+        yield
+    except (UnusableError, KlingError, NotImplementedError):
+        raise
+    except FileNotFoundError:
+        raise UnusableError(name, "does not exist in the storage") from None
+    except PermissionError as error:
+        raise UnusableError(name, f"may not be read ({clean(str(error))})") from error
+    except IsADirectoryError:
+        raise UnusableError(name, "is a directory") from None
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise KlingError(
+            f"Could not read {name}: {type(error).__name__}: {clean(str(error))}.",
+            money=Money.NOT_SPENT,
+            advice="Make room for temporary files on the worker."
+            if full
+            else "A retry helps if the storage was in trouble; otherwise check its connection.",
+            recovery=Recovery.RETRY_TASK,
+        ) from error

@@ -1,0 +1,74 @@
+"""Real pictures and videos for tests, made on the spot."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import av
+from PIL import Image
+
+FASTSTART = {"movflags": "+faststart"}
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov"}
+
+
+def mp4(
+    seconds: float = 2,
+    *,
+    size: tuple[int, int] = (320, 180),
+    options: dict[str, str] = FASTSTART,
+    noise: int = 40,
+) -> bytes:
+    """An H.264 video of noise, so that it has some weight: about 600 KB a second."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "video.mp4")  # a real file: +faststart reads it again
+        with av.open(str(path), "w", options=options) as container:
+            stream = container.add_stream("libx264", rate=24, options={"preset": "ultrafast"})
+            stream.width, stream.height = size
+            stream.pix_fmt = "yuv420p"
+            stream.gop_size = 12
+            for number in range(round(seconds * 24)):
+                picture = Image.effect_noise(size, noise + number).convert("RGB")
+                container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+            container.mux(stream.encode())
+        return path.read_bytes()
+
+
+def m4a() -> bytes:
+    """Half a second of silence, AAC in MP4: a container without a video stream."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("aac", rate=44100, layout="mono")
+        for _ in range(20):
+            frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+            frame.sample_rate = 44100
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
+def picture(
+    form: str = "JPEG",
+    size: tuple[int, int] = (640, 480),
+    *,
+    mode: str = "RGB",
+    colour: Any = None,
+    **options: Any,
+) -> bytes:
+    """A picture, left half dark and right half bright, so that turning it shows."""
+    image = Image.new(mode, size, colour or 0)
+    image.paste(Image.new(mode, (size[0] - size[0] // 2, size[1]), "white"), (size[0] // 2, 0))
+    file = io.BytesIO()
+    image.save(file, format=form, **options)
+    return file.getvalue()
+
+
+def orientation(value: int) -> Image.Exif:
+    """EXIF data that says how a camera was held."""
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif

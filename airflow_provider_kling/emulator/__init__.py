@@ -1,0 +1,12 @@
+"""A local stand-in for the vendor's API that renders real videos.
+
+Run it with ``kling-emulator``, or inside a test with :class:`EmulatorThread`. What it does and
+what it cannot do stands in ``docs/emulator.md``.
+"""
+
+from __future__ import annotations
+
+from airflow_provider_kling.emulator.options import AnswerStyle, EmulatorOptions, IdStyle
+from airflow_provider_kling.emulator.server import EmulatorServer, EmulatorThread
+
+__all__ = ["AnswerStyle", "EmulatorOptions", "EmulatorServer", "EmulatorThread", "IdStyle"]

@@ -1,0 +1,165 @@
+"""The routes put together, and what happens to every request on its way in and out."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import uuid
+
+from aiohttp import web
+
+from airflow_provider_kling.emulator import (
+    account_routes,
+    catalogue_routes,
+    cdn,
+    control_routes,
+    generation_routes,
+)
+from airflow_provider_kling.emulator.context import (
+    EMULATED,
+    Emulated,
+    Exchange,
+    begin_exchange,
+    current_exchange,
+)
+from airflow_provider_kling.emulator.directives import MARK, submit_faults
+from airflow_provider_kling.emulator.faults import FaultRule
+from airflow_provider_kling.emulator.journal import CallKind
+from airflow_provider_kling.emulator.trouble import Handler, trouble
+from airflow_provider_kling.emulator.vendor import (
+    CLIENT_REQUEST_ID,
+    CLIENT_REQUEST_ID_FORM,
+    GENERATION_ID_FORM,
+    GENERATION_PATHS,
+    INFERENCE_ID,
+    Refusal,
+    no_such_endpoint,
+)
+
+_MAX_BODY = 256 * 1024 * 1024
+_CALLS = {
+    **{("POST", path): CallKind.SUBMIT for path in GENERATION_PATHS},
+    **{("GET", path): CallKind.POLL for path in GENERATION_PATHS},
+    ("GET", "/v2/logs"): CallKind.LOGS,
+    ("GET", "/v2/billing"): CallKind.BILLING,
+    ("GET", "/v2/billing/transactions"): CallKind.BILLING,
+    ("GET", "/v1/billing/balance"): CallKind.BILLING,
+    ("GET", "/v1/key"): CallKind.BILLING,
+    ("GET", "/v1/models"): CallKind.MODELS,
+    ("GET", "/models/metrics"): CallKind.METRICS,
+}
+_log = logging.getLogger(__name__)
+
+
+def build_app(emulated: Emulated) -> web.Application:
+    """The emulated vendor as an aiohttp application."""
+    app = web.Application(middlewares=[_conversation], client_max_size=_MAX_BODY)
+    app[EMULATED] = emulated
+    for path in GENERATION_PATHS:
+        app.router.add_post(path, generation_routes.submit)
+        app.router.add_get(path, generation_routes.poll, allow_head=False)
+    app.router.add_routes(
+        [
+            web.get("/v2/logs", account_routes.logs),
+            web.get("/v2/billing", account_routes.balance),
+            web.get("/v2/billing/transactions", account_routes.transactions),
+            web.get("/v1/billing/balance", account_routes.balance_v1),
+            web.get("/v1/key", account_routes.key),
+            web.get("/v1/models", catalogue_routes.models),
+            web.get("/models/metrics", catalogue_routes.metrics),
+            web.get(cdn.PREFIX + "{name:.+}", cdn.video),
+            *control_routes.routes(),
+        ]
+    )
+    app.on_response_prepare.append(_add_headers)
+    return app
+
+
+@web.middleware
+async def _conversation(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Note the request, let a fault have it or serve it, and note its answer."""
+    emulated = request.app[EMULATED]
+    path = request.path
+    if path.startswith(control_routes.PREFIX):
+        begin_exchange(None)
+        return await _served(request, handler, emulated)
+    call = CallKind.CDN if path.startswith(cdn.PREFIX) else _CALLS.get((request.method, path))
+    call = call or CallKind.UNKNOWN
+    sent_id = request.headers.get(CLIENT_REQUEST_ID)
+    entry = emulated.journal.open(
+        time=emulated.clock.now(),
+        method=request.method,
+        path=path,
+        call=call,
+        query=list(request.query.items()),
+        authorization="Authorization" in request.headers,
+        connection=emulated.connection_number(request.transport),
+        client_request_id=sent_id,
+    )
+    exchange = Exchange(entry)
+    begin_exchange(exchange)
+    if sent_id is not None and CLIENT_REQUEST_ID_FORM.fullmatch(sent_id):
+        exchange.client_request_id = sent_id
+    if call is CallKind.POLL:
+        entry.generation_id = request.query.get("generation_id")
+        # The vendor leaves the header out where the id is none it could have issued.
+        if entry.generation_id and GENERATION_ID_FORM.fullmatch(entry.generation_id):
+            exchange.answer_id = entry.generation_id
+    elif call is CallKind.CDN:
+        entry.generation_id = cdn.generation_id_of(path)
+    else:
+        exchange.answer_id = str(uuid.uuid4())
+    rule = emulated.faults.strike(call, entry.generation_id)
+    if rule is None and call is CallKind.SUBMIT:
+        rule = await _fault_in_prompt(request, emulated)
+    if rule is None:
+        response = await _served(request, handler, emulated)
+    else:
+        entry.fault = str(rule.kind)
+
+        async def serve(request: web.Request) -> web.StreamResponse:
+            return await _served(request, handler, emulated)
+
+        try:
+            response = await trouble(rule, request, call, serve)
+        except Refusal as refusal:
+            response = refusal.response(path, emulated.clock.now())
+    return response
+
+
+async def _served(request: web.Request, handler: Handler, emulated: Emulated) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        answer = refusal
+    except (web.HTTPNotFound, web.HTTPMethodNotAllowed):
+        answer = no_such_endpoint(request.method, request.path)
+    except web.HTTPException as error:
+        answer = Refusal(error.status, error.reason)
+    except Exception:
+        _log.exception("The emulator failed to serve %s %s", request.method, request.path)
+        answer = Refusal(500, "The emulator itself failed; its log says how.")
+    return answer.response(request.path, emulated.clock.now())
+
+
+async def _fault_in_prompt(request: web.Request, emulated: Emulated) -> FaultRule | None:
+    """The rule that a submit's own prompt asks for, counted over repetitions of the same body."""
+    raw = await request.read()
+    if MARK not in raw:
+        return None
+    digest = hashlib.sha256(raw).hexdigest()
+    if digest not in emulated.prompt_faults:
+        emulated.prompt_faults[digest] = submit_faults(raw)
+    return next((rule for rule in emulated.prompt_faults[digest] if rule.strikes()), None)
+
+
+async def _add_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:
+    exchange = current_exchange()
+    if exchange is None:
+        return
+    if request.transport is not None and not request.transport.is_closing():
+        exchange.entry.status = response.status
+    if exchange.answer_id is not None:
+        response.headers[INFERENCE_ID] = exchange.answer_id
+    if exchange.client_request_id is not None:
+        response.headers[CLIENT_REQUEST_ID.lower()] = exchange.client_request_id

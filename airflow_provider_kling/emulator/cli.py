@@ -1,0 +1,118 @@
+"""The command ``kling-emulator``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from airflow_provider_kling.emulator.options import (
+    DEFAULT_KEY,
+    AnswerStyle,
+    EmulatorOptions,
+    IdStyle,
+)
+from airflow_provider_kling.emulator.server import EmulatorServer
+
+_DEFAULT_PORT = 8765
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run an emulator until SIGINT or SIGTERM; returns the exit code."""
+    parser = _parser()
+    parsed = vars(parser.parse_args(arguments))
+    port_file: Path | None = parsed.pop("port_file")
+    parsed["keys"] = tuple(parsed["keys"] or (DEFAULT_KEY,))
+    parsed["faults"] = tuple(parsed["faults"] or ())
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        options = EmulatorOptions(**parsed)
+        return asyncio.run(_run(options, port_file))
+    except (ValueError, OSError) as error:
+        print(f"kling-emulator: {error}", file=sys.stderr)
+        return 2
+
+
+async def _run(options: EmulatorOptions, port_file: Path | None) -> int:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(NotImplementedError):  # Windows has no such handlers
+            loop.add_signal_handler(number, stop.set)
+    server = EmulatorServer(options)
+    await server.start()
+    try:
+        if port_file is not None:
+            _write_whole(port_file, {"url": server.url, "api_key": options.keys[0]})
+        connection = json.dumps({"conn_type": "kling", "host": server.url, "password": options.keys[0]})
+        print(f"Kling emulator on {server.url} with API key {options.keys[0]} (Ctrl-C stops it)")
+        print(f"export AIRFLOW_CONN_KLING_DEFAULT='{connection}'", flush=True)
+        await stop.wait()
+    finally:
+        await server.stop()
+        if port_file is not None:
+            port_file.unlink(missing_ok=True)
+    return 0
+
+
+def _write_whole(path: Path, content: dict[str, str]) -> None:
+    """Write a file so that a reader sees all of it or none."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with os.fdopen(handle, "w") as file:
+        json.dump(content, file)
+    Path(name).replace(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    default = EmulatorOptions()
+    parser = argparse.ArgumentParser(
+        prog="kling-emulator",
+        description="A local stand-in for the AI/ML API's Kling endpoints that renders real "
+        "videos. Needs no key and costs nothing.",
+    )
+    add = parser.add_argument
+    add("--host", default=default.host, help="address to listen on (default: %(default)s)")
+    add("--port", type=int, default=_DEFAULT_PORT, help="0 takes a free one (%(default)s)")
+    add("--port-file", type=Path, metavar="PATH", help="write {url, api_key} here once listening")
+    add("--allow-remote", action="store_true", help="allow a --host that is not loopback")
+    add("--key", action="append", dest="keys", metavar="KEY", help="API key; repeat for accounts")
+    add("--balance", type=float, default=default.balance, help="USD an account (%(default)s)")
+    add("--seed", type=int, help="repeatable ids and times")
+    add("--queued-seconds", type=float, default=default.queued_seconds, metavar="S")
+    add("--generating-seconds", type=float, default=default.generating_seconds, metavar="S")
+    add("--realistic", action="store_true", help="take as long as the models usually do")
+    add("--spread", type=float, default=default.spread, help="log-normal sigma of those times")
+    add("--url-lifetime", type=float, default=default.url_lifetime, metavar="S")
+    add("--submit-status", type=int, choices=(200, 201), default=default.submit_status)
+    add("--answers", type=AnswerStyle, choices=list(AnswerStyle), default=default.answers)
+    add("--ids", type=IdStyle, choices=list(IdStyle), default=default.ids)
+    add("--log-lag", type=float, default=default.log_lag, metavar="S")
+    add(
+        "--log-in-flight-after",
+        type=lambda text: None if text == "never" else float(text),
+        default=default.log_in_flight_after,
+        metavar="S|never",
+        help="when /v2/logs lists a generation still in flight (%(default)s)",
+    )
+    add("--charge-lag", type=float, default=default.charge_lag, metavar="S")
+    add("--offline-pictures", action="store_true", help="placeholders for URLs out of reach")
+    add("--picture-timeout", type=float, default=default.picture_timeout, metavar="S")
+    add("--video-bytes", type=int, metavar="N", help="pad videos to at least this size")
+    add("--tls-certificate", metavar="PEM", help="speak https with this certificate")
+    add("--tls-key", metavar="PEM")
+    add(
+        "--fault",
+        action="append",
+        dest="faults",
+        metavar="RULE",
+        help="for example poll:503:times=3 or submit:429:retry_after=2; see docs/emulator.md",
+    )
+    return parser

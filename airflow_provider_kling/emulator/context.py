@@ -1,0 +1,164 @@
+"""What the emulator's routes share."""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+from aiohttp import web
+
+from airflow_provider_kling.emulator.clock import Clock
+from airflow_provider_kling.emulator.faults import FaultRule, Faults
+from airflow_provider_kling.emulator.journal import Journal, JournalEntry
+from airflow_provider_kling.emulator.media import PictureStore
+from airflow_provider_kling.emulator.options import EmulatorOptions
+from airflow_provider_kling.emulator.state import Account, VendorState
+from airflow_provider_kling.emulator.vendor import unauthorized
+from airflow_provider_kling.emulator.videos import VideoStore
+
+_BEARER = "bearer "
+
+
+@dataclass(slots=True)
+class Emulated:
+    """One emulated vendor, whole.
+
+    :param folder: for pictures and videos; its owner removes it.
+    """
+
+    options: EmulatorOptions
+    clock: Clock
+    folder: Path
+    state: VendorState = field(init=False)
+    faults: Faults = field(init=False)
+    prompt_faults: dict[str, list[FaultRule]] = field(init=False, default_factory=dict)
+    journal: Journal = field(init=False)
+    pictures: PictureStore = field(init=False)
+    videos: VideoStore = field(init=False)
+    closing: asyncio.Event = field(init=False, default_factory=asyncio.Event)
+    tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
+    connections: int = field(init=False, default=0)
+    signing_key: bytes = field(init=False, default=b"")
+    _numbers: weakref.WeakKeyDictionary[asyncio.BaseTransport, int] = field(
+        init=False, default_factory=weakref.WeakKeyDictionary
+    )
+    _session: aiohttp.ClientSession | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        options = self.options
+        self.state = VendorState(options, self.clock)
+        self.faults = Faults()
+        for text in options.faults:
+            self.faults.enforce(FaultRule.parse(text))
+        self.journal = Journal(options.journal_size)
+        self.pictures = PictureStore(
+            self.folder, offline=options.offline_pictures, timeout=options.picture_timeout
+        )
+        self.videos = VideoStore(self.folder, self.pictures, pad_to=options.video_bytes)
+        # Derived from the seed, so that a repeated run signs alike.
+        self.signing_key = f"emulator/{options.seed}/{options.keys[0]}".encode()
+
+    def connection_number(self, transport: asyncio.BaseTransport | None) -> int:
+        """Which TCP connection a request came on, counted from 1; 0 for one already gone."""
+        if transport is None:
+            return 0
+        number = self._numbers.get(transport)
+        if number is None:
+            self.connections += 1
+            number = self._numbers[transport] = self.connections
+        return number
+
+    async def abort_connections(self) -> None:
+        """Break what is still open, for example connections that wait for a TLS farewell."""
+        for transport in list(self._numbers):
+            if isinstance(transport, asyncio.WriteTransport):
+                transport.abort()
+        # The event loop tells its transports in the next round that they are closed.
+        await asyncio.sleep(0)
+
+    def account(self, request: web.BaseRequest) -> Account:
+        """Whose request it is.
+
+        :raises Refusal: no key, or a wrong one.
+        """
+        header = request.headers.get("Authorization", "")
+        if header[: len(_BEARER)].lower() != _BEARER:
+            raise unauthorized()
+        account = self.state.accounts.get(header[len(_BEARER) :].strip())
+        if account is None:
+            raise unauthorized()
+        return account
+
+    def session(self) -> aiohttp.ClientSession:
+        """For fetching pictures; opened when first needed."""
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        return self._session
+
+    async def close(self) -> None:
+        """Stop what runs in the background."""
+        self.closing.set()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.videos.close()
+        if self._session is not None:
+            await self._session.close()
+
+    def reset(self) -> None:
+        """Back to the start: no generations, no rules but those of the options, empty journal."""
+        for task in self.tasks:
+            task.cancel()
+        self.state.reset()
+        self.journal.clear()
+        self.faults.clear()
+        self.prompt_faults.clear()
+        for text in self.options.faults:
+            self.faults.enforce(FaultRule.parse(text))
+
+
+EMULATED = web.AppKey("emulated", Emulated)
+
+
+@dataclass(slots=True)
+class Exchange:
+    """What is known of one request while it is served.
+
+    :param entry: its line in the journal.
+    :param client_request_id: what it sent as ``X-Client-Request-Id``; None where that was not
+        valid, which the vendor drops without a word.
+    :param answer_id: the ``x-inference-id`` of its answer; None for an answer without one.
+    :param fault: what shall go wrong with its answer; only the CDN asks.
+    """
+
+    entry: JournalEntry
+    client_request_id: str | None = None
+    answer_id: str | None = None
+    fault: FaultRule | None = None
+
+
+# aiohttp serves each connection in a task of its own, one request after the other. (Its own
+# per-request storage has changed its kind of key between versions.)
+_current: ContextVar[Exchange | None] = ContextVar("kling_emulator_exchange", default=None)
+
+
+def begin_exchange(exchange: Exchange | None) -> None:
+    """Make this the exchange of the request that is served now; None for the emulator's own."""
+    _current.set(exchange)
+
+
+def current_exchange() -> Exchange | None:
+    """The exchange of the request that is served now; None on the emulator's own routes."""
+    return _current.get()
+
+
+def vendor_exchange() -> Exchange:
+    """The exchange of the request that is served now, on one of the vendor's routes."""
+    exchange = _current.get()
+    if exchange is None:
+        raise RuntimeError("a vendor's route was served outside of a conversation")
+    return exchange

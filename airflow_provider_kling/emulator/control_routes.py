@@ -1,0 +1,124 @@
+"""The emulator's own routes, under ``/_emulator``: what a test asks and sets from outside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiohttp import web
+
+from airflow_provider_kling.emulator.context import EMULATED, Emulated
+from airflow_provider_kling.emulator.faults import FaultRule
+from airflow_provider_kling.emulator.state import StoredGeneration
+from airflow_provider_kling.emulator.vendor import Refusal
+
+PREFIX = "/_emulator"
+
+
+def routes() -> list[web.RouteDef]:
+    """The control plane."""
+    return [
+        web.get(f"{PREFIX}/faults", _list_faults),
+        web.post(f"{PREFIX}/faults", _add_faults),
+        web.delete(f"{PREFIX}/faults", _clear_faults),
+        web.get(f"{PREFIX}/requests", _requests),
+        web.get(f"{PREFIX}/generations", _generations),
+        web.get(f"{PREFIX}/stats", _stats),
+        web.post(f"{PREFIX}/clock", _advance),
+        web.post(f"{PREFIX}/reset", _reset),
+    ]
+
+
+def generation_facts(emulated: Emulated, generation: StoredGeneration) -> dict[str, Any]:
+    """One generation as the control plane tells it. Holds neither key nor picture."""
+    return {
+        "id": generation.id,
+        "account": emulated.options.keys.index(generation.account.key),
+        "model": generation.model,
+        "parameters": generation.parameters,
+        "client_request_id": generation.client_request_id,
+        "accepted_at": generation.accepted_at,
+        "status": str(generation.stage(emulated.clock.now())),
+        "charged": generation.charged_at is not None,
+        "usd": generation.price.usd,
+        "credits": generation.price.credits,
+        "seconds": generation.seconds,
+    }
+
+
+def all_generations(emulated: Emulated) -> list[dict[str, Any]]:
+    """Every accepted generation, oldest first."""
+    emulated.state.settle(emulated.clock.now())
+    return [generation_facts(emulated, each) for each in emulated.state.generations.values()]
+
+
+def stats(emulated: Emulated) -> dict[str, Any]:
+    """Counts since the start or the last reset; connections since the start."""
+    emulated.state.settle(emulated.clock.now())
+    return {
+        "accepted": len(emulated.state.generations),
+        "charges": emulated.state.charges,
+        "calls": {str(call): count for call, count in emulated.journal.calls.items() if count},
+        "connections": emulated.connections,
+        "rendered": emulated.videos.rendered,
+        "now": emulated.clock.now(),
+    }
+
+
+async def _list_faults(request: web.Request) -> web.Response:
+    return web.json_response([rule.as_dict() for rule in request.app[EMULATED].faults.rules()])
+
+
+async def _add_faults(request: web.Request) -> web.Response:
+    """One rule or a list of them: objects, or texts as on the command line."""
+    body = await _json(request)
+    try:
+        rules = [
+            FaultRule.parse(each) if isinstance(each, str) else FaultRule.build(**each)
+            for each in (body if isinstance(body, list) else [body])
+        ]
+    except (TypeError, ValueError) as error:
+        raise Refusal(400, f"not a fault rule: {error}") from error
+    emulated = request.app[EMULATED]
+    return web.json_response([emulated.faults.enforce(rule).as_dict() for rule in rules])
+
+
+async def _clear_faults(request: web.Request) -> web.Response:
+    emulated = request.app[EMULATED]
+    emulated.faults.clear()
+    return web.json_response([])
+
+
+async def _requests(request: web.Request) -> web.Response:
+    return web.json_response([each.as_dict() for each in request.app[EMULATED].journal.entries()])
+
+
+async def _generations(request: web.Request) -> web.Response:
+    return web.json_response(all_generations(request.app[EMULATED]))
+
+
+async def _stats(request: web.Request) -> web.Response:
+    return web.json_response(stats(request.app[EMULATED]))
+
+
+async def _advance(request: web.Request) -> web.Response:
+    """``{"advance": seconds}`` pushes the emulator's time forward."""
+    body = await _json(request)
+    clock = request.app[EMULATED].clock
+    try:
+        clock.advance(float(body["advance"]))
+    except (TypeError, KeyError, ValueError) as error:
+        raise Refusal(400, 'expected {"advance": SECONDS}, not negative') from error
+    return web.json_response({"now": clock.now()})
+
+
+async def _reset(request: web.Request) -> web.Response:
+    emulated = request.app[EMULATED]
+    emulated.reset()
+    return web.json_response(stats(emulated))
+
+
+async def _json(request: web.Request) -> Any:
+    try:
+        return await request.json()
+    except ValueError as error:
+        raise Refusal(400, "the body is not JSON") from error

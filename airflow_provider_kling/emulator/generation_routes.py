@@ -1,0 +1,201 @@
+"""Submit and poll."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+
+from airflow_provider_kling.api.catalog import Model, find_model
+from airflow_provider_kling.api.validation import MediaPlace, inspect, map_media
+from airflow_provider_kling.emulator.answers import generation_body
+from airflow_provider_kling.emulator.cdn import signed_url
+from airflow_provider_kling.emulator.context import EMULATED, Emulated, vendor_exchange
+from airflow_provider_kling.emulator.directives import Directives, caption, read_directives
+from airflow_provider_kling.emulator.faults import FaultRule
+from airflow_provider_kling.emulator.media import BadMedia, check_picture, check_sound, decode_data_uri
+from airflow_provider_kling.emulator.prices import price_of, video_seconds
+from airflow_provider_kling.emulator.state import Stage, StoredGeneration
+from airflow_provider_kling.emulator.vendor import Refusal, bad_body, bad_query, json_response
+from airflow_provider_kling.emulator.videos import VideoBrief
+
+_LARGE_BODY = 64 * 1024
+_MEDIA_PATIENCE = 1.0
+
+
+class _Media:
+    """The media of one request, while it is checked.
+
+    ``shown`` are the parameters with each medium replaced by its sha256 or its URL; ``pictures``
+    the reference pictures in their order, as (True, URL) or (False, sha256).
+    """
+
+    def __init__(self, emulated: Emulated, model: Model, parameters: Mapping[str, Any]) -> None:
+        self._emulated = emulated
+        self._model = model
+        self.problems: list[str] = []
+        self.pictures: list[tuple[bool, str]] = []
+        self.shown: dict[str, Any] = map_media(model.id, parameters, self._take)
+
+    def _take(self, place: MediaPlace, value: Any) -> Any:
+        if not isinstance(value, str) or not value.lower().startswith("data:"):
+            if place.kind == "image":
+                self.pictures.append((True, str(value)))
+            return value
+        try:
+            content = decode_data_uri(value)
+            if place.kind in ("image", "mask"):
+                check_picture(content, mask=place.kind == "mask")
+            elif place.kind == "audio":
+                check_sound(content)
+        except BadMedia as error:
+            self.problems.append(f"{self._model.id}: {place.path}: {error}")
+            return "unreadable"
+        if place.kind == "image":
+            digest = self._emulated.pictures.keep(content)
+            self.pictures.append((False, digest))
+        else:
+            digest = hashlib.sha256(content).hexdigest()
+        return f"sha256:{digest} ({len(content)} bytes)"
+
+
+async def submit(request: web.Request) -> web.StreamResponse:
+    """``POST`` on a generation path."""
+    emulated = request.app[EMULATED]
+    account = emulated.account(request)
+    raw = await request.read()
+    exchange = vendor_exchange()
+    refused_id = exchange.answer_id or ""
+    model_id = "unknown"
+    try:
+        body = await _off_loop_if_large(raw, _read_body, raw)
+        model_id = str(body.get("model", "unknown"))
+        model, parameters, directives = _validated(body)
+        media = await _off_loop_if_large(raw, _Media, emulated, model, parameters)
+        if media.problems:
+            raise bad_body(media.problems)
+        generation = emulated.state.accept(
+            account,
+            model,
+            media.shown,
+            price=price_of(model.id, parameters),
+            seconds=video_seconds(parameters),
+            client_request_id=exchange.client_request_id,
+            directives=directives,
+        )
+    except Refusal:
+        emulated.state.note(account, refused_id, model_id, exchange.client_request_id)
+        raise
+    exchange.entry.accepted, exchange.entry.generation_id = True, generation.id
+    exchange.answer_id = generation.id
+    for text in directives.faults:
+        rule = FaultRule.parse(text)
+        if rule.call != "submit":
+            rule.generation_id = generation.id
+            emulated.faults.enforce(rule)
+    _prepare_video(emulated, generation, media)
+    return json_response(
+        generation_body(generation, emulated.options.answers, Stage.QUEUED, None),
+        status=emulated.options.submit_status,
+        usd=generation.price.usd,
+        credits_used=generation.price.credits,
+    )
+
+
+async def poll(request: web.Request) -> web.StreamResponse:
+    """``GET`` on a generation path."""
+    emulated = request.app[EMULATED]
+    account = emulated.account(request)
+    generation_id = request.query.get("generation_id")
+    if not generation_id:
+        raise bad_query("generation_id is required")
+    generation = emulated.state.generations.get(generation_id)
+    if generation is None or generation.account is not account:
+        raise Refusal(404, f"Generation {generation_id} was not found")
+    now = emulated.clock.now()
+    if generation.media_ready is None and now >= generation.due:
+        # Only when time was pushed forward: let a fetch that is under way end.
+        await _media_patience(generation)
+        now = emulated.clock.now()
+    emulated.state.settle(now)
+    stage = generation.stage(now)
+    url = signed_url(request, generation, now) if stage is Stage.COMPLETED else None
+    return json_response(generation_body(generation, emulated.options.answers, stage, url))
+
+
+def _read_body(raw: bytes) -> dict[str, Any]:
+    try:
+        body = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise bad_body([f"the body is not JSON ({type(error).__name__})"]) from error
+    if not isinstance(body, dict):
+        raise bad_body(["the body has to be a JSON object"])
+    return body
+
+
+def _validated(body: dict[str, Any]) -> tuple[Model, dict[str, Any], Directives]:
+    parameters = {name: value for name, value in body.items() if name != "model"}
+    model_id = body.get("model")
+    model = find_model(model_id) if isinstance(model_id, str) else None
+    if model is None:
+        raise bad_body([f"model: {str(model_id)[:100]!r} is not one of the vendor's video models"])
+    verdict = inspect(model.id, parameters, as_sent=True)
+    directives = read_directives(parameters)
+    problems = [*verdict.problems, *directives.problems]
+    if problems:
+        raise bad_body(problems)
+    return model, verdict.parameters, directives
+
+
+async def _off_loop_if_large(raw: bytes, work: Any, *arguments: Any) -> Any:
+    """Pictures take a while to decode; polls must not wait for it."""
+    if len(raw) > _LARGE_BODY:
+        return await asyncio.to_thread(work, *arguments)
+    return work(*arguments)
+
+
+def _prepare_video(emulated: Emulated, generation: StoredGeneration, media: _Media) -> None:
+    urls = [value for is_url, value in media.pictures if is_url]
+    if not urls:
+        digest = media.pictures[0][1] if media.pictures else None
+        _brief(generation, digest)
+        generation.media_ready = generation.accepted_at
+        return
+    task = asyncio.create_task(_fetch(emulated, generation, media.pictures))
+    emulated.tasks.add(task)
+    task.add_done_callback(emulated.tasks.discard)
+
+
+async def _fetch(emulated: Emulated, generation: StoredGeneration, pictures: list[tuple[bool, str]]) -> None:
+    digests: list[str] = []
+    try:
+        for is_url, value in pictures:
+            if is_url:
+                value = await emulated.pictures.fetch(value, emulated.session())
+            digests.append(value)
+    except BadMedia as error:
+        generation.media_problem = str(error)
+    else:
+        _brief(generation, digests[0])
+    generation.media_ready = emulated.clock.now()
+
+
+def _brief(generation: StoredGeneration, digest: str | None) -> None:
+    ratio = generation.parameters.get("aspect_ratio")
+    generation.brief = VideoBrief(
+        generation.seconds,
+        caption(generation.parameters),
+        digest,
+        ratio if digest is None and isinstance(ratio, str) else None,
+    )
+
+
+async def _media_patience(generation: StoredGeneration) -> None:
+    loop = asyncio.get_running_loop()
+    end = loop.time() + _MEDIA_PATIENCE
+    while generation.media_ready is None and loop.time() < end:
+        await asyncio.sleep(0.01)

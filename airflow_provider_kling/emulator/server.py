@@ -1,0 +1,219 @@
+"""Running an emulator: in this event loop, or in a thread of a test's own process."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import ssl
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from aiohttp import web
+
+from airflow_provider_kling.emulator import control_routes
+from airflow_provider_kling.emulator.app import build_app
+from airflow_provider_kling.emulator.clock import Clock
+from airflow_provider_kling.emulator.context import Emulated
+from airflow_provider_kling.emulator.faults import Faults
+from airflow_provider_kling.emulator.journal import JournalEntry
+from airflow_provider_kling.emulator.options import EmulatorOptions
+
+T = TypeVar("T")
+
+_SHUTDOWN_SECONDS = 0.5
+_BACKLOG = 1024
+
+
+class EmulatorServer:
+    """An emulator in the running event loop.
+
+    :param options: how it behaves; None for the defaults.
+    """
+
+    def __init__(self, options: EmulatorOptions | None = None) -> None:
+        self.options = options or EmulatorOptions()
+        self.clock = Clock(frozen=self.options.frozen_clock)
+        self._folder: Path | None = None
+        self._runner: web.AppRunner | None = None
+        self._emulated: Emulated | None = None
+        self.url = ""
+
+    @property
+    def emulated(self) -> Emulated:
+        """The vendor behind it; only between start and stop."""
+        if self._emulated is None:
+            raise RuntimeError("the emulator is not running")
+        return self._emulated
+
+    async def start(self) -> None:
+        """Listen. Afterwards :attr:`url` is its address.
+
+        :raises OSError: the port is taken.
+        """
+        options = self.options
+        context = None
+        if options.tls_certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(options.tls_certificate, options.tls_key)
+        self._folder = Path(tempfile.mkdtemp(prefix="kling-emulator-"))
+        try:
+            self._emulated = Emulated(options, self.clock, self._folder)
+            # A client that went away is noticed, so that a stalled answer does not wait for ever.
+            self._runner = web.AppRunner(
+                build_app(self._emulated),
+                access_log=None,
+                handler_cancellation=True,
+                shutdown_timeout=_SHUTDOWN_SECONDS,
+            )
+            await self._runner.setup()
+            site = web.TCPSite(
+                self._runner, options.host, options.port, backlog=_BACKLOG, ssl_context=context
+            )
+            await site.start()
+        except BaseException:
+            await self.stop()
+            raise
+        host, port = self._runner.addresses[0][:2]
+        scheme = "http" if context is None else "https"
+        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def stop(self) -> None:
+        """Close all connections, end what runs, remove the files."""
+        if self._emulated is not None:
+            await self._emulated.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        if self._emulated is not None:
+            await self._emulated.abort_connections()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class EmulatorThread:
+    """An emulator in a thread of its own, for tests.
+
+    ::
+
+        with EmulatorThread(EmulatorOptions(frozen_clock=True)) as emulator:
+            emulator.faults.add("poll", 503, times=3)
+            ...
+            emulator.clock.advance(60)
+
+    :param options: how it behaves; None for the defaults.
+    """
+
+    def __init__(self, options: EmulatorOptions | None = None) -> None:
+        self._server = EmulatorServer(options)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stop: asyncio.Event | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens, for example ``http://127.0.0.1:41234``."""
+        return self._server.url
+
+    @property
+    def options(self) -> EmulatorOptions:
+        """How it behaves."""
+        return self._server.options
+
+    @property
+    def api_key(self) -> str:
+        """The key of the first account."""
+        return self._server.options.keys[0]
+
+    @property
+    def clock(self) -> Clock:
+        """Its time; ``advance`` pushes it forward."""
+        return self._server.clock
+
+    @property
+    def faults(self) -> Faults:
+        """What goes wrong; ``add`` and ``clear`` take effect at once."""
+        return self._server.emulated.faults
+
+    @property
+    def journal(self) -> list[JournalEntry]:
+        """The requests so far, oldest first."""
+        return self._server.emulated.journal.entries()
+
+    @property
+    def generations(self) -> list[dict[str, Any]]:
+        """Every accepted generation, oldest first."""
+        return self._on_loop(lambda: control_routes.all_generations(self._server.emulated))
+
+    @property
+    def stats(self) -> dict[str, Any]:
+        """Counts: ``accepted``, ``charges``, ``calls``, ``connections``, ``rendered``."""
+        return self._on_loop(lambda: control_routes.stats(self._server.emulated))
+
+    def reset(self) -> None:
+        """Back to the start: no generations, rules, journal; full balances."""
+        self._on_loop(self._server.emulated.reset)
+
+    def start(self) -> Self:
+        """Run it; returns when it listens."""
+        ready = threading.Event()
+        failure: list[BaseException] = []
+
+        async def run() -> None:
+            self._loop = asyncio.get_running_loop()
+            self._stop = asyncio.Event()
+            try:
+                await self._server.start()
+            except BaseException as error:
+                failure.append(error)
+                raise
+            finally:
+                ready.set()
+            await self._stop.wait()
+            await self._server.stop()
+
+        def main() -> None:
+            try:
+                asyncio.run(run())
+            except BaseException as error:
+                if error not in failure:
+                    raise
+
+        self._thread = threading.Thread(target=main, name="kling-emulator", daemon=True)
+        self._thread.start()
+        ready.wait()
+        if failure:
+            self._thread.join()
+            raise failure[0]
+        return self
+
+    def stop(self) -> None:
+        """Stop it and wait for its thread; a second call does nothing."""
+        thread, self._thread = self._thread, None
+        if thread is None or self._loop is None or self._stop is None:
+            return
+        self._loop.call_soon_threadsafe(self._stop.set)
+        thread.join()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _on_loop(self, work: Callable[[], T]) -> T:
+        """Read the vendor's state in its own thread, so that nothing moves meanwhile."""
+
+        async def call() -> T:
+            return work()
+
+        if self._loop is None or self._thread is None:
+            raise RuntimeError("the emulator is not running")
+        return asyncio.run_coroutine_threadsafe(call(), self._loop).result()

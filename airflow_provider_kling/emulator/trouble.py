@@ -1,0 +1,212 @@
+"""Doing a fault to a request: refusing it, breaking its connection, spoiling its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from email.utils import formatdate
+from typing import Any
+
+from aiohttp import web
+
+from airflow_provider_kling.emulator.context import EMULATED, vendor_exchange
+from airflow_provider_kling.emulator.faults import FaultKind, FaultRule
+from airflow_provider_kling.emulator.journal import CallKind
+from airflow_provider_kling.emulator.vendor import Refusal, out_of_credits, unauthorized
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+GATEWAY_HTML = (
+    "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n"
+    "<center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>emulated gateway</center>\r\n"
+    "</body>\r\n</html>\r\n"
+)
+_HUGE = 32 * 1024 * 1024
+_MESSAGES = {
+    400: "Body validation error",
+    403: "The key is not allowed to do this.",
+    404: "Not found",
+    429: "Too many requests, slow down.",
+    500: "Internal server error",
+    502: "The model's provider did not answer.",
+    503: "The service is temporarily unavailable.",
+    504: "The model's provider took too long.",
+}
+_NO_ID_LEFT = frozenset(
+    {
+        FaultKind.TRUNCATED_JSON,
+        FaultKind.EMPTY_BODY,
+        FaultKind.WRONG_TYPES,
+        FaultKind.MISSING_ID,
+        FaultKind.HUGE_BODY,
+    }
+)
+
+
+async def trouble(
+    rule: FaultRule, request: web.Request, call: CallKind, handler: Handler
+) -> web.StreamResponse:
+    """Answer a request as a fault rule says.
+
+    :param handler: what would serve it.
+    :raises Refusal: where the rule is an error answer.
+    """
+    kind = rule.kind
+    # Whatever happens now happens after the client has sent all: otherwise it is chance what it
+    # notices first.
+    await request.read()
+    if kind.refuses:
+        if rule.accepted:
+            await handler(request)
+        return await _refuse(rule, request)
+    if call is CallKind.CDN:
+        vendor_exchange().fault = rule
+        return await handler(request)
+    if kind is FaultKind.DROP_CLIENT_REQUEST_ID:
+        vendor_exchange().client_request_id = None
+        return await handler(request)
+    response = await handler(request)
+    if kind is FaultKind.RESET_AFTER:
+        reset_connection(request)
+        return response
+    if kind is FaultKind.STALL_AFTER:
+        await hang(request)
+        return response
+    if not isinstance(response, web.Response):
+        return response
+    return await _spoil(rule, request, response)
+
+
+def reset_connection(request: web.BaseRequest) -> None:
+    """Break the connection with a TCP RST, as a crashed peer or a firewall does."""
+    transport = request.transport
+    if transport is None:
+        return
+    sock = transport.get_extra_info("socket")
+    if sock is not None:
+        # Linger for no time: close() sends RST instead of FIN and drops what was not sent.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    transport.abort()
+
+
+async def hang(request: web.Request) -> None:
+    """Give no answer until the client has gone or the emulator stops."""
+    await request.app[EMULATED].closing.wait()
+    if request.transport is not None:
+        request.transport.abort()
+
+
+async def _refuse(rule: FaultRule, request: web.Request) -> web.StreamResponse:
+    kind = rule.kind
+    if kind is FaultKind.RESET_BEFORE:
+        reset_connection(request)
+        return web.Response()
+    if kind is FaultKind.STALL_BEFORE:
+        await hang(request)
+        return web.Response()
+    if kind is FaultKind.HTML:
+        vendor_exchange().answer_id = None
+        return web.Response(status=502, text=GATEWAY_HTML, content_type="text/html")
+    if kind is FaultKind.REDIRECT:
+        return web.Response(status=rule.status, headers={"Location": _elsewhere(rule, request)})
+    raise _refusal(rule, int(kind))
+
+
+def _refusal(rule: FaultRule, status: int) -> Refusal:
+    headers = {}
+    if rule.retry_after is not None:
+        head, _, seconds = rule.retry_after.rpartition(":")
+        # The date is the machine's: that is what a client compares it with.
+        ahead = formatdate(time.time() + float(seconds), usegmt=True)
+        headers["Retry-After"] = ahead if head else seconds
+    if rule.message == "balance":
+        message = out_of_credits().message
+    elif rule.message is None and status == 401:
+        message = unauthorized().message
+    else:
+        message = rule.message or _MESSAGES[status]
+    return Refusal(status, message, headers=headers)
+
+
+def _elsewhere(rule: FaultRule, request: web.Request) -> str:
+    if rule.url is not None:
+        return rule.url
+    # The same server under another name: its journal shows whether a key came along.
+    host = "localhost" if request.url.host != "localhost" else "127.0.0.1"
+    return str(request.url.with_host(host))
+
+
+async def _spoil(rule: FaultRule, request: web.Request, response: web.Response) -> web.StreamResponse:
+    kind = rule.kind
+    body = response.body if isinstance(response.body, bytes) else b""
+    if kind in _NO_ID_LEFT:
+        vendor_exchange().answer_id = None
+    if kind is FaultKind.TRUNCATED_JSON:
+        response.body = body[: len(body) // 2]
+    elif kind is FaultKind.EMPTY_BODY:
+        response.body = b""
+    elif kind is FaultKind.UNREADABLE_BODY:
+        response.body = b"\x00\xff{unreadable"
+    elif kind is FaultKind.SLOW_DRIP:
+        return await _drip(rule, request, response, body)
+    elif kind is FaultKind.HUGE_BODY:
+        return await _swell(rule, request, response, body)
+    else:
+        response.body = json.dumps(_distorted(kind, json.loads(body))).encode()
+    return response
+
+
+def _distorted(kind: FaultKind, answer: Any) -> Any:
+    if not isinstance(answer, dict):
+        return answer
+    if kind is FaultKind.MISSING_ID:
+        return {name: value for name, value in answer.items() if name != "id"}
+    if kind is FaultKind.UNKNOWN_STATUS:
+        return {**answer, "status": "meditating"}
+    return {name: _wrong(value) for name, value in answer.items()}
+
+
+def _wrong(value: Any) -> Any:
+    """Something of another type."""
+    if isinstance(value, str):
+        return 7
+    if isinstance(value, dict | list):
+        return "something else"
+    return {"value": value}
+
+
+async def _drip(
+    rule: FaultRule, request: web.Request, response: web.Response, body: bytes
+) -> web.StreamResponse:
+    stream = _stream(response, len(body))
+    await stream.prepare(request)
+    for number in range(len(body)):
+        await stream.write(body[number : number + 1])
+        await asyncio.sleep(rule.seconds / len(body))
+    return stream
+
+
+async def _swell(
+    rule: FaultRule, request: web.Request, response: web.Response, body: bytes
+) -> web.StreamResponse:
+    size = rule.size or _HUGE
+    head = body[:-1] + b',"padding":"'
+    stream = _stream(response, len(head) + size + 2)
+    await stream.prepare(request)
+    await stream.write(head)
+    piece = b"x" * 65536
+    for start in range(0, size, len(piece)):
+        await stream.write(piece[: size - start])
+    await stream.write(b'"}')
+    return stream
+
+
+def _stream(response: web.Response, length: int) -> web.StreamResponse:
+    headers = {name: value for name, value in response.headers.items() if name != "Content-Length"}
+    stream = web.StreamResponse(status=response.status, headers=headers)
+    stream.content_length = length
+    return stream

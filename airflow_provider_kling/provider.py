@@ -14,6 +14,8 @@ from airflow_provider_kling.api.settings import (
     DEFAULT_CONNECT_TIMEOUT,
     DEFAULT_READ_TIMEOUT,
     GENERATION_PATHS,
+    HIGHEST_RATE,
+    LOWEST_RATE,
     VENDOR_PATH,
 )
 
@@ -64,6 +66,18 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
         "label": "Allow plain http",
         "description": "Send the API key unencrypted to a host that is not this machine.",
         "schema": {"type": ["boolean", "null"], "default": False},
+    },
+    "requests_per_minute": {
+        "label": "Requests per minute",
+        "description": "What each process sends at most over this connection; the vendor counts over all "
+        "of them. Empty: as much as the vendor lets through.",
+        "schema": {"type": ["number", "null"], "minimum": LOWEST_RATE, "maximum": HIGHEST_RATE},
+    },
+    "max_cost_usd": {
+        "label": "Highest cost",
+        "description": "USD that one generation may cost, by the vendor's price list, where its task sets "
+        "no limit of its own. Empty: no limit.",
+        "schema": {"type": ["number", "null"], "exclusiveMinimum": 0},
     },
 }
 """The connection's extra fields: name -> label, description, and JSON schema with its default.

@@ -10,19 +10,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+from set_up import environment_of_uv
+
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = ["--quiet", "--upgrade", "--no-header", "--no-annotate", "--python-version", "3.11"]
 
 
 def main() -> None:
+    env = environment_of_uv(Path(sys.executable))
     for chosen in sorted((ROOT / "requirements").glob("airflow-*.in")):
         sources = ["setup.cfg", "requirements/dev.in", str(chosen.relative_to(ROOT))]
         command = [sys.executable, "-m", "uv", "pip", "compile", *OPTIONS, *sources]
         compiled = subprocess.run(
-            command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True
+            command, cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE, text=True
         ).stdout
         lock = chosen.with_suffix(".txt")
-        lock.write_text(f"# make lock: compiled from {', '.join(sources)}\n{compiled}")
+        text = f"# make lock: compiled from {', '.join(sources)}\n{compiled}"
+        if not lock.exists() or lock.read_text() != text:  # make sets up anew what is older than it
+            lock.write_text(text)
         print(f"{lock.relative_to(ROOT)}: {len(compiled.splitlines())} packages")
 
 

@@ -64,7 +64,7 @@ def main(venv: str, lock_path: str) -> None:
     if not installed_by_uv(python, lock, steps):
         print("uv could not install it; going on with pip, which is slower.", flush=True)
         for step in steps:
-            install = [str(python), "-m", "pip", "install", "--quiet", *step]
+            install = [str(python), "-m", "pip", "install", "-qq", *step]
             if subprocess.run(install, check=False).returncode != 0:
                 raise SystemExit(
                     f"pip could not install {lock_path} either; its message is above. It needs a "

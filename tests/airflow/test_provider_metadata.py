@@ -1,0 +1,149 @@
+"""What Airflow makes of get_provider_info(): each test asks Airflow in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.provider import CONNECTION_FIELDS, CONNECTION_TYPE, get_provider_info
+
+AIRFLOW = tuple(map(int, importlib.metadata.version("apache-airflow").split(".")[:2]))
+FORM_FROM_METADATA = (3, 2)
+"""The first Airflow that reads the connection form without importing the hook."""
+
+
+def ask_airflow(code: str, home: Path) -> Any:
+    """Run code with an Airflow home of its own, and return what its last line holds as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def connection_form(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    if AIRFLOW < FORM_FROM_METADATA:
+        pytest.skip("before Airflow 3.2 the form comes from the hook")
+    code = """
+import json, sys
+from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+forms = [meta for meta in HookMetaService.hook_meta_data() if meta.connection_type == "kling"]
+print(json.dumps({
+    "forms": [form.model_dump(mode="json") for form in forms],
+    "hook_imported": "airflow_provider_kling.hooks.kling" in sys.modules,
+}))
+"""
+    answer: dict[str, Any] = ask_airflow(code, tmp_path_factory.mktemp("airflow"))
+    return answer
+
+
+def test_the_entry_point_leads_to_it() -> None:
+    found = [
+        entry
+        for entry in importlib.metadata.entry_points(group="apache_airflow_provider")
+        if entry.value.startswith("airflow_provider_kling.")
+    ]
+    assert len(found) == 1, "install the project into this environment: pip install --editable ."
+    assert found[0].load() is get_provider_info
+
+
+def test_it_is_what_airflow_s_schema_asks_for() -> None:
+    airflow = importlib.util.find_spec("airflow")
+    assert airflow is not None
+    assert airflow.submodule_search_locations
+    folder = Path(next(iter(airflow.submodule_search_locations)))
+    schema = json.loads((folder / "provider_info.schema.json").read_text())
+    jsonschema.validate(get_provider_info(), schema)
+    assert json.loads(json.dumps(get_provider_info())) == get_provider_info()
+
+
+def test_airflow_lists_the_provider_with_its_version(tmp_path: Path) -> None:
+    code = """
+import json
+from airflow.providers_manager import ProvidersManager
+found = ProvidersManager().providers["airflow-provider-kling"]
+print(json.dumps({"version": found.version, "name": found.data["name"]}))
+"""
+    version = importlib.metadata.version("airflow-provider-kling")
+    assert ask_airflow(code, tmp_path) == {"version": version, "name": "Kling"}
+
+
+def test_airflow_builds_the_form_without_the_hook(connection_form: dict[str, Any]) -> None:
+    assert connection_form["hook_imported"] is False
+    (form,) = connection_form["forms"]
+    assert form["hook_name"] == "Kling (AI/ML API)"
+    standard = form["standard_fields"]
+    assert {name for name in standard if (standard[name] or {}).get("hidden")} == {
+        "url_schema",
+        "port",
+        "login",
+    }
+    assert standard["password"]["title"] == "API key"
+    assert standard["host"]["title"] == "Base URL"
+    assert standard["host"]["placeholder"] == Settings("k").base_url
+
+
+def test_the_form_has_each_extra_field_with_label_and_default(
+    connection_form: dict[str, Any],
+) -> None:
+    (form,) = connection_form["forms"]
+    shown = form["extra_fields"]
+    assert set(shown) == set(CONNECTION_FIELDS)
+    wanted = {"generation_path", "connect_timeout", "read_timeout", "ca_bundle", "proxy", "allow_plain_http"}
+    assert wanted <= set(shown)
+    assert all(field["schema"]["title"] and field["description"] for field in shown.values())
+    assert shown["generation_path"]["schema"]["enum"] == [
+        "/v2/generate/video/kling/generation",
+        "/v2/video/generations",
+    ]
+
+
+def test_the_defaults_that_the_form_shows_are_the_ones_that_apply() -> None:
+    in_force = Settings("k")
+    for name, field in CONNECTION_FIELDS.items():
+        default = field["schema"].get("default")
+        assert default == getattr(in_force, name), name
+        jsonschema.validate(default, field["schema"])
+
+
+def test_airflow_finds_the_hook_of_the_connection_type(tmp_path: Path) -> None:
+    code = f"""
+import json
+from airflow.providers_manager import ProvidersManager
+manager = ProvidersManager()
+hook = manager.hooks[{CONNECTION_TYPE!r}]
+widgets = [name for name in manager.connection_form_widgets if name.startswith("extra__kling__")]
+print(json.dumps({{
+    "class": hook.hook_class_name,
+    "name": hook.hook_name,
+    "test": hook.connection_testable,
+    "widgets": sorted(name.removeprefix("extra__kling__") for name in widgets),
+    "behaviour": manager.field_behaviours[{CONNECTION_TYPE!r}],
+}}))
+"""
+    found = ask_airflow(code, tmp_path)
+    (declared,) = get_provider_info()["connection-types"]
+    assert found["class"] == declared["hook-class-name"]
+    assert found["name"] == declared["hook-name"]
+    assert found["test"] is True
+    assert found["widgets"] == sorted(CONNECTION_FIELDS)
+    behaviour = declared["ui-field-behaviour"]
+    assert found["behaviour"]["hidden_fields"] == behaviour["hidden-fields"]
+    assert found["behaviour"]["relabeling"] == behaviour["relabeling"]
+    assert found["behaviour"]["placeholders"] == behaviour["placeholders"]

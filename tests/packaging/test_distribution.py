@@ -1,0 +1,144 @@
+"""The wheel as users get it: built from a copy of the checkout, installed into clean environments."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from collections.abc import Sequence
+from email.parser import HeaderParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = "airflow_provider_kling"
+SOURCES = (PACKAGE, "README.md", "LICENSE", "NOTICE", "setup.cfg", "pyproject.toml")
+LOCKED = ".".join(importlib.metadata.version("apache-airflow").split(".")[:2])
+LOCK = ROOT / "requirements" / f"airflow-{LOCKED}.txt"
+API_NEEDS = ("requests", "aiohttp", "pillow", "av")
+
+
+def run(command: Sequence[str | Path], **env: str) -> str:
+    outside = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        command, env=outside | env, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def environment(folder: Path) -> Path:
+    """Make a clean virtual environment and return its folder of executables."""
+    run([sys.executable, "-m", "venv", folder])
+    return folder / "bin"
+
+
+def install(executables: Path, *wanted: str | Path) -> None:
+    """Install with the lock's versions: with uv, or where it cannot reach an index, with pip."""
+    python = executables / "python"
+    uv = [sys.executable, "-m", "uv", "pip", "install", "--python", python]
+    with_lock = [*wanted, "--constraint", LOCK]
+    env = {"UV_SYSTEM_CERTS": "1"} | os.environ
+    if subprocess.run([*uv, *with_lock], env=env, capture_output=True, check=False).returncode != 0:
+        run([python, "-m", "pip", "install", *with_lock])
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build both distributions, the wheel from the source distribution, outside of the checkout."""
+    checkout, built = tmp_path_factory.mktemp("checkout"), tmp_path_factory.mktemp("dist")
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, checkout / name)
+        else:
+            shutil.copy(ROOT / name, checkout)
+    for stray in ("tests", "dags", "benchmarks"):
+        (checkout / stray).mkdir()
+        (checkout / stray / "__init__.py").touch()
+    run([sys.executable, "-m", "build", "--no-isolation", "--outdir", built, checkout])
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(distributions: Path) -> Path:
+    (found,) = distributions.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Install the wheel with what it asks for itself, and nothing else."""
+    executables = environment(tmp_path_factory.mktemp("installed"))
+    install(executables, wheel)
+    return executables
+
+
+def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel: Path) -> None:
+    held = set(zipfile.ZipFile(wheel).namelist())
+    in_checkout = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / PACKAGE).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert f"{PACKAGE}/py.typed" in held
+    assert any(name.startswith(f"{PACKAGE}/emulator/pictures/") for name in held)
+    in_wheel = {name for name in held if not name.split("/")[0].endswith(".dist-info")}
+    assert in_wheel == in_checkout
+
+
+def test_the_source_distribution_holds_what_a_build_needs(distributions: Path) -> None:
+    (found,) = distributions.glob("*.tar.gz")
+    with tarfile.open(found) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert {"setup.cfg", "pyproject.toml", "README.md", "LICENSE", "NOTICE"} <= names
+    assert not {name for name in names if name.startswith(("tests/", "dags/", "benchmarks/"))}
+
+
+def test_the_metadata_says_what_it_is(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (each for each in archive.namelist() if each.endswith(".dist-info/METADATA"))
+        said = HeaderParser().parsestr(archive.read(name).decode())
+    assert said["Name"] == "airflow-provider-kling"
+    assert said["Version"] == importlib.metadata.version("airflow-provider-kling")
+    assert said["Requires-Python"] == ">=3.11"
+    assert said["License-Expression"] == "Apache-2.0"
+    assert "Framework :: Apache Airflow :: Provider" in said.get_all("Classifier", [])
+
+
+def test_airflow_lists_the_provider(installed: Path, tmp_path: Path) -> None:
+    listed = run([installed / "airflow", "providers", "list", "-o", "json"], AIRFLOW_HOME=str(tmp_path))
+    providers = {each["package_name"]: each for each in json.loads(listed[listed.index("[") :])}
+    assert "airflow-provider-kling" in providers
+
+
+def test_airflow_shows_the_connection_type(installed: Path, tmp_path: Path) -> None:
+    listed = run([installed / "airflow", "providers", "hooks", "-o", "json"], AIRFLOW_HOME=str(tmp_path))
+    hooks = {each["connection_type"]: each for each in json.loads(listed[listed.index("[") :])}
+    assert hooks["kling"]["class"] == f"{PACKAGE}.hooks.kling.KlingHook"
+    assert hooks["kling"]["hook_name"] == "Kling (AI/ML API)"
+
+
+def test_the_emulator_s_command_is_there(installed: Path) -> None:
+    assert "--port" in run([installed / "kling-emulator", "--help"])
+
+
+def test_the_api_works_without_airflow(wheel: Path, tmp_path: Path) -> None:
+    executables = environment(tmp_path)
+    install(executables, *API_NEEDS)
+    install(executables, "--no-deps", wheel)
+    code = f"""
+import importlib, importlib.util, pkgutil
+import {PACKAGE}.api
+assert importlib.util.find_spec("airflow") is None
+names = [found.name for found in pkgutil.iter_modules({PACKAGE}.api.__path__)]
+for name in names:
+    importlib.import_module(f"{PACKAGE}.api.{{name}}")
+print(*names)
+"""
+    assert "client" in run([executables / "python", "-c", code], PYTHONSAFEPATH="1").split()

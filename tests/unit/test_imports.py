@@ -1,0 +1,260 @@
+"""Who may import what: read from the source, and seen in fresh interpreters."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = "airflow_provider_kling"
+ROOT = Path(__file__).resolve().parents[2]
+
+LAYERS: tuple[frozenset[str], ...] = (
+    frozenset({"api", "compat"}),
+    frozenset({"provider", "failures", "retry_policy"}),
+    frozenset({"hooks", "links"}),
+    frozenset({"triggers"}),
+    frozenset({"waiting"}),
+    frozenset({"sensors", "operators"}),
+    frozenset({"ui"}),
+)
+"""From the ground up: a part imports its own layer and those below. ``api`` imports only itself."""
+EMULATOR = "emulator"
+"""Stands beside the house: it knows the API's facts, and nothing but its own script imports it."""
+
+HOMES = {"requests": {"api.client"}, "aiohttp": {"api.aio"}}
+"""The only modules that may import a transport; the emulator is a server on aiohttp."""
+
+LAZY = ("requests", "aiohttp", "urllib3", "pydantic", "airflow.models", "PIL", "av", "numpy")
+"""What importing operators and sensors must not load on top of what a DAG file has loaded anyway."""
+ADDED_MODULES = 25
+"""How many modules operators and sensors may add to a DAG's import, all together."""
+
+
+class Import(NamedTuple):
+    """One imported name, where it is written, and whether an ImportError is caught around it."""
+
+    module: str
+    imported: str
+    line: int
+    guarded: bool
+
+    def __str__(self) -> str:
+        return f"{PACKAGE}.{self.module}, line {self.line}: imports {self.imported}"
+
+
+def name_of(path: Path) -> str:
+    """Name a module without the package: ``api/client.py`` is ``api.client``, the package ``""``."""
+    parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def part_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def is_within(name: str, package: str) -> bool:
+    return name == package or name.startswith(f"{package}.")
+
+
+def catches_import_error(handler: ast.ExceptHandler) -> bool:
+    if handler.type is None:
+        return True
+    named = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
+    return bool(named & {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    module = name_of(path)
+    tree = ast.parse(path.read_text())
+    guarded = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Try) and any(map(catches_import_error, node.handlers))
+        for statement in node.body
+        for inner in ast.walk(statement)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import in line {node.lineno}"
+            # "from a import b" can mean the module a.b, which matters for airflow.sdk and the like.
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            yield Import(module, name, node.lineno, id(node) in guarded)
+
+
+FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
+IMPORTS = [found for path in FILES for found in imports_of(path)]
+
+
+def described(imports: list[Import]) -> list[str]:
+    return [str(found) for found in imports]
+
+
+def test_the_reader_sees_imports_wherever_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = """
+import a.b as c
+if TYPE_CHECKING:
+    from d import e
+def f():
+    try:
+        from airflow.sdk import G
+    except (ValueError, ImportError):
+        import h
+"""
+    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
+    path = tmp_path / PACKAGE / "hooks" / "x.py"
+    path.parent.mkdir(parents=True)
+    path.write_text(source)
+    assert {(found.imported, found.guarded) for found in imports_of(path)} == {
+        ("a.b", False),
+        ("d.e", False),
+        ("airflow.sdk.G", True),
+        ("h", False),
+    }
+
+
+def test_each_part_has_a_place() -> None:
+    parts = {part_of(name_of(path)) for path in FILES} - {"", EMULATOR}
+    placed = {part for layer in LAYERS for part in layer}
+    assert parts <= placed, "give the new part its layer in LAYERS, or move it to where it belongs"
+
+
+def test_imports_point_down_only() -> None:
+    height = {part: n for n, layer in enumerate(LAYERS) for part in layer}
+    wrong = [
+        found
+        for found in IMPORTS
+        if part_of(found.module) in height
+        and is_within(found.imported, PACKAGE)
+        and (target := part_of(found.imported.removeprefix(PACKAGE).lstrip("."))) != "__version__"
+        and height.get(target, len(LAYERS)) > height[part_of(found.module)]
+    ]
+    assert described(wrong) == []
+
+
+@pytest.mark.parametrize("part", ["api", EMULATOR])
+def test_the_vendor_s_side_imports_neither_airflow_nor_the_rest(part: str) -> None:
+    allowed = (f"{PACKAGE}.api", f"{PACKAGE}.{part}", f"{PACKAGE}.__version__")
+    wrong = [
+        found
+        for found in IMPORTS
+        if part_of(found.module) == part
+        and (
+            is_within(found.imported, "airflow")
+            or (
+                is_within(found.imported, PACKAGE)
+                and not any(is_within(found.imported, each) for each in allowed)
+            )
+        )
+    ]
+    assert described(wrong) == []
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_a_transport_has_one_home(library: str) -> None:
+    wrong = [
+        found
+        for found in IMPORTS
+        if is_within(found.imported, library)
+        and found.module not in HOMES[library]
+        and not (library == "aiohttp" and part_of(found.module) == EMULATOR)
+    ]
+    assert described(wrong) == []
+
+
+def test_what_differs_between_airflow_versions_is_imported_in_compat_alone() -> None:
+    wrong = [
+        found
+        for found in IMPORTS
+        if found.module != "compat"
+        and is_within(found.imported, "airflow")
+        and (found.guarded or is_within(found.imported, "airflow.sdk"))
+    ]
+    assert described(wrong) == []
+
+
+def run(code: str, home: Path) -> list[str]:
+    """Run code in a fresh interpreter; it prints one JSON list of strings."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"AIRFLOW_HOME": str(home), "PYTHONPATH": str(ROOT)},
+        cwd=home,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    listed: list[str] = json.loads(done.stdout.splitlines()[-1])
+    return listed
+
+
+def modules_in(*parts: str) -> list[str]:
+    return sorted(f"{PACKAGE}.{name_of(path)}" for path in FILES if part_of(name_of(path)) in parts)
+
+
+def test_the_api_works_where_there_is_no_airflow(tmp_path: Path) -> None:
+    code = f"""
+import importlib, json, sys
+class NoAirflow:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "airflow":
+            raise ModuleNotFoundError(f"there is no {{name}} here", name=name)
+sys.meta_path.insert(0, NoAirflow())
+names = {modules_in("api")!r}
+for name in names:
+    importlib.import_module(name)
+print(json.dumps(names))
+"""
+    assert len(run(code, tmp_path)) > 1
+
+
+@pytest.mark.parametrize("module", [PACKAGE, f"{PACKAGE}.provider"])
+def test_looking_at_the_provider_costs_nothing(module: str, tmp_path: Path) -> None:
+    code = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
+    loaded = run(code, tmp_path)
+    heavy = [name for name in loaded if name.split(".")[0] in ("airflow", *LAZY)]
+    assert heavy == []
+
+
+@pytest.fixture(scope="module")
+def added_to_a_dag_file(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    names = modules_in("operators", "sensors")
+    if not names:
+        pytest.fail("there are neither operators nor sensors")
+    code = f"""
+import importlib, json, sys
+try:
+    from airflow.sdk import BaseHook, BaseOperator, BaseSensorOperator
+except ImportError:
+    from airflow.models.dag import DAG
+    from airflow.models.baseoperator import BaseOperator
+    from airflow.sensors.base import BaseSensorOperator
+    from airflow.hooks.base import BaseHook
+before = set(sys.modules)
+for name in {names!r}:
+    importlib.import_module(name)
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
+    return run(code, tmp_path_factory.mktemp("airflow"))
+
+
+def test_a_dag_file_loads_nothing_heavy_with_the_operators(added_to_a_dag_file: list[str]) -> None:
+    heavy = [name for name in added_to_a_dag_file if any(is_within(name, lib) for lib in LAZY)]
+    assert heavy == []
+
+
+def test_operators_and_sensors_add_few_modules(added_to_a_dag_file: list[str]) -> None:
+    assert len(added_to_a_dag_file) <= ADDED_MODULES, added_to_a_dag_file

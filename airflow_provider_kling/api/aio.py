@@ -7,16 +7,17 @@ import ssl
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
+from yarl import URL
 
 from airflow_provider_kling.api.flow import Flows, Watcher
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.network import ca_file, proxy_for
 from airflow_provider_kling.api.protocol import Protocol
 from airflow_provider_kling.api.schedule import Schedule
 from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.transport import behind_proxy, proxy_url, trusted
 from airflow_provider_kling.api.wire import (
     LONGEST_REPLY,
     ConnectionLost,
@@ -34,6 +35,8 @@ from airflow_provider_kling.api.wire import (
 
 MOST_CONNECTIONS: Final = 16
 """TCP connections one client keeps at most: polls are short, and a burst must not open hundreds."""
+KEEP_ALIVE: Final = 60.0
+"""Seconds for which an idle connection is kept: longer than most polls are apart."""
 _CHUNK: Final = 64 * 1024
 
 
@@ -59,7 +62,8 @@ class AsyncKlingClient:
         self.settings = settings
         self.flows = flows or Flows(Protocol(settings, time.time))
         self._sleep = sleep
-        self._connections = connections
+        self._turns = asyncio.Semaphore(connections)
+        self._proxies: dict[tuple[str, str], str | None] = {}
         self._session: aiohttp.ClientSession | None = None
 
     async def submit(self, request: GenerationRequest, client_request_id: str | None = None) -> Generation:
@@ -119,27 +123,51 @@ class AsyncKlingClient:
 
     async def send(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
         """Make one request; what went wrong comes back as a value, for the flows to judge."""
-        host = urlsplit(request.url).netloc
-        if self._session is None:
-            self._session = self._new_session()
+        scheme, host, *_ = urlsplit(request.url)
+        # Reading the environment costs as much as a poll.
+        if (scheme, host) not in self._proxies:
+            self._proxies[scheme, host] = proxy_url(self.settings, request.url)
+        proxy = self._proxies[scheme, host]
+        session = self._session or await self.open()
         opened = False
         try:
-            async with self._session.request(
-                request.method,
-                request.url,
-                params=request.params,
-                headers=request.headers,
-                data=request.body,
-                allow_redirects=False,
-                proxy=proxy_for(self.settings, request.url),
-            ) as response:
+            # Turns are taken here and not in the connector, where who waits for one would spend the
+            # time in which a connection has to be made.
+            async with (
+                self._turns,
+                session.request(
+                    request.method,
+                    _address(request),
+                    headers=request.headers,
+                    data=request.body,
+                    allow_redirects=False,
+                    proxy=proxy,
+                ) as response,
+            ):
                 opened = True
-                async with asyncio.timeout(self.settings.read_timeout):
-                    body = await _read(response)
+                if response.content.is_eof():  # a poll's answer comes in one piece with its head
+                    body = response.content.read_nowait()
+                else:
+                    async with asyncio.timeout(self.settings.read_timeout):
+                        body = await _read(response)
                 headers = {name.lower(): value for name, value in response.headers.items()}
                 return HttpResponse(response.status, headers, body[:LONGEST_REPLY], len(body) > LONGEST_REPLY)
+        except ValueError:  # of an address that none can be; UnicodeError is one
+            return ConnectionLost(Silence.UNSENDABLE, host)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return ConnectionLost(_silence(error, opened), host)
+            return ConnectionLost(behind_proxy(_silence(error, opened), proxy), host)
+
+    async def open(self) -> aiohttp.ClientSession:
+        """Make ready to send; :meth:`send` does it where nobody has.
+
+        Certificates are read in a thread, as that takes tens of milliseconds.
+        """
+        trust: ssl.SSLContext | bool = True
+        if urlsplit(self.settings.base_url).scheme == "https":
+            _, trust = await asyncio.to_thread(trusted, self.settings)
+        if self._session is None:
+            self._session = self._new_session(trust)
+        return self._session
 
     async def close(self) -> None:
         """Close all connections."""
@@ -153,17 +181,23 @@ class AsyncKlingClient:
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
 
-    def _new_session(self) -> aiohttp.ClientSession:
-        trust = ssl.create_default_context(cafile=ca_file(self.settings))
+    def _new_session(self, trust: ssl.SSLContext | bool) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections, ssl=trust),
+            connector=aiohttp.TCPConnector(limit=0, ssl=trust, keepalive_timeout=KEEP_ALIVE),
             timeout=aiohttp.ClientTimeout(
                 total=None,
-                sock_connect=self.settings.connect_timeout,
+                connect=self.settings.connect_timeout,  # name, TCP, a proxy's tunnel and TLS
                 sock_read=self.settings.read_timeout,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+
+
+def _address(request: HttpRequest) -> URL:
+    """The URL with its query, encoded once and for all."""
+    if not request.params:
+        return URL(request.url)
+    return URL(f"{request.url}?{urlencode(request.params, quote_via=quote)}", encoded=True)
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

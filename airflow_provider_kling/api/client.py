@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,14 +11,18 @@ from urllib.parse import urljoin, urlsplit
 import requests
 import urllib3
 import urllib3.exceptions
+from requests.adapters import HTTPAdapter
 
-from airflow_provider_kling.api.errors import ConnectionLostError, DownloadError, Money
+from airflow_provider_kling.api.connecting import TlsConnection, silence, silence_of_reading
+from airflow_provider_kling.api.errors import ConnectionLostError, DownloadError, Money, Recovery
 from airflow_provider_kling.api.flow import Flows, Watcher
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.network import ca_file, proxy_for
+from airflow_provider_kling.api.limiter import Limiter
 from airflow_provider_kling.api.protocol import USER_AGENT, Protocol
+from airflow_provider_kling.api.restraint import limiter_for, report
 from airflow_provider_kling.api.schedule import Schedule
 from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.transport import behind_proxy, proxy_url, trusted
 from airflow_provider_kling.api.wire import (
     LONGEST_REPLY,
     ConnectionLost,
@@ -48,6 +51,8 @@ class KlingClient:
     :param settings: address, key, time-outs.
     :param flows: the decisions; None for the usual ones. Tests pass a clock and a random source in.
     :param sleep: how to wait a number of seconds.
+    :param limiter: how fast the account may be used, best :func:`.limiter_for`'s; None only keeps
+        the settings' own rate.
     """
 
     def __init__(
@@ -56,13 +61,17 @@ class KlingClient:
         *,
         flows: Flows | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        limiter: Limiter | None = None,
     ) -> None:
         self.settings = settings
+        self._limiter = limiter
+        if limiter is None and settings.requests_per_minute is not None:
+            self._limiter = limiter_for(settings)
         self.flows = flows or Flows(Protocol(settings, time.time))
         self._sleep = sleep
-        self._verify = ca_file(settings)
-        self._api = _session()
-        self._cdn = _session()
+        self._verify, _ = trusted(settings)
+        self._api = _Adapter()
+        self._cdn = _Adapter()
 
     def submit(self, request: GenerationRequest, client_request_id: str | None = None) -> Generation:
         """Ask for a generation, once; see :meth:`.Flows.submit`."""
@@ -112,7 +121,7 @@ class KlingClient:
                     remember(effect.record)
                     reply = None
                 else:
-                    reply = self._send(effect.request)
+                    reply = self._send_in_turn(effect.request)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -123,25 +132,26 @@ class KlingClient:
     def fetch(self, url: str, headers: Mapping[str, str]) -> Iterator[Stream]:
         """Open a video's URL. The API key never goes there, nor to where it redirects.
 
+        Redirects are followed, but not for ever: the last one is given as it is.
+
         :param url: the signed URL.
         :param headers: further ones, for example a ``Range``.
         :raises ConnectionLostError: no answer; also while its chunks are read.
-        :raises DownloadError: the URL redirects without end.
+        :raises DownloadError: it is no URL.
         :raises ConfigurationError: the URL is not encrypted.
         """
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
-        for _ in range(_MOST_REDIRECTS):
-            self.settings.check_scheme(url)
+        url = self._video_url(url)
+        for left in reversed(range(_MOST_REDIRECTS + 1)):
             try:
                 response = self._open(self._cdn, "GET", url, headers=headers)
             except _Trouble as error:
-                raise _download_lost(error, url) from None
+                raise _download_lost(self._silence(error, url), url) from None
             with response:
-                if not response.is_redirect:
+                if not (left and response.is_redirect):
                     yield Stream(response)
                     return
-                url = urljoin(url, response.headers["location"])
-        raise DownloadError(f"The URL of the video redirects more than {_MOST_REDIRECTS} times.")
+                url = self._video_url(response.headers["location"], url)
 
     def close(self) -> None:
         """Close all connections."""
@@ -153,6 +163,16 @@ class KlingClient:
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+    def _send_in_turn(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
+        """Make one request, when the limiter lets it go."""
+        if self._limiter is None:
+            return self._send(request)
+        while pause := self._limiter.acquire():
+            self._sleep(pause)
+        reply = self._send(request)
+        report(self._limiter, request, reply)
+        return reply
 
     def _send(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
         host = urlsplit(request.url).netloc
@@ -166,30 +186,49 @@ class KlingClient:
                 data=request.body,
             )
         except _Trouble as error:
-            return ConnectionLost(_silence(error), host)
+            return ConnectionLost(self._silence(error, request.url), host)
         with response:
             try:
                 body = self._read(response)
             except _Trouble as error:
-                why = Silence.READ_TIMEOUT if _is_timeout(error) else Silence.BROKEN
-                return ConnectionLost(why, host)
+                return ConnectionLost(silence_of_reading(error), host)
         if body is None:
             return ConnectionLost(Silence.SLOW, host)
         headers = {name.lower(): value for name, value in response.headers.items()}
         return HttpResponse(response.status_code, headers, body[:LONGEST_REPLY], len(body) > LONGEST_REPLY)
 
-    def _open(self, session: requests.Session, method: str, url: str, **what: Any) -> requests.Response:
-        proxy = proxy_for(self.settings, url)
-        return session.request(
-            method,
-            url,
-            allow_redirects=False,
+    def _open(self, adapter: HTTPAdapter, method: str, url: str, **what: Any) -> requests.Response:
+        """Make one request, once.
+
+        Past requests' Session, which would add cookies and what ``~/.netrc`` says, and would read
+        a redirect whole to see where it leads.
+        """
+        proxy = proxy_url(self.settings, url)
+        return adapter.send(
+            requests.Request(method, url, **what).prepare(),
             stream=True,
             verify=self._verify,
             proxies={"http": proxy, "https": proxy} if proxy else None,
             timeout=(self.settings.connect_timeout, self.settings.read_timeout),
-            **what,
         )
+
+    def _silence(self, error: Exception, url: str) -> Silence:
+        if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
+            return Silence.UNSENDABLE
+        return behind_proxy(silence(error), proxy_url(self.settings, url))
+
+    def _video_url(self, url: str, base: str = "") -> str:
+        """Where to fetch a video from: what is a URL, and encrypted."""
+        try:
+            url = urljoin(base, url)
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise DownloadError("The vendor names no usable URL of the video.")
+        self.settings.check_scheme(url)
+        return url
 
     def _read(self, response: requests.Response) -> bytes | None:
         """The body, cut a little above the limit; None when it drips in too slowly.
@@ -226,81 +265,25 @@ class Stream:
         try:
             yield from self._response.iter_content(size)
         except _Trouble as error:
-            raise _download_lost(error, self._response.url, reading=True) from None
+            raise _download_lost(silence_of_reading(error), self._response.url) from None
 
 
-def _session() -> requests.Session:
-    session = requests.Session()
-    session.trust_env = False  # or an entry in ~/.netrc would replace the Authorization header
-    return session
+class _Adapter(HTTPAdapter):
+    """requests' own connection pools, with our connections in them."""
+
+    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
+        pool = super().get_connection_with_tls_context(*args, **kwargs)
+        if isinstance(pool, urllib3.HTTPSConnectionPool):
+            pool.ConnectionCls = TlsConnection
+        return pool
 
 
-def _download_lost(error: Exception, url: str, reading: bool = False) -> ConnectionLostError:
-    why = _silence(error)
-    if reading and not _is_timeout(error):
-        why = Silence.BROKEN
-    return ConnectionLostError(
+def _download_lost(why: Silence, url: str) -> ConnectionLostError:
+    error = ConnectionLostError(
         f"The download stopped: {why.sentence} ({urlsplit(url).netloc}).",
         sent=why.sent,
         money=Money.ALREADY_PAID,
     )
-
-
-def _silence(error: Exception) -> Silence:
-    """Where on its way a request was lost. In doubt it was sent."""
-    chain = tuple(_causes(error))
-
-    def met(*kinds: type[BaseException]) -> bool:
-        return any(isinstance(link, kinds) for link in chain)
-
-    if met(ssl.SSLCertVerificationError):
-        return Silence.CERTIFICATE
-    if any(isinstance(link, ssl.SSLError) and link.reason in _HANDSHAKE for link in chain):
-        return Silence.TLS
-    if met(urllib3.exceptions.ProxyError, requests.exceptions.ProxyError):
-        return Silence.PROXY
-    if met(urllib3.exceptions.NameResolutionError):
-        return Silence.DNS
-    if met(urllib3.exceptions.ConnectTimeoutError, requests.ConnectTimeout) and not met(
-        urllib3.exceptions.NewConnectionError
-    ):
-        return Silence.CONNECT_TIMEOUT
-    if met(urllib3.exceptions.NewConnectionError):
-        return Silence.REFUSED if met(ConnectionRefusedError) else Silence.UNREACHABLE
-    if _is_timeout(error):
-        return Silence.READ_TIMEOUT
-    if met(requests.exceptions.InvalidURL, requests.exceptions.InvalidHeader):
-        return Silence.UNSENDABLE
-    return Silence.BROKEN
-
-
-_HANDSHAKE: Final = frozenset(
-    {
-        "WRONG_VERSION_NUMBER",
-        "HTTP_REQUEST",
-        "SSLV3_ALERT_HANDSHAKE_FAILURE",
-        "NO_PROTOCOLS_AVAILABLE",
-    }
-    | {"TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "TLSV1_UNRECOGNIZED_NAME"}
-)
-"""OpenSSL's reasons that can only come before a request is sent."""
-
-
-def _is_timeout(error: Exception) -> bool:
-    return any(
-        isinstance(link, urllib3.exceptions.ReadTimeoutError | requests.ReadTimeout | TimeoutError)
-        for link in _causes(error)
-    )
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error and what is wrapped in it: requests and urllib3 nest in ``args``, ``reason`` and causes."""
-    pending: list[Any] = [error]
-    seen: set[int] = set()
-    while pending:
-        link = pending.pop()
-        if not isinstance(link, BaseException) or id(link) in seen:
-            continue
-        seen.add(id(link))
-        yield link
-        pending += [*link.args, getattr(link, "reason", None), link.__cause__, link.__context__]
+    if not why.passing:
+        error.recovery = Recovery.GIVE_UP
+    return error

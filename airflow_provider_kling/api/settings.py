@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from airflow_provider_kling.api.errors import ConfigurationError
@@ -16,6 +16,10 @@ UNIVERSAL_PATH: Final = "/v2/video/generations"
 GENERATION_PATHS: Final = (VENDOR_PATH, UNIVERSAL_PATH)
 DEFAULT_CONNECT_TIMEOUT: Final = 10.0
 DEFAULT_READ_TIMEOUT: Final = 60.0
+LOWEST_RATE: Final = 1.0
+"""Requests per minute; the least that can be configured."""
+HIGHEST_RATE: Final = 60_000.0
+"""Requests per minute; the most that can be configured."""
 _LONGEST_TIMEOUT: Final = 3600.0
 
 
@@ -37,6 +41,10 @@ class Settings:
         can hold a password.
     :param allow_plain_http: permit ``http://`` to other hosts than loopback. The key then travels
         readable.
+    :param requests_per_minute: requests that one process sends at most, 1 to 60000 a minute; None
+        sends as many as the vendor lets through.
+    :param max_cost_usd: dearest generation that may be submitted, in USD, where the task names no
+        limit of its own; None for no limit.
     :raises ConfigurationError: what is wrong, and what is allowed.
     """
 
@@ -48,6 +56,8 @@ class Settings:
     ca_bundle: str | None = None
     proxy: str | None = field(default=None, repr=False)
     allow_plain_http: bool = False
+    requests_per_minute: float | None = None
+    max_cost_usd: float | None = None
 
     def __post_init__(self) -> None:
         key = self.api_key.strip()
@@ -60,8 +70,12 @@ class Settings:
             )
         object.__setattr__(self, "api_key", key)
         object.__setattr__(self, "base_url", self.base_url.strip().rstrip("/"))
-        parts = urlsplit(self.base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.base_url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
             raise ConfigurationError(
                 f"The base URL {_without_secrets(self.base_url)!r} is not an https URL.",
                 advice=f"Give a host such as {DEFAULT_BASE_URL}.",
@@ -77,13 +91,27 @@ class Settings:
                 f"The generation path {self.generation_path!r} is not one of the vendor's.",
                 advice=f"Choose {' or '.join(GENERATION_PATHS)}.",
             )
+        if self.proxy and not _is_http_proxy(self.proxy):
+            raise ConfigurationError(
+                "The proxy is not the URL of an HTTP proxy.",
+                advice="Give one such as http://proxy.example.com:3128; SOCKS is not supported.",
+            )
         for name in ("connect_timeout", "read_timeout"):
             seconds = getattr(self, name)
-            if not (math.isfinite(seconds) and 0 < seconds <= _LONGEST_TIMEOUT):
+            number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+            if not number or not 0 < seconds <= _LONGEST_TIMEOUT:  # a NaN compares false
                 raise ConfigurationError(
                     f"{name}={seconds!r} is not a usable number of seconds.",
                     advice=f"Give more than 0 and at most {_LONGEST_TIMEOUT:.0f}.",
                 )
+        try:
+            checked_rate(self.requests_per_minute)
+        except ValueError as error:
+            raise ConfigurationError(f"requests_per_minute: {error}") from None
+        try:
+            checked_limit(self.max_cost_usd)
+        except ValueError as error:
+            raise ConfigurationError(f"max_cost_usd: {error}") from None
 
     def check_scheme(self, url: str) -> None:
         """Refuse plain http to other hosts than loopback.
@@ -100,6 +128,42 @@ class Settings:
         )
 
 
+def checked_rate(per_minute: Any) -> float | None:
+    """Check a configured rate, without any I/O.
+
+    :param per_minute: requests a minute, 1 to 60000; None for no limit.
+    :raises ValueError: it is anything else.
+    """
+    if per_minute is None:
+        return None
+    number = isinstance(per_minute, int | float) and not isinstance(per_minute, bool)
+    if not number or not LOWEST_RATE <= per_minute <= HIGHEST_RATE:  # a NaN compares false
+        raise ValueError(
+            f"The rate is {per_minute!r}; it must be a number from {LOWEST_RATE:g} to "
+            f"{HIGHEST_RATE:g} requests a minute, or nothing for no limit."
+        )
+    return float(per_minute)
+
+
+def checked_limit(usd: Any) -> float | None:
+    """Check a limit on the cost of one generation.
+
+    :param usd: in USD, more than 0; None for no limit. Text is accepted, as templates render to it.
+    :raises ValueError: it is anything else.
+    """
+    if usd is None:
+        return None
+    try:
+        limit = math.nan if isinstance(usd, bool) else float(usd)
+    except (TypeError, ValueError):
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise ValueError(
+            f"The limit is {usd!r}; it must be a number of USD above 0, or nothing for no limit."
+        )
+    return limit
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host name or address means this machine."""
     if host == "localhost":
@@ -110,5 +174,14 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def _is_http_proxy(proxy: str) -> bool:
+    """Whether a proxy can be used; one without a scheme is taken for http."""
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def _without_secrets(url: str) -> str:
-    return url.rsplit("@", 1)[-1].split("?", 1)[0]
+    return url.rsplit("@", 1)[-1].partition("?")[0].partition("#")[0]

@@ -26,6 +26,9 @@ class Call(enum.StrEnum):
     POLL = "poll"
     BALANCE = "balance"
     LOGS = "logs"
+    METRICS = "metrics"
+    PRICES = "prices"
+    LEDGER = "ledger"
 
 
 @dataclass(frozen=True, slots=True)

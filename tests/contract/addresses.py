@@ -52,13 +52,17 @@ def accepting(answer: Callable[[socket.socket], None]) -> Iterator[str]:
     """``host:port`` that accepts connections and leaves each to ``answer``, in a thread of its own."""
     ended = threading.Event()
 
+    def quietly(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # the client has seen enough
+            answer(connection)
+
     def serve() -> None:
         while not ended.is_set():
             if not select.select([listener], [], [], 0.02)[0]:
                 continue
             connection = listener.accept()[0]
             open_ones.append(connection)
-            threading.Thread(target=answer, args=(connection,), daemon=True).start()
+            threading.Thread(target=quietly, args=(connection,), daemon=True).start()
 
     open_ones: list[socket.socket] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -216,12 +220,13 @@ def _pair(address: str) -> tuple[str, int]:
 
 def _pump(one: socket.socket, other: socket.socket) -> None:
     """Carry bytes between two sockets until either ends."""
-    while True:
-        for source in select.select([one, other], [], [])[0]:
-            data = source.recv(65536)
-            if not data:
-                return
-            (other if source is one else one).sendall(data)
+    with contextlib.suppress(ConnectionError):
+        while True:
+            for source in select.select([one, other], [], [])[0]:
+                data = source.recv(65536)
+                if not data:
+                    return
+                (other if source is one else one).sendall(data)
 
 
 def self_signed(folder: Path, *names: str) -> Path:

@@ -34,7 +34,8 @@ class SubmitPolicy:
         ``resubmit``, or ``fail``.
     :param on_clear: a finished task is cleared: ``reuse`` its generation, or ``regenerate``.
     :param uncertain_grace: seconds after an uncertain submit in which it is looked for in the logs,
-        which lag behind and may not list a job before it is done.
+        which lag behind and may not list a job before it is done. After a crash they count from
+        when it was sent.
     """
 
     on_changed_request: Literal["submit", "fail"] = "submit"
@@ -92,7 +93,8 @@ def decide(
     :param remembers: whether a submit is always recorded before it is sent, so that no record means
         no submit. False where nothing survives a retry (Airflow before 3.3).
     :param stands: what the vendor says of the record's generation; ``NOT_FOUND`` for a 404.
-    :param looked_up: ``NOT_FOUND`` when the logs were searched in vain for a submit without an id.
+    :param looked_up: ``NOT_FOUND`` when the logs were searched in vain: for a submit without an id;
+        where nothing is remembered, for those later than the record's.
     """
     if record is None:
         if remembers or attempt is Attempt.FIRST:
@@ -111,8 +113,7 @@ def decide(
             return Decision(
                 Action.LOOK_UP,
                 f"A submit ({record.client_request_id}) was begun and its outcome is not known: looking "
-                "in the "
-                "vendor's logs before paying.",
+                "in the vendor's logs before paying.",
             )
         return _submit_uncertain(policy, f"The submit {record.client_request_id} is not in the vendor's logs")
     if record.fingerprint != request.digest:
@@ -120,18 +121,28 @@ def decide(
     if stands is Unknown.NOT_ASKED:
         return Decision(
             Action.ASK,
-            f"Generation {record.generation_id} was submitted before: asking how it stands.",
+            f"Generation {record.generation_id} was submitted before: asking how it stands, before paying.",
         )
     if isinstance(stands, Unknown):
         return Decision(
             Action.STOP,
             f"The vendor does not know generation {record.generation_id}, which an earlier try of this "
-            "task submitted "
-            "and which may be billed. Nothing was submitted. Check that the connection is still the same "
-            "account, or "
-            "run the task with durable=False once to pay for a new one.",
+            "task submitted and which may be billed. Nothing was submitted. Check that the connection is "
+            "still the same account, or run the task with durable=False once to pay for a new one.",
+        )
+    if not remembers and looked_up is Unknown.NOT_ASKED and _may_have_successor(stands, policy):
+        return Decision(
+            Action.LOOK_UP,
+            f"Generation {stands.id} of an earlier try is not the last word ({stands.status}), and nothing "
+            "is remembered of later tries: looking for them in the vendor's logs before paying.",
         )
     return _known(stands, attempt, policy)
+
+
+def _may_have_successor(generation: Generation, policy: SubmitPolicy) -> bool:
+    """Whether a later try can have submitted anew, though it knew of this generation."""
+    completed = generation.status is GenerationStatus.COMPLETED
+    return generation.status is GenerationStatus.ERROR or (completed and policy.on_clear == "regenerate")
 
 
 def _known(generation: Generation, attempt: Attempt, policy: SubmitPolicy) -> Decision:
@@ -180,8 +191,7 @@ def _changed(record: Record, request: Fingerprint, policy: SubmitPolicy) -> Deci
         return Decision(
             Action.STOP,
             f"{said}, and on_changed_request='fail': nothing was submitted. The earlier generation can be "
-            "had with "
-            f"KlingGenerationSensor(generation_id={record.generation_id!r}).",
+            f"had with KlingGenerationSensor(generation_id={record.generation_id!r}).",
         )
     return Decision(
         Action.SUBMIT,
@@ -194,8 +204,8 @@ def _submit_uncertain(policy: SubmitPolicy, said: str) -> Decision:
     if policy.on_uncertain_submit == "fail":
         return Decision(
             Action.STOP,
-            f"{said}, and on_uncertain_submit='fail': nothing was submitted. Look in the vendor's "
-            "dashboard, then clear the task.",
+            f"{said}, and on_uncertain_submit='fail': nothing was submitted. Look in the vendor's dashboard; "
+            "if it is not there, set on_uncertain_submit='resubmit' and clear the task.",
         )
     return Decision(
         Action.SUBMIT,

@@ -38,10 +38,14 @@ _STATUS_ERRORS: Final[dict[int, type[ApiError]]] = {
     429: RateLimitError,
 }
 _CANNOT_PAY = re.compile(r"balance|credit|fund|payment|top.?up|spending limit|quota exceeded", re.IGNORECASE)
-_URL_QUERY = re.compile(r"(https?://[^\s?#\"'<>]+)\?[^\s\"'<>]*")
-_BASE64 = re.compile(r"[A-Za-z0-9+/=_-]{120,}")
-_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^>]*>", re.IGNORECASE | re.DOTALL)
+_QUERY = re.compile(r"(?<=\S)\?[\w%~.\[-][^\s\"'<>]*")
+_BASE64 = re.compile(r"(?<=;base64,)[^\s\"'<>]+|[A-Za-z0-9+/=_%\\-]{120,}")
+_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.IGNORECASE | re.DOTALL)
 _LONGEST_MESSAGE: Final = 500
+_LONGEST_READ: Final = 20_000
+"""Characters of a text that are looked at for a message."""
+_OWN_KEYS: Final = ("requestId", "statusCode")
+"""What the vendor's error bodies have, and a gateway's own do not."""
 
 
 def error_from_response(
@@ -60,17 +64,18 @@ def error_from_response(
     :param key: the API key, to keep it out of the message should the answer repeat it.
     """
     details = _json_object(response.body)
-    message = error_text(details) if details else excerpt(response.body)
-    message = clean(message, key) or "no message"
-    request_id = details.get("requestId") if details else None
+    message = clean(error_text(details), key) if details else excerpt(response.body, key)
+    message = message or "no message"
+    own = _own_facts(details or {})
+    request_id = clean(str(own["requestId"]), key) if own.get("requestId") else None
     status = response.status
     about = f" about generation {generation_id}" if generation_id else ""
-    ticket = f" (request id {clean(str(request_id), key)})" if request_id else ""
+    ticket = f" (request id {request_id})" if request_id else ""
 
     if 300 <= status < 400:
-        host = urlsplit(response.headers.get("location", "")).hostname or "an unnamed address"
         return BadRequestError(
-            f"The {call} request{about} was answered with a redirect ({status}) to {host}. It was not "
+            f"The {call} request{about} was answered with a redirect ({status}) to "
+            f"{_host_of(response.headers.get('location', ''))}. It was not "
             "followed, because the API key must not reach another host.",
             status=status,
             message=message,
@@ -85,13 +90,13 @@ def error_from_response(
         f"The vendor answered the {call} request{about} with {status}: {message}{ticket}.",
         status=status,
         message=message,
-        request_id=str(request_id) if request_id else None,
+        request_id=request_id,
         generation_id=generation_id,
     )
     if isinstance(error, RateLimitError | ServiceUnavailableError):
         error.retry_after = retry_after
     if isinstance(error, ServiceUnavailableError):
-        error.from_vendor = details is not None
+        error.from_vendor = bool(own)
     if call is Call.SUBMIT:
         error.money = Money.NOT_SPENT if certainly_refused(error) else Money.MAY_BE_SPENT
     return error
@@ -131,6 +136,13 @@ def error_text(body: Any) -> str:
 
     :param body: a string, an object with ``message`` or ``error`` (nested or not), a list, or anything.
     """
+    try:
+        return _text_of(body)
+    except RecursionError:
+        return "a message that is nested too deeply to be shown"
+
+
+def _text_of(body: Any) -> str:
     if body is None:
         return ""
     if isinstance(body, str):
@@ -138,20 +150,20 @@ def error_text(body: Any) -> str:
     if isinstance(body, dict):
         for key in ("message", "error", "detail", "details"):
             if body.get(key):
-                return error_text(body[key])
+                return _text_of(body[key])
         return json.dumps(body, default=str) if body else ""
     if isinstance(body, list):
-        return "; ".join(filter(None, map(error_text, body)))
+        return "; ".join(filter(None, map(_text_of, body)))
     return str(body)
 
 
 def clean(text: str, key: str = "") -> str:
-    """One line of bounded length, without the key, signed queries, markup or base64."""
+    """One line of bounded length that any log can hold, without the key, signed queries or base64."""
     if key:
         text = text.replace(key, "***")
-    text = _URL_QUERY.sub(r"\1?…", text)
-    text = _BASE64.sub("…", text)
-    text = " ".join(text.split())
+    text = text[:_LONGEST_READ]
+    text = _BASE64.sub("…", _QUERY.sub("?…", text))
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
 
 
@@ -159,7 +171,7 @@ def excerpt(body: bytes, key: str = "") -> str:
     """A few readable words of an answer that is not the JSON it should be."""
     if not body.strip():
         return "an empty answer"
-    text = body[:20_000].decode("utf-8", "replace")
+    text = body[:_LONGEST_READ].decode("utf-8", "replace")
     if "<" in text:
         text = html.unescape(_TAGS.sub(" ", text)).strip() or "markup without text"
     return clean(text, key)
@@ -167,6 +179,21 @@ def excerpt(body: bytes, key: str = "") -> str:
 
 def _money_of_refusal(call: Call) -> Money | None:
     return Money.NOT_SPENT if call is Call.SUBMIT else None
+
+
+def _host_of(url: str) -> str:
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    return clean(host or "an unnamed address")
+
+
+def _own_facts(details: dict[str, Any]) -> dict[str, Any]:
+    """What only the vendor itself puts into an error body, nested under ``error`` or not."""
+    nested = details.get("error")
+    facts = {**(nested if isinstance(nested, dict) else {}), **details}
+    return {name: facts[name] for name in _OWN_KEYS if facts.get(name) is not None}
 
 
 def _json_object(body: bytes) -> dict[str, Any] | None:

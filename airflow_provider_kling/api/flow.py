@@ -15,28 +15,33 @@ from collections.abc import Callable, Container
 from typing import Final
 
 from airflow_provider_kling.api.errors import (
-    GenerationFailedError,
-    GenerationTimeoutError,
     KlingError,
     MalformedReplyError,
-    Money,
     Recovery,
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.faults import certainly_refused
-from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
-from airflow_provider_kling.api.policy import FATAL_POLLS, FINAL_LOOKS, Clock, Random, RetryPolicy
-from airflow_provider_kling.api.protocol import Protocol
-from airflow_provider_kling.api.schedule import Schedule, jittered
-from airflow_provider_kling.api.wire import Flow, HttpRequest, Pause, Reply, Send, T
+from airflow_provider_kling.api.generation import Generation, GenerationRequest
+from airflow_provider_kling.api.patience import Patience
+from airflow_provider_kling.api.patience import Watcher as Watcher
+from airflow_provider_kling.api.patience import is_ready as is_ready
+from airflow_provider_kling.api.patience import not_ready as not_ready
+from airflow_provider_kling.api.patience import timed_out as timed_out
+from airflow_provider_kling.api.policy import FATAL_POLLS, Clock, Random, RetryPolicy
+from airflow_provider_kling.api.protocol import LOG_PAGE, LogRow, Protocol
+from airflow_provider_kling.api.schedule import Learner, Timetable, jittered
+from airflow_provider_kling.api.wire import Flow, HttpRequest, Pause, Remember, Reply, Send, T
 
 log = logging.getLogger(__name__)
 
-Watcher = Callable[[Generation], None]
-"""Called with each new status of a generation that is waited for."""
-
 SUBMIT_RETRIES: Final = RetryPolicy(attempts=4)
 READ_RETRIES: Final = RetryPolicy(attempts=5)
+LOG_RETRIES: Final = RetryPolicy(attempts=8, base=2.0, cap=60.0)
+"""Outlasts the minute for which the vendor counts the requests to its logs."""
+LOG_PACE: Final = 0.3
+"""Seconds between pages of the logs: the vendor takes 200 requests in 60 s."""
+MOST_LOG_PAGES: Final = 1000
+"""Pages of one search at most, should the vendor's logs have no end."""
 LOG_MARGIN: Final = 900.0
 """Seconds past our own clock up to which log rows are asked for, should the vendor's be ahead."""
 LONGEST_LOG_WINDOW: Final = 90 * 86_400.0
@@ -59,7 +64,7 @@ class Flows:
 
     def get_generation(self, generation_id: str) -> Flow[Generation]:
         """Ask how a generation stands, and repeat while that can help."""
-        return self._read(
+        return self.read(
             self.protocol.poll(generation_id),
             lambda reply: self.protocol.read_poll(reply, generation_id),
             refusals=FATAL_POLLS,
@@ -67,14 +72,20 @@ class Flows:
 
     def get_balance(self) -> Flow[float]:
         """Ask for the balance in USD, and repeat while that can help."""
-        return self._read(self.protocol.balance(), self.protocol.read_balance)
+        return self.read(self.protocol.balance(), self.protocol.read_balance)
 
-    def submit(self, request: GenerationRequest, client_request_id: str | None = None) -> Flow[Generation]:
+    def submit(
+        self,
+        request: GenerationRequest,
+        client_request_id: str | None = None,
+        intent: Callable[[], Remember] | None = None,
+    ) -> Flow[Generation]:
         """Ask for a generation, once.
 
         The request is repeated only where the vendor certainly did not accept it: it was never
         sent, or it was refused for the moment.
 
+        :param intent: what to remember before each time that it is sent; None for nothing.
         :raises SubmitUncertainError: it may have been accepted, and no id is known.
         :raises KlingError: it was not accepted.
         """
@@ -82,9 +93,11 @@ class Flows:
         attempt = 0
         while True:
             attempt += 1
+            if intent is not None:
+                yield intent()
             reply = yield Send(sending)
             try:
-                return self.protocol.read_submit(reply)
+                generation = self.protocol.read_submit(reply)
             except KlingError as error:
                 if not certainly_refused(error):
                     raise SubmitUncertainError(
@@ -97,38 +110,78 @@ class Flows:
                 wait = self._wait_after(error, attempt, SUBMIT_RETRIES)
                 log.info("The submit was not accepted and is sent again in %.1f s: %s", wait, error.what)
                 yield Pause(wait)
+            else:
+                if client_request_id is not None and not self.protocol.keeps(reply, client_request_id):
+                    log.warning(
+                        "The vendor did not keep the client request id %s of generation %s (its answer does "
+                        "not echo it), so its logs cannot be searched for this submit. The generation id is "
+                        "known, and nothing is lost.",
+                        client_request_id,
+                        generation.id,
+                    )
+                return generation
 
-    def find_submit(self, names: Container[str], *, model: str, since: float) -> Flow[tuple[str, str] | None]:
+    def find_submit(
+        self, names: Container[str], *, model: str, since: float, but: Container[str] = ()
+    ) -> Flow[LogRow | None]:
         """Search the vendor's request logs for a submit by its client request id.
 
         The logs have no filter for it, so the model's rows since then are paged through, newest first.
 
         :param names: client request ids to look for.
         :param since: epoch seconds; older rows are not read.
-        :return: the client request id and the generation id, or None.
+        :param but: inference ids of rows to pass over.
+        :return: the newest row that fits, with both ids; None where there is none.
         """
-        until = self.now() + LOG_MARGIN
+
+        def fits(row: LogRow) -> bool:
+            known = row.client_request_id is not None and row.inference_id is not None
+            return known and row.client_request_id in names and row.inference_id not in but
+
+        return (yield from self.find_row(fits, model=model, since=since))
+
+    def find_row(
+        self,
+        fits: Callable[[LogRow], bool],
+        *,
+        model: str | None = None,
+        since: float,
+        until: float | None = None,
+    ) -> Flow[LogRow | None]:
+        """Page through the vendor's request logs, newest first, until a row fits.
+
+        :param model: of the rows; None for all models.
+        :param since: epoch seconds; older rows are not read.
+        :param until: epoch seconds; None for now.
+        """
+        until = self.now() + LOG_MARGIN if until is None else until
         since = max(since, until - LONGEST_LOG_WINDOW)
         offset = 0
-        while True:
+        for _ in range(MOST_LOG_PAGES):
             asking = self.protocol.logs(model=model, start=since, end=until, offset=offset)
-            page = yield from self._read(asking, self.protocol.read_logs)
+            page = yield from self.read(asking, self.protocol.read_logs, retries=LOG_RETRIES)
             for row in page.rows:
-                if row.client_request_id in names and row.client_request_id and row.inference_id:
-                    return row.client_request_id, row.inference_id
-            if not page.has_more or not page.rows:
+                if fits(row):
+                    return row
+            if not page.has_more:
                 return None
-            offset += len(page.rows)
+            offset += len(page.rows) or LOG_PAGE
+            yield Pause(LOG_PACE)
+        raise MalformedReplyError(
+            f"The vendor's logs{f' of {model}' if model else ''} do not end within {MOST_LOG_PAGES} pages.",
+            recovery=Recovery.RETRY_TASK,
+        )
 
     def settle(
         self,
         generation_id: str,
         *,
-        schedule: Schedule,
+        schedule: Timetable,
         deadline: float,
         submitted_at: float | None = None,
         watch: Watcher | None = None,
         first_look_after: float = 0.0,
+        learn: Learner | None = None,
     ) -> Flow[Generation]:
         """Wait until a generation is completed and its video has a URL.
 
@@ -140,12 +193,14 @@ class Flows:
         :param submitted_at: epoch seconds of the submit, which the schedule counts from; None for now.
         :param watch: told each status when it changes.
         :param first_look_after: seconds before the first look.
+        :param learn: told how long it took, where ``submitted_at`` is known.
         :raises GenerationFailedError: it ended in ``error``.
         :raises GenerationTimeoutError: the deadline passed.
         :raises KlingError: the vendor refuses to answer about it.
         """
         since = self.now() if submitted_at is None else submitted_at
-        patience = _Patience(generation_id, watch)
+        not_yet_at = 0.0
+        patience = Patience(generation_id, watch)
         asking = self.protocol.poll(generation_id)
         if first_look_after > 0:
             yield Pause(first_look_after)
@@ -158,14 +213,18 @@ class Flows:
                 patience.endure(error)
                 retry_after = getattr(error, "retry_after", None)
             else:
+                elapsed = self.now() - since
                 if patience.satisfied(generation):
+                    if learn is not None and submitted_at is not None:
+                        learn(elapsed, not_yet_at)
                     return generation
+                not_yet_at = elapsed
             if self.now() >= deadline:
                 raise timed_out(generation_id, patience.last_word)
             yield Pause(self._next_wait(schedule, since, deadline, retry_after))
 
     def _next_wait(
-        self, schedule: Schedule, since: float, deadline: float, retry_after: float | None
+        self, schedule: Timetable, since: float, deadline: float, retry_after: float | None
     ) -> float:
         now = self.now()
         wait = jittered(schedule.next_wait(now - since), self.rng)
@@ -173,11 +232,19 @@ class Flows:
             wait = max(wait, READ_RETRIES.delay(1, self.rng, retry_after))
         return max(0.0, min(wait, deadline - now))
 
-    def _read(self, request: HttpRequest, read: Callable[[Reply], T], refusals: int = 1) -> Flow[T]:
+    def read(
+        self,
+        request: HttpRequest,
+        read: Callable[[Reply], T],
+        refusals: int = 1,
+        retries: RetryPolicy | None = None,
+    ) -> Flow[T]:
         """Make a free call, and repeat it while that can help.
 
         :param refusals: how many hopeless answers it takes to believe them.
+        :param retries: None for the usual ones.
         """
+        retries = retries or self.read_retries
         attempt = 0
         while True:
             attempt += 1
@@ -186,119 +253,11 @@ class Flows:
                 return read(reply)
             except KlingError as error:
                 refusals -= error.recovery is not Recovery.RETRY_CALL
-                if refusals <= 0 or attempt >= self.read_retries.attempts:
+                if refusals <= 0 or attempt >= retries.attempts:
                     raise
-                wait = self._wait_after(error, attempt, self.read_retries)
+                wait = self._wait_after(error, attempt, retries)
                 log.info("The %s request is sent again in %.1f s: %s", request.call, wait, error.what)
             yield Pause(wait)
 
     def _wait_after(self, error: KlingError, attempt: int, retries: RetryPolicy) -> float:
         return retries.delay(attempt, self.rng, getattr(error, "retry_after", None))
-
-
-class _Patience:
-    """What one wait has seen so far, and when it has seen enough."""
-
-    def __init__(self, generation_id: str, watch: Watcher | None) -> None:
-        self._id = generation_id
-        self._watch = watch
-        self._refusals = 0
-        self._looks_without_url = 0
-        self._raw_status: str | None = None
-        self._trouble: str | None = None
-
-    @property
-    def last_word(self) -> str:
-        """The last thing known, for the message of a time-out."""
-        if self._trouble is not None:
-            return f"the last poll failed: {self._trouble}"
-        return f"its last status was {self._raw_status!r}"
-
-    def satisfied(self, generation: Generation) -> bool:
-        """Take in a good answer; true when the wait is over.
-
-        :raises GenerationFailedError: it ended in ``error``.
-        :raises MalformedReplyError: completed, but again without a URL.
-        """
-        self._refusals = 0
-        self._trouble = None
-        if generation.raw_status != self._raw_status:
-            self._raw_status = generation.raw_status
-            if generation.status is GenerationStatus.UNKNOWN:
-                log.warning(
-                    "Generation %s has a status this version does not know, %r; it counts as still working.",
-                    self._id,
-                    generation.raw_status,
-                )
-            if self._watch is not None:
-                self._watch(generation)
-        ready = is_ready(generation)
-        if generation.status is GenerationStatus.COMPLETED and not ready:
-            self._looks_without_url += 1
-            if self._looks_without_url >= FINAL_LOOKS:
-                raise without_url(generation)
-        return ready
-
-    def endure(self, error: KlingError) -> None:
-        """Take in a failed poll; raises it once it has been refused too often."""
-        if error.recovery is Recovery.GIVE_UP:
-            self._refusals += 1
-            if self._refusals >= FATAL_POLLS:
-                raise error
-        else:
-            self._refusals = 0
-        if self._trouble is None:
-            log.warning("A poll of generation %s failed; the wait goes on: %s", self._id, error.what)
-        self._trouble = error.what
-
-
-def is_ready(generation: Generation) -> bool:
-    """Whether the video can be fetched.
-
-    :raises GenerationFailedError: the generation ended in ``error``.
-    """
-    if generation.status is GenerationStatus.ERROR:
-        failure = generation.failure
-        name, message = (failure.name, failure.message) if failure else ("", "no message")
-        raise GenerationFailedError(
-            f"Generation {generation.id} ended in an error at the vendor: "
-            f"{name + ': ' if name else ''}{message}.",
-            name=name,
-            message=message,
-            generation_id=generation.id,
-            advice="If it was rejected, change the prompt or picture; then clear the task that submitted it.",
-        )
-    return generation.status is GenerationStatus.COMPLETED and generation.video_url is not None
-
-
-def not_ready(generation: Generation) -> KlingError:
-    """The error for asking for a video that is not there yet."""
-    if generation.status is GenerationStatus.COMPLETED:
-        return without_url(generation)
-    return KlingError(
-        f"Generation {generation.id} is not completed yet (status {generation.raw_status!r}).",
-        generation_id=generation.id,
-        recovery=Recovery.RETRY_TASK,
-        advice="Put a KlingGenerationSensor before the download.",
-    )
-
-
-def without_url(generation: Generation) -> MalformedReplyError:
-    """The error for a completed generation whose answer has no URL of the video."""
-    error = MalformedReplyError(
-        f"Generation {generation.id} is completed, but the vendor's answer names no URL of the video.",
-        money=Money.ALREADY_PAID,
-        advice="Wait for the same generation id again later; do not submit anew.",
-        generation_id=generation.id,
-    )
-    error.recovery = Recovery.RETRY_TASK
-    return error
-
-
-def timed_out(generation_id: str, last_word: str) -> GenerationTimeoutError:
-    """The error for a wait whose deadline passed."""
-    return GenerationTimeoutError(
-        f"The time to wait for generation {generation_id} is over; {last_word}.",
-        generation_id=generation_id,
-        advice=f"Wait for it again with KlingGenerationSensor(generation_id={generation_id!r}, timeout=...).",
-    )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from airflow_provider_kling.api.cost import Budget
 from airflow_provider_kling.api.decision import (
     Action,
     Attempt,
@@ -22,13 +23,16 @@ from airflow_provider_kling.api.decision import (
 )
 from airflow_provider_kling.api.errors import (
     KlingError,
+    Money,
     NotFoundError,
+    Recovery,
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.flow import Flows
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.identity import Fingerprint, Work, client_request_id
-from airflow_provider_kling.api.record import Record
+from airflow_provider_kling.api.protocol import LogRow
+from airflow_provider_kling.api.record import NOTHING, Record
 from airflow_provider_kling.api.wire import Flow, Pause, Remember
 
 log = logging.getLogger(__name__)
@@ -59,6 +63,7 @@ class Order:
     :param earlier_until: epoch seconds: earlier tries submitted before then. Only needed where
         nothing is remembered.
     :param earlier_since: epoch seconds: earlier tries submitted after then; likewise.
+    :param budget: checked before each submit, and not where an earlier one is adopted.
     """
 
     request: GenerationRequest
@@ -70,6 +75,7 @@ class Order:
     tries: int = 1
     earlier_since: float = 0.0
     earlier_until: float = 0.0
+    budget: Budget = field(default_factory=Budget)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,40 +117,62 @@ class Once:
         :raises UnusableRecordError: the record cannot be read; nothing was submitted.
         :raises KlingError: the submit was refused, or the vendor could not be asked.
         """
-        record = self._own(Record.decode(stored))
+        order = self._order
+        record, attempt, remembers = self._known(Record.decode(stored))
+        began: float | None = None
         stands: Generation | Unknown = Unknown.NOT_ASKED
         looked_up = Unknown.NOT_ASKED
         submits = 0
+        uncertain: SubmitUncertainError | None = None
         while True:
-            decision = self._decide(record, stands, looked_up)
+            decision = decide(
+                record,
+                order.fingerprint,
+                attempt,
+                order.policy,
+                remembers=remembers,
+                stands=stands,
+                looked_up=looked_up,
+            )
             if decision.action is Action.STOP:
                 raise StoppedError(
                     decision.reason,
                     generation_id=record.generation_id if record else None,
                     client_request_id=record.client_request_id if record else None,
                 )
+            if decision.action is Action.SUBMIT and uncertain is not None and submits >= MOST_SUBMITS:
+                raise uncertain
             log.info("%s", decision.reason)
             if decision.action is Action.ASK:
                 assert record is not None
                 assert record.generation_id is not None
                 stands = yield from self._ask(record.generation_id)
             elif decision.action is Action.LOOK_UP:
-                found = yield from self._look_up(record)
+                found = yield from self._look_up(record, began)
                 if found is None:
                     looked_up = Unknown.NOT_FOUND
                 else:
-                    record = found
+                    record, stands, looked_up = found, Unknown.NOT_ASKED, Unknown.NOT_ASKED
                     yield Remember(record.encode())
             elif decision.action is Action.SUBMIT:
+                yield from order.budget.check(self._flows, order.request)
                 submits += 1
-                record = self._intent(record, decision)
+                before, record = record, self._intent(record, decision)
                 try:
                     return (yield from self._submit(record))
                 except SubmitUncertainError as error:
-                    if submits >= MOST_SUBMITS:
-                        raise
                     log.warning("%s", error)
-                    stands, looked_up = Unknown.NOT_ASKED, Unknown.NOT_ASKED
+                    uncertain, began = error, self._flows.now()
+                except KlingError as error:
+                    # Certainly refused: what was known before is what is known now.
+                    if uncertain is not None:
+                        error.money = Money.MAY_BE_SPENT
+                    yield Remember(before.encode() if before else NOTHING)
+                    raise
+                # From here on this try knows all that can have been submitted, and it is no longer
+                # the person's clear that asks for more.
+                attempt, remembers = Attempt.RETRY, True
+                stands, looked_up = Unknown.NOT_ASKED, Unknown.NOT_ASKED
             else:
                 assert record is not None
                 assert isinstance(stands, Generation)
@@ -153,6 +181,7 @@ class Once:
     def submit_regardless(self) -> Flow[Obtained]:
         """Submit whatever earlier tries did: for those who want a new video on each try."""
         log.info("Submitting without regard to earlier tries (durable=False); each try is billed.")
+        yield from self._order.budget.check(self._flows, self._order.request)
         intent = self.intent(count=int(self._flows.now()))
         generation = yield from self._flows.submit(self._order.request, intent.client_request_id)
         return Obtained(replace(intent, generation_id=generation.id), adopted=False, generation=generation)
@@ -173,41 +202,32 @@ class Once:
             intended_at=self._flows.now(),
         )
 
-    def _decide(self, record: Record | None, stands: Generation | Unknown, looked_up: Unknown) -> Decision:
-        order = self._order
-        return decide(
-            record,
-            order.fingerprint,
-            order.attempt,
-            order.policy,
-            remembers=order.remembers,
-            stands=stands,
-            looked_up=looked_up,
-        )
+    def _known(self, record: Record | None) -> tuple[Record | None, Attempt, bool]:
+        """The record, why the task runs, and whether no record means no submit.
 
-    def _own(self, record: Record | None) -> Record | None:
-        """The record, unless it is another task's, as after a database was restored or copied.
-
-        Then nothing is known of this task's own submits but that one may have been made: an intent
-        under this task's own name, which is looked for in the logs before anything is paid.
+        A record of another task, as after a database was restored or copied, says nothing of this
+        one: its own submits are looked for in the logs, even on what seems to be its first try.
         """
-        if record is None or record.work == self._order.work.digest:
-            return record
+        order = self._order
+        if record is None or record.work == order.work.digest:
+            return record, order.attempt, order.remembers
         log.warning(
-            "The record found belongs to another task (its submit was %s); it is left alone, and this "
-            "task's own "
-            "submit is looked for in the vendor's logs.",
+            "The record found belongs to another task (its submit was %s). It is not used; this task's own "
+            "submits are looked for in the vendor's logs before anything is paid.",
             record.client_request_id,
         )
-        return replace(self.intent(), intended_at=record.intended_at)
+        return None, Attempt.RETRY if order.attempt is Attempt.FIRST else order.attempt, False
 
     def _intent(self, before: Record | None, decision: Decision) -> Record:
         return self.intent((before.count if before else 0) + (1 if decision.anew else 0))
 
     def _submit(self, intent: Record) -> Flow[Obtained]:
-        yield Remember(intent.encode())
         log.info("Submitting to %s as %s.", intent.model, intent.client_request_id)
-        generation = yield from self._flows.submit(self._order.request, intent.client_request_id)
+        generation = yield from self._flows.submit(
+            self._order.request,
+            intent.client_request_id,
+            lambda: Remember(replace(intent, intended_at=self._flows.now()).encode()),
+        )
         log.info("The vendor accepted it as generation %s.", generation.id)
         record = replace(intent, generation_id=generation.id)
         yield Remember(record.encode())
@@ -219,29 +239,40 @@ class Once:
         except NotFoundError:
             return Unknown.NOT_FOUND
 
-    def _look_up(self, record: Record | None) -> Flow[Record | None]:
-        """Search the vendor's logs for a submit whose outcome is not known, until its grace is over."""
+    def _look_up(self, record: Record | None, began: float | None) -> Flow[Record | None]:
+        """Search the vendor's logs for submits whose outcome is not known, until their grace is over.
+
+        :param began: epoch seconds from which the grace counts; None for when they were sent, as
+            far as that is known.
+        """
+        now = self._flows.now()
         names = self._names(record)
-        began = record.intended_at if record else self._order.earlier_until
-        since = record.intended_at if record else self._order.earlier_since
-        until = began + self._order.policy.uncertain_grace
+        pending = record is not None and record.generation_id is None
+        sent = record.intended_at if record and pending else self._order.earlier_until
+        until = (began or min(sent, now)) + self._order.policy.uncertain_grace
+        since = min(record.intended_at if record and pending else self._order.earlier_since, now) - CLOCK_SKEW
         model = record.model if record else self._order.request.model
+        refused: set[str] = set()
         pauses = iter(LOOK_UP_PAUSES)
         pause = 0.0
         while True:
-            found = yield from self._flows.find_submit(names, model=model, since=since - CLOCK_SKEW)
-            if found is not None:
-                name, generation_id = found
-                known = names[name]
+            asked_at = self._flows.now()
+            row = yield from self._search(names, model, since, refused)
+            if row is not None:
+                assert row.client_request_id is not None
+                assert row.inference_id is not None
+                if row.failed and (yield from self._ask(row.inference_id)) is Unknown.NOT_FOUND:
+                    refused.add(row.inference_id)  # a request that was refused, not a generation that failed
+                    continue
                 log.info(
                     "The vendor's logs know the submit %s: it is generation %s.",
-                    name,
-                    generation_id,
+                    row.client_request_id,
+                    row.inference_id,
                 )
-                return replace(known, generation_id=generation_id)
-            left = until - self._flows.now()
-            if left <= 0:
+                return replace(names[row.client_request_id], generation_id=row.inference_id)
+            if asked_at >= until:  # a slow search that began before may have missed what came to its top
                 return None
+            left = max(0.0, until - self._flows.now())
             pause = next(pauses, pause)
             log.info(
                 "The submit is not in the vendor's logs yet; they can lag. Looking again for %.0f s.",
@@ -249,7 +280,23 @@ class Once:
             )
             yield Pause(min(pause, left))
 
+    def _search(
+        self, names: Mapping[str, Record], model: str, since: float, refused: set[str]
+    ) -> Flow[LogRow | None]:
+        try:
+            return (yield from self._flows.find_submit(names, model=model, since=since, but=refused))
+        except KlingError as error:
+            raise SubmitUncertainError(
+                "Whether an earlier submit was accepted is not known, and the vendor's logs, which would "
+                f"tell, could not be searched. {error.what}",
+                advice=f"Nothing more was submitted; the next try looks again. {error.advice}".rstrip(),
+                recovery=Recovery.GIVE_UP if error.recovery is Recovery.GIVE_UP else Recovery.RETRY_TASK,
+                client_request_id=min(names, default=None),
+            ) from error
+
     def _names(self, record: Record | None) -> Mapping[str, Record]:
         """Client request ids to look for, with the record each stands for."""
-        records = [record] if record else [self.intent(count) for count in range(self._order.tries)]
-        return {each.client_request_id: each for each in records}
+        if record is not None and record.generation_id is None:
+            return {record.client_request_id: record}
+        counts = range(record.count + 1 if record else 0, self._order.tries * MOST_SUBMITS)
+        return {each.client_request_id: each for each in map(self.intent, counts)}

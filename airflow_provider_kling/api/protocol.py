@@ -7,28 +7,24 @@ Facts: the vendor's documentation as of August 2026, and shapes met in the wild 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from airflow_provider_kling import __version__
-from airflow_provider_kling.api.errors import MalformedReplyError
+from airflow_provider_kling.api.errors import InvalidRequestError, MalformedReplyError
 from airflow_provider_kling.api.faults import (
     clean,
     error_from_response,
     error_from_silence,
-    error_text,
     excerpt,
 )
-from airflow_provider_kling.api.generation import (
-    Failure,
-    Generation,
-    GenerationRequest,
-    GenerationStatus,
-)
+from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
+from airflow_provider_kling.api.identity import CLIENT_REQUEST_ID, LONGEST_CLIENT_REQUEST_ID
 from airflow_provider_kling.api.policy import Clock, parse_retry_after
+from airflow_provider_kling.api.reading import LedgerPage, number, read_generation, read_ledger, read_log_page
+from airflow_provider_kling.api.reading import LogPage as LogPage
+from airflow_provider_kling.api.reading import LogRow as LogRow
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.wire import Call, ConnectionLost, HttpRequest, HttpResponse, Reply
 
@@ -36,25 +32,12 @@ USER_AGENT: Final = f"airflow-provider-kling/{__version__}"
 CLIENT_REQUEST_ID_HEADER: Final = "X-Client-Request-Id"
 INFERENCE_ID_HEADER: Final = "x-inference-id"
 BALANCE_PATH: Final = "/v2/billing"
+LEDGER_PATH: Final = "/v2/billing/transactions"
 LOGS_PATH: Final = "/v2/logs"
+PRICES_PATH: Final = "/v1/models"
 LOG_PAGE: Final = 100
-"""Rows a page of the logs; the vendor's maximum."""
-
-
-@dataclass(frozen=True, slots=True)
-class LogRow:
-    """What of a row of the vendor's request logs tells a submit apart."""
-
-    client_request_id: str | None
-    inference_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class LogPage:
-    """A page of the vendor's request logs, newest first."""
-
-    rows: tuple[LogRow, ...]
-    has_more: bool
+"""Rows a page of the logs, and of the ledger; the vendor's maximum."""
+NOT_MODIFIED: Final = 304
 
 
 class Protocol:
@@ -67,6 +50,9 @@ class Protocol:
     def __init__(self, settings: Settings, now: Clock) -> None:
         self.settings = settings
         self._now = now
+        # One for all who wait.
+        self._reading = self._headers()
+        self._poll_url = self._url(settings.generation_path)
 
     # Requests
 
@@ -75,35 +61,63 @@ class Protocol:
 
         :param client_request_id: 1 to 128 characters of ``A-Z a-z 0-9 . _ : -``; the vendor keeps
             it with the generation and gives it back in its logs.
+        :raises InvalidRequestError: a client request id that the vendor would silently drop.
         """
         headers = {**self._headers(), "Content-Type": "application/json"}
         if client_request_id is not None:
+            if not CLIENT_REQUEST_ID.fullmatch(client_request_id):
+                raise InvalidRequestError(
+                    f"The vendor would drop the client request id {clean(client_request_id)!r}.",
+                    advice=f"Give 1 to {LONGEST_CLIENT_REQUEST_ID} characters of A-Z a-z 0-9 . _ : -",
+                )
             headers[CLIENT_REQUEST_ID_HEADER] = client_request_id
         body = json.dumps(request.body(), separators=(",", ":"), allow_nan=False).encode()
         return HttpRequest(Call.SUBMIT, "POST", self._url(self.settings.generation_path), (), headers, body)
 
     def poll(self, generation_id: str) -> HttpRequest:
         """Ask how a generation stands; free."""
-        return self._get(Call.POLL, self.settings.generation_path, (("generation_id", generation_id),))
+        params = (("generation_id", generation_id),)
+        return HttpRequest(Call.POLL, "GET", self._poll_url, params, self._reading)
 
     def balance(self) -> HttpRequest:
         """Ask for the account's balance; free."""
         return self._get(Call.BALANCE, BALANCE_PATH)
 
-    def logs(self, *, model: str, start: float, end: float, offset: int = 0) -> HttpRequest:
+    def logs(self, *, model: str | None, start: float, end: float, offset: int = 0) -> HttpRequest:
         """Ask for a page of the request logs, newest first; free, at most 200 times in 60 s.
 
+        :param model: of the rows; None for all models.
         :param start: epoch seconds.
         :param end: epoch seconds; the window is at most 92 days.
         """
         params = {
             "start": _iso(start),
             "end": _iso(end),
-            "model": model,
+            **({} if model is None else {"model": model}),
             "limit": str(LOG_PAGE),
             "offset": str(offset),
         }
         return self._get(Call.LOGS, LOGS_PATH, tuple(params.items()))
+
+    def ledger(self, *, start: float, cursor: str | None = None) -> HttpRequest:
+        """Ask for a page of the account's ledger, newest first; free.
+
+        :param start: epoch seconds; older entries are not asked for.
+        :param cursor: where the page before ended.
+        """
+        params = {"from": _iso(start), "limit": str(LOG_PAGE), **({"cursor": cursor} if cursor else {})}
+        return self._get(Call.LEDGER, LEDGER_PATH, tuple(params.items()))
+
+    def prices(self, model: str, etag: str | None = None) -> HttpRequest:
+        """Ask what a model costs; public, so that no key goes with it.
+
+        :param etag: of the answer that is known already.
+        """
+        headers = {name: value for name, value in self._headers().items() if name != "Authorization"}
+        if etag is not None:
+            headers["If-None-Match"] = etag
+        params = (("id", model), ("include", "pricing"))
+        return HttpRequest(Call.PRICES, "GET", self._url(PRICES_PATH), params, headers)
 
     # Replies
 
@@ -116,12 +130,19 @@ class Protocol:
         """
         response = self._success(reply, Call.SUBMIT)
         try:
-            return read_generation(self._object(response, Call.SUBMIT))
+            return read_generation(self._object(response, Call.SUBMIT), key=self.settings.api_key)
         except MalformedReplyError:
             # The vendor documents that this header of a submit's answer is the generation id.
-            if header_id := response.headers.get(INFERENCE_ID_HEADER):
+            if header_id := response.headers.get(INFERENCE_ID_HEADER, "").strip():
                 return Generation(header_id, GenerationStatus.UNKNOWN, "")
             raise
+
+    def keeps(self, reply: Reply, client_request_id: str) -> bool:
+        """Whether the answer to a submit echoes its client request id; otherwise the vendor dropped it."""
+        return (
+            isinstance(reply, HttpResponse)
+            and reply.headers.get(CLIENT_REQUEST_ID_HEADER.lower(), "").strip() == client_request_id
+        )
 
     def read_poll(self, reply: Reply, generation_id: str) -> Generation:
         """How a generation stands.
@@ -131,7 +152,8 @@ class Protocol:
         :raises ConnectionLostError: no answer.
         """
         response = self._success(reply, Call.POLL, generation_id)
-        return read_generation(self._object(response, Call.POLL, generation_id), generation_id)
+        body = self._object(response, Call.POLL, generation_id)
+        return read_generation(body, generation_id, key=self.settings.api_key)
 
     def read_balance(self, reply: Reply) -> float:
         """The account's balance in USD.
@@ -139,7 +161,7 @@ class Protocol:
         :raises KlingError: as :meth:`read_poll`.
         """
         body = self._object(self._success(reply, Call.BALANCE), Call.BALANCE)
-        balance = _number(body.get("current_balance"))
+        balance = number(body.get("current_balance"))
         if balance is None:
             raise MalformedReplyError("The balance answer names no current_balance.")
         return balance
@@ -149,19 +171,35 @@ class Protocol:
 
         :raises KlingError: as :meth:`read_poll`.
         """
-        body = self._object(self._success(reply, Call.LOGS), Call.LOGS)
-        # The documentation names the rows' keys and the pagination's, but not the list's own name.
-        rows = next((value for value in body.values() if isinstance(value, list)), None)
-        if rows is None:
-            raise MalformedReplyError(f"The logs answer has no rows; it has {_names(body)}.")
-        return LogPage(
-            tuple(
-                LogRow(_text(row.get("client_request_id")), _text(row.get("inference_id")))
-                for row in rows
-                if isinstance(row, dict)
-            ),
-            _mapping(body.get("pagination")).get("has_more") is True,
+        return read_log_page(
+            self._object(self._success(reply, Call.LOGS), Call.LOGS), LOG_PAGE, self.settings.api_key
         )
+
+    def read_ledger(self, reply: Reply) -> LedgerPage:
+        """A page of the account's ledger.
+
+        :raises KlingError: as :meth:`read_poll`.
+        """
+        return read_ledger(
+            self._object(self._success(reply, Call.LEDGER), Call.LEDGER), self.settings.api_key
+        )
+
+    def read_prices(self, reply: Reply, model: str) -> tuple[str | None, Any] | None:
+        """ETag and ``pricing`` object of a model; None where what is known is still right.
+
+        The object is as the vendor sent it, and None for a model without a price.
+
+        :raises KlingError: as :meth:`read_poll`.
+        """
+        if isinstance(reply, HttpResponse) and reply.status == NOT_MODIFIED:
+            return None
+        response = self._success(reply, Call.PRICES)
+        listed = self._object(response, Call.PRICES).get("data")
+        if not isinstance(listed, list):
+            raise MalformedReplyError("The answer about prices has no list of models.")
+        models = [each for each in listed if isinstance(each, dict)]
+        named = [each for each in models if model == each.get("id") or model in (each.get("aliases") or ())]
+        return response.headers.get("etag"), named[0].get("pricing") if named else None
 
     # How
 
@@ -176,7 +214,7 @@ class Protocol:
         }
 
     def _get(self, call: Call, path: str, params: tuple[tuple[str, str], ...] = ()) -> HttpRequest:
-        return HttpRequest(call, "GET", self._url(path), params, self._headers())
+        return HttpRequest(call, "GET", self._url(path), params, self._reading)
 
     def _success(self, reply: Reply, call: Call, generation_id: str | None = None) -> HttpResponse:
         """The answer where it is a success; otherwise its error is raised."""
@@ -218,72 +256,5 @@ class Protocol:
         return body
 
 
-def read_generation(body: Mapping[str, Any], asked_id: str | None = None) -> Generation:
-    """Read the vendor's generation object; every key but the documented required ones may be absent or null.
-
-    :param body: the JSON object.
-    :param asked_id: the id that was asked for; it stands for the answer's own, as the answer is
-        about what was asked. None for a submit, whose answer must name one.
-    :raises MalformedReplyError: no id, or no status.
-    """
-    raw_id, raw_status = body.get("id"), body.get("status")
-    generation_id = asked_id or (raw_id if isinstance(raw_id, str) else None)
-    if not generation_id:
-        raise MalformedReplyError(f"The answer names no generation id; it has {_names(body)}.")
-    if not isinstance(raw_status, str) or not raw_status.strip():
-        if asked_id is not None:
-            raise MalformedReplyError(
-                f"The answer about generation {asked_id} names no status; it has {_names(body)}.",
-                generation_id=asked_id,
-            )
-        raw_status = ""  # a submit that names its id was accepted, whatever else it says
-    status = GenerationStatus.parse(raw_status)
-    video = _mapping(body.get("video"))
-    url = video.get("url")
-    usage = {**_mapping(body.get("meta")), **_mapping(_mapping(body.get("meta")).get("usage"))}
-    credits = _number(usage.get("credits_used"))
-    return Generation(
-        id=generation_id,
-        status=status,
-        raw_status=raw_status,
-        video_url=url if isinstance(url, str) and url else None,
-        duration=_first(_number(video.get("duration")), _number(body.get("duration"))),
-        failure=_failure(body.get("error")) if status is GenerationStatus.ERROR else None,
-        credits_used=_first(credits, _number(usage.get("tokens_used"))),
-    )
-
-
-def _failure(error: Any) -> Failure:
-    name = error.get("name") if isinstance(error, dict) else None
-    return Failure(clean(str(name or "")), clean(error_text(error)) or "no message")
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
-
-
 def _iso(epoch: float) -> str:
     return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _number(value: Any) -> float | None:
-    """A finite number, also where the vendor sent it as a string; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None
-
-
-def _first(*values: float | None) -> float | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _names(body: Mapping[str, Any]) -> str:
-    return clean(", ".join(map(str, body))) or "no keys"

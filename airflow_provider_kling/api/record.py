@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from airflow_provider_kling.api.errors import KlingError
 
 SCHEMA: Final = 1
+NOTHING: Final[Mapping[str, Any]] = {"schema": SCHEMA, "nothing": True}
+"""Stored in place of a record where none is left: the only submit was certainly refused."""
 
 
 class UnusableRecordError(KlingError):
@@ -16,8 +19,7 @@ class UnusableRecordError(KlingError):
 
     advice = (
         "Look the task's client request id up in the vendor's logs. Then remove the record (task state "
-        "store, "
-        "key 'kling_generation') to submit anew, or update the provider if a newer one wrote it."
+        "store, key 'kling_generation') to submit anew, or update the provider if a newer one wrote it."
     )
 
 
@@ -54,16 +56,16 @@ class Record:
 
         :raises UnusableRecordError: of a newer schema, or not a record at all.
         """
-        if stored is None:
+        if stored is None or stored == NOTHING:
             return None
-        if not isinstance(stored, Mapping) or not isinstance(stored.get("schema"), int):
+        schema = stored.get("schema") if isinstance(stored, Mapping) else None
+        if not _is_count(schema) or schema < 1:
             raise UnusableRecordError(
                 "The record of this task's earlier submit cannot be read; nothing was submitted."
             )
-        if stored["schema"] > SCHEMA:
+        if schema > SCHEMA:
             raise UnusableRecordError(
-                f"The record of this task's earlier submit has schema {stored['schema']}, and this "
-                "version of the "
+                f"The record of this task's earlier submit has schema {schema}, and this version of the "
                 f"provider reads up to {SCHEMA}; nothing was submitted."
             )
         known: dict[str, Any] = {name: stored.get(name) for name in cls.__dataclass_fields__}
@@ -79,11 +81,17 @@ def _is_sound(known: Mapping[str, Any]) -> bool:
     return (
         all(isinstance(known[name], str) and known[name] for name in texts)
         and isinstance(known["parts"], Mapping)
-        and isinstance(known["count"], int)
-        and known["count"] >= 0
+        and all(isinstance(each, str) for pair in known["parts"].items() for each in pair)
+        and _is_count(known["count"])
         and isinstance(known["intended_at"], int | float)
+        and not isinstance(known["intended_at"], bool)
+        and math.isfinite(known["intended_at"])
         and (
             known["generation_id"] is None
             or (isinstance(known["generation_id"], str) and known["generation_id"] != "")
         )
     )
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -32,6 +32,17 @@ class Durations:
     def __init__(self, *, models_kept: int = 256) -> None:
         self._models_kept = models_kept
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._live: OrderedDict[str, Schedule] = OrderedDict()
+
+    def believe(self, model: str, live: Schedule) -> None:
+        """Take a model's live figures for the catalogue's; what is seen here still sharpens them.
+
+        :param model: the vendor's model id.
+        :param live: an adaptive schedule with the live median and spread.
+        """
+        self._live[model] = live
+        while len(self._live) > self._models_kept:
+            self._live.popitem(last=False)
 
     def observe(self, model: str, seconds: float, *, not_yet_at: float = 0.0, prior: Schedule) -> None:
         """Learn from a generation that completed; a failed one teaches nothing about durations.
@@ -62,7 +73,11 @@ class Durations:
         :param model: the vendor's model id; None where it is not known.
         :param schedule: as the user's DAG built it. A fixed one keeps its interval.
         """
-        seen = None if model is None else self._seen.get(model)
+        if model is None:
+            return schedule
+        if schedule.interval is None:
+            schedule = self._live.get(model, schedule)
+        seen = self._seen.get(model)
         if seen is None:
             return schedule
         known = seen.answers.get(schedule)
@@ -83,6 +98,31 @@ class Durations:
                 seen.answers.clear()
             seen.answers[schedule] = known
         return known
+
+
+class Sharpened:
+    """The timetable of one wait, which gets sharper while others of its model complete.
+
+    :param durations: what the process has seen.
+    :param model: the vendor's model id; None where it is not known, which teaches nothing.
+    :param schedule: as the user's DAG built it.
+    """
+
+    __slots__ = ("_durations", "_model", "_schedule")
+
+    def __init__(self, durations: Durations, model: str | None, schedule: Schedule) -> None:
+        self._durations = durations
+        self._model = model
+        self._schedule = schedule
+
+    def next_wait(self, elapsed: float) -> float:
+        """See :meth:`.Schedule.next_wait`."""
+        return self._durations.sharpen(self._model, self._schedule).next_wait(elapsed)
+
+    def learn(self, seconds: float, not_yet_at: float) -> None:
+        """See :data:`.Learner`."""
+        if self._model is not None:
+            self._durations.observe(self._model, seconds, not_yet_at=not_yet_at, prior=self._schedule)
 
 
 class _Seen:

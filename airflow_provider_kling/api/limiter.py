@@ -14,14 +14,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from airflow_provider_kling.api.policy import Random
+from airflow_provider_kling.api.settings import checked_rate
 
-LOWEST_RATE: Final = 1.0
-"""Requests per minute; the least that can be configured."""
-HIGHEST_RATE: Final = 60_000.0
-"""Requests per minute; the most that can be configured."""
 LONGEST_PAUSE: Final = 120.0
 """Seconds; a longer ``Retry-After`` is not believed: the next 429 says it again."""
 
@@ -96,23 +93,6 @@ class PaceChange:
                 )
             case Pace.FREE:
                 return f"Requests of this connection are back to normal, {rate}."
-
-
-def checked_rate(per_minute: Any) -> float | None:
-    """Check a configured rate, without any I/O.
-
-    :param per_minute: requests a minute, 1 to 60000; None for no limit.
-    :raises ValueError: it is anything else.
-    """
-    if per_minute is None:
-        return None
-    number = isinstance(per_minute, int | float) and not isinstance(per_minute, bool)
-    if not number or not LOWEST_RATE <= per_minute <= HIGHEST_RATE:  # a NaN compares false
-        raise ValueError(
-            f"The rate is {per_minute!r}; it must be a number from {LOWEST_RATE:g} to "
-            f"{HIGHEST_RATE:g} requests a minute, or nothing for no limit."
-        )
-    return float(per_minute)
 
 
 class Limiter:

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from airflow_provider_kling.api.policy import Random
 
@@ -58,6 +58,21 @@ _FIRST_Z: Final = -6.0
 _LAST_Z: Final = 1.4
 _STEPS: Final = 148
 _STEP: Final = (_LAST_Z - _FIRST_Z) / _STEPS
+
+
+Learner = Callable[[float, float], None]
+"""Told of a completed generation: seconds from the submit to the poll that saw it completed, and to
+the last poll that did not (0 where there was none)."""
+
+
+class Timetable(Protocol):
+    """When to look next: a :class:`Schedule`, or one that gets sharper on the way."""
+
+    def next_wait(self, elapsed: float) -> float:
+        """Seconds from now until the next poll.
+
+        :param elapsed: seconds since the submit.
+        """
 
 
 def jittered(wait: float, random: Random) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -10,17 +11,28 @@ from typing import Any, Final
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_kling.api import errors
+from airflow_provider_kling.api.durations import Sharpened
 from airflow_provider_kling.api.errors import GenerationTimeoutError, KlingError, Recovery
+from airflow_provider_kling.api.flow import Flows, timed_out
 from airflow_provider_kling.api.generation import Generation
+from airflow_provider_kling.api.poller import OverdueError
 from airflow_provider_kling.api.schedule import Schedule
+from airflow_provider_kling.api.wire import Flow
 from airflow_provider_kling.failures import goes_on
-from airflow_provider_kling.hooks.kling import KlingHook
 from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
 
 EVENT_SCHEMA: Final = 1
 EARLIEST_EVENT: Final = 5.0
 """Seconds before the first poll. An event within about two seconds of the deferral can make
 LocalExecutor fail the task: the worker has not reported its own end yet (measured on 3.3.2)."""
+FIRST_LOOKS_SPREAD: Final = 0.5
+"""Up to this share later, so that the triggers of a restarted triggerer do not look all at once."""
+OVERDUE: Final = 180.0
+"""Seconds after the deadline that the last look may take, should requests be held back; the wait
+then ends without it."""
+HELD_BACK: Final = (
+    "its last look did not come about, as requests of this connection are held back or get no answer"
+)
 
 
 class KlingGenerationTrigger(BaseTrigger):
@@ -29,8 +41,10 @@ class KlingGenerationTrigger(BaseTrigger):
     :param generation_id: what to wait for.
     :param kling_conn_id: the connection that submitted it.
     :param deadline: epoch seconds, at which the wait ends; the same after a triggerer restart.
+        None waits for as long as Airflow lets the task be deferred.
     :param schedule: when to poll, as :meth:`.Schedule.as_dict` wrote it; None for the usual.
     :param submitted_at: epoch seconds of the submit, which the schedule counts from.
+    :param model: the vendor's model id, where it is known, to learn how long it takes.
     :param later: arguments of newer versions, which this one leaves alone.
     """
 
@@ -41,6 +55,7 @@ class KlingGenerationTrigger(BaseTrigger):
         deadline: float | None = None,
         schedule: Mapping[str, Any] | None = None,
         submitted_at: float | None = None,
+        model: str | None = None,
         **later: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
@@ -49,6 +64,7 @@ class KlingGenerationTrigger(BaseTrigger):
         self.deadline = deadline
         self.schedule = dict(schedule or {})
         self.submitted_at = submitted_at
+        self.model = model
         self.later = later
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -61,32 +77,58 @@ class KlingGenerationTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "schedule": self.schedule,
                 "submitted_at": self.submitted_at,
+                "model": self.model,
                 **self.later,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, then yield the one event."""
-        try:
-            async with await KlingHook(self.kling_conn_id).aget_conn() as client:
-                generation = await client.run(
-                    client.flows.settle(
-                        self.generation_id,
-                        schedule=Schedule.from_dict(self.schedule),
-                        deadline=self.deadline or time.time(),
-                        submitted_at=self.submitted_at,
-                        watch=self._watch,
-                        first_look_after=EARLIEST_EVENT,
-                    )
+        from airflow_provider_kling.hooks.rooms import ConnectionChangedError, Rooms
+
+        rooms = Rooms.of_this_loop()
+        event: dict[str, Any] | None = None
+        while event is None:
+            try:
+                seat = await rooms.enter(
+                    self.kling_conn_id,
+                    self._begin,
+                    model=self.model,
+                    schedule=Schedule.from_dict(self.schedule),
+                    at_most=max(0.0, self._deadline - time.time()) + OVERDUE,
                 )
-        except KlingError as error:
-            yield _event(failed_event(self.generation_id, error))
-        else:
-            yield _event(settled_event(generation))
+                # Awaited right here: Airflow runs this in a greenlet, which keeps a copy of its C
+                # stack for as long as it waits, and each call on the way is part of it.
+                try:
+                    event = settled_event(await seat.waiter.future)
+                finally:
+                    await rooms.leave(seat)
+            except ConnectionChangedError:
+                self.log.info("The connection was changed; the wait goes on with the new one.")
+            except OverdueError:
+                event = failed_event(self.generation_id, timed_out(self.generation_id, HELD_BACK))
+            except KlingError as error:
+                event = failed_event(self.generation_id, error)
+        yield _event(event)
 
     async def on_kill(self) -> None:
         """Say what goes on, when a person stops the task; Airflow 3.3 and newer."""
         self.log.warning(goes_on(self.generation_id))
+
+    @property
+    def _deadline(self) -> float:
+        return math.inf if self.deadline is None else self.deadline
+
+    def _begin(self, flows: Flows, timetable: Sharpened) -> Flow[Generation]:
+        return flows.settle(
+            self.generation_id,
+            schedule=timetable,
+            deadline=self._deadline,
+            submitted_at=self.submitted_at,
+            watch=self._watch,
+            first_look_after=EARLIEST_EVENT * (1.0 + FIRST_LOOKS_SPREAD * flows.rng()),
+            learn=timetable.learn,
+        )
 
     def _watch(self, generation: Generation) -> None:
         self.log.info("Generation %s: %s", generation.id, generation.raw_status)

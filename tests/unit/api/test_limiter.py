@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.limiter import (
-    HIGHEST_RATE,
-    LONGEST_PAUSE,
-    LOWEST_RATE,
-    Limiter,
-    Pace,
-    PaceChange,
-    checked_rate,
-)
+from airflow_provider_kling.api.limiter import LONGEST_PAUSE, Limiter, Pace, PaceChange
+from airflow_provider_kling.api.settings import HIGHEST_RATE, LOWEST_RATE, checked_rate
 
 
 class Clock:

@@ -1,0 +1,53 @@
+"""One limiter for each account in a process, and what is told to it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+from airflow_provider_kling.api.errors import RateLimitError, ServiceUnavailableError
+from airflow_provider_kling.api.faults import error_from_response
+from airflow_provider_kling.api.limiter import Limiter, Pace
+from airflow_provider_kling.api.policy import parse_retry_after
+from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.wire import Call, ConnectionLost, HttpRequest, HttpResponse
+
+log = logging.getLogger(__name__)
+
+_FIRST_ERROR = 400
+
+
+def limiter_for(settings: Settings) -> Limiter:
+    """The limiter that all clients of an account share in this process.
+
+    :param settings: host and key make the account; another configured rate makes another limiter.
+    """
+    return _limiter(settings.base_url, settings.api_key, settings.requests_per_minute)
+
+
+@lru_cache(maxsize=64)
+def _limiter(base_url: str, api_key: str, per_minute: float | None) -> Limiter:
+    return Limiter(per_minute)
+
+
+def report(limiter: Limiter, request: HttpRequest, reply: HttpResponse | ConnectionLost) -> None:
+    """Tell a limiter what was answered, and log, once, what it makes of that.
+
+    Not told: what is not about the account's rate, such as a 429 that speaks of the balance or an
+    answer of the public metrics.
+    """
+    if isinstance(reply, ConnectionLost) or request.call is Call.METRICS:
+        return
+    retry_after = None
+    if reply.status >= _FIRST_ERROR:
+        retry_after = parse_retry_after(reply.headers.get("retry-after"), time.time())
+        error = error_from_response(reply, request.call, retry_after=retry_after)
+        if reply.status == 429 and not isinstance(error, RateLimitError):
+            return
+        if not isinstance(error, RateLimitError | ServiceUnavailableError):
+            retry_after = None
+    if change := limiter.on_reply(reply.status, retry_after):
+        level = logging.INFO if change.pace is Pace.FREE else logging.WARNING
+        log.log(level, "%s: %s", urlsplit(request.url).netloc, change)

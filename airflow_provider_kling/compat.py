@@ -9,6 +9,7 @@ from __future__ import annotations
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
+    AirflowNotFoundException,
     AirflowSensorTimeout,
     AirflowSkipException,
     BaseHook,
@@ -23,6 +24,7 @@ from airflow.providers.common.compat.sdk import (
 __all__ = [
     "AirflowException",
     "AirflowFailException",
+    "AirflowNotFoundException",
     "AirflowSensorTimeout",
     "AirflowSkipException",
     "BaseHook",
@@ -35,13 +37,15 @@ __all__ = [
     "RetryDecision",
     "RetryPolicy",
     "conf",
+    "validate_mapping_kwargs",
 ]
 
 try:  # 3.0 and newer
-    from airflow.sdk.definitions.mappedoperator import OperatorPartial
+    from airflow.sdk.definitions.mappedoperator import OperatorPartial, validate_mapping_kwargs
 except ImportError:  # 2.11
     from airflow.models.mappedoperator import (  # type: ignore[import-not-found,no-redef]  # 3.x is installed
         OperatorPartial,
+        validate_mapping_kwargs,
     )
 
 try:  # 3.3 and newer

@@ -110,4 +110,10 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONNECTION_FIELDS,
             }
         ],
+        "task-decorators": [
+            {
+                "name": "kling_generate",
+                "class-name": "airflow_provider_kling.decorators.kling_generate_task",
+            }
+        ],
     }

@@ -22,10 +22,10 @@ _PATIENCE = Backoff(base=30.0, cap=900.0, longest_retry_after=3600.0)
 
 
 class KlingRetryPolicy(RetryPolicy):
-    """Fail fast on what a retry cannot mend, wait what the vendor asks on 429, back off on the rest.
+    """Fail fast on what a retry cannot mend, wait what the vendor asked on 429, back off on the rest.
 
-    The vendor's ``Retry-After`` is kept up to an hour; otherwise the wait is drawn from the upper half
-    of 30 s, doubled with each try up to 15 minutes.
+    The wait is drawn from the upper half of 30 s, doubled with each try up to 15 minutes; a longer
+    ``Retry-After`` of the vendor is kept, up to an hour.
     """
 
     def evaluate(
@@ -34,23 +34,26 @@ class KlingRetryPolicy(RetryPolicy):
         """Decide on a retry; errors that are not this provider's are left to the task's own settings.
 
         :param exception: what the task raised.
-        :param try_number: 1 for the first try.
-        :param max_tries: not used; Airflow counts.
-        :param context: not used.
+        :param try_number: 1 for the first try; goes on counting when the task is cleared.
+        :param max_tries: the last try's number, which each clear raises.
+        :param context: tells how many retries the task has, and so how often it failed since the clear.
         """
         error = _kling_error(exception)
         if error is None:
             return RetryDecision.default()
         if error.recovery is Recovery.GIVE_UP:
             return RetryDecision.fail(reason=f"{type(error).__name__}: a retry cannot mend it")
+        retries = context["task"].retries if context else max_tries
+        failures = max(1, try_number - max(0, max_tries - retries))
+        seconds = _PATIENCE.delay(failures, lambda: 0.5 + random.random() / 2)
+        reason = "backing off"
         asked: float | None = getattr(error, "retry_after", None)
-        if asked is not None:
-            seconds = _PATIENCE.delay(try_number, random.random, asked)
-            reason = f"{type(error).__name__}: the vendor asked for {asked:.0f} s"
-        else:
-            seconds = _PATIENCE.delay(try_number, lambda: 0.5 + random.random() / 2)
-            reason = f"{type(error).__name__}: backing off"
-        return RetryDecision.retry(delay=timedelta(seconds=round(seconds)), reason=reason)
+        if asked is not None and asked > seconds:
+            seconds = _PATIENCE.delay(failures, random.random, asked)
+            reason = f"the vendor asked for {asked:.0f} s"
+        return RetryDecision.retry(
+            delay=timedelta(seconds=round(seconds)), reason=f"{type(error).__name__}: {reason}"
+        )
 
     def serialize(self) -> dict[str, Any]:
         """Nothing to keep."""

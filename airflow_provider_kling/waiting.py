@@ -13,7 +13,7 @@ from airflow_provider_kling.compat import AirflowFailException
 
 if TYPE_CHECKING:
     from airflow_provider_kling.api.generation import Generation
-    from airflow_provider_kling.compat import BaseOperator, Context
+    from airflow_provider_kling.compat import BaseOperator
     from airflow_provider_kling.hooks.kling import KlingHook
 
 DEFAULT_TIMEOUT: Final = 2 * 3600.0
@@ -75,11 +75,8 @@ class Waiting:
         from airflow_provider_kling.hooks.preparation import schedule_for
         from airflow_provider_kling.triggers.kling import KlingGenerationTrigger
 
-        if look_first:
-            generation = self.hook.get_generation(generation_id)
-            self.hook.log_status(generation)
-            if is_ready(generation):
-                return self.finished(generation, model)
+        if look_first and (generation := self._look(generation_id)) and is_ready(generation):
+            return self.finished(generation, model)
         self.task.log.info("Waiting for generation %s in the triggerer.", generation_id)
         self.task.defer(
             trigger=KlingGenerationTrigger(
@@ -88,21 +85,43 @@ class Waiting:
                 deadline=time.time() + self.timeout,
                 schedule=schedule_for(self.poke_interval, model).as_dict(),
                 submitted_at=submitted_at,
+                model=model,
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=self.timeout) + _BACKSTOP,
         )
         raise AssertionError("defer() does not return")
 
-    def resumed(self, event: Any, *, model: str | None = None) -> Generation:
+    def _look(self, generation_id: str) -> Generation | None:
+        """How it stands; None where passing trouble hides it: the wait itself will see."""
+        from airflow_provider_kling.api.errors import KlingError, Recovery
+
+        try:
+            generation = self.hook.get_generation(generation_id)
+        except KlingError as error:
+            if error.recovery is Recovery.GIVE_UP:
+                raise
+            self.task.log.warning("The first look failed; the wait goes on: %s", error)
+            return None
+        self.hook.log_status(generation)
+        return generation
+
+    def resumed(self, event: Any, *, model: str | None = None, waited_for: str = "") -> Generation:
         """Read the trigger's event; the video's URL is asked for afresh, as it expires.
 
+        :param waited_for: the generation id, for an event that does not tell it.
         :raises KlingError: why the wait ended without a video.
         """
+        from airflow_provider_kling.api.errors import KlingError
         from airflow_provider_kling.api.flow import is_ready, not_ready
         from airflow_provider_kling.triggers.kling import read_event
 
-        settled = read_event(event)
+        try:
+            settled = read_event(event)
+        except KlingError as error:
+            if error.generation_id is None:
+                error.what += f" The task waited for generation {waited_for or 'unknown'}."
+            raise
         if settled.error is not None:
             raise settled.error
         generation = self.hook.get_generation(settled.generation_id)
@@ -118,10 +137,13 @@ class Waiting:
         return generation
 
 
-def push_generation(context: Context, generation: Generation) -> None:
-    """What a finished wait leaves in XCom: ``video_url``, signed and expiring, and ``generation``."""
-    context["ti"].xcom_push(key="video_url", value=generation.video_url)
-    context["ti"].xcom_push(key="generation", value=generation.as_dict())
+def push_generation(push: Callable[[str, Any], None], generation: Generation) -> None:
+    """What a finished wait leaves in XCom: ``video_url``, signed and expiring, and ``generation``.
+
+    :param push: pushes an XCom: key, value.
+    """
+    push("video_url", generation.video_url)
+    push("generation", generation.as_dict())
 
 
 def checked_interval(poke_interval: float | timedelta | None) -> float | None:

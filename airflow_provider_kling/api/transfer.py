@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,18 +113,18 @@ class VideoSource:
         :raises DownloadError: it did not arrive whole after all attempts.
         :raises OSError: the file cannot be written.
         """
-        with path.open("xb") as file:
-            copy = _Copy(file)
+        with path.open("xb") as file, ThreadPoolExecutor(1, "kling-digest") as thread:
+            copy = _Copy(file, thread)
             self._persist(lambda: self._fill(copy), lambda: copy.done)
             file.flush()
             os.fsync(file.fileno())
-            return Saved(copy.done, copy.digests["sha256"].hexdigest())
+            return Saved(copy.done, copy.digest("sha256"))
 
     def _fill(self, copy: _Copy) -> None:
         if not copy.is_complete:
             self._receive(copy)
         for name, stated in copy.announced.checksums.items():
-            if copy.digests[name].hexdigest() != stated:
+            if copy.digest(name) != stated:
                 copy.restart()
                 raise _TroubleError(f"what came has another {name} than the server states")
 
@@ -216,25 +217,47 @@ class VideoSource:
 
 
 class _Copy:
-    """The part of a video that is on the disk, with its running digests."""
+    """The part of a video that is on the disk, with its running digests.
 
-    def __init__(self, file: IO[bytes]) -> None:
+    :param thread: computes them while the next chunk arrives; one chunk at a time, so that memory
+        stays constant.
+    """
+
+    def __init__(self, file: IO[bytes], thread: Executor) -> None:
         self._file = file
+        self._thread = thread
+        self._hashing: Future[None] | None = None
         self.restart()
 
     def restart(self, announced: Announced | None = None) -> None:
+        self._wait()
         self._file.seek(0)
         self._file.truncate()
         self.done = 0
         self.announced = announced or Announced()
         names = {"sha256", *self.announced.checksums}
-        self.digests: dict[str, Any] = {name: new_digest(name) for name in names}
+        self._digests: dict[str, Any] = {name: new_digest(name) for name in names}
 
     def add(self, chunk: bytes) -> None:
+        self._wait()
+        self._hashing = self._thread.submit(self._hash, chunk)
         self._file.write(chunk)
-        for digest in self.digests.values():
-            digest.update(chunk)
         self.done += len(chunk)
+
+    def digest(self, name: str) -> str:
+        """Hexadecimal, of all that was added."""
+        self._wait()
+        digest: str = self._digests[name].hexdigest()
+        return digest
+
+    def _hash(self, chunk: bytes) -> None:
+        for digest in self._digests.values():
+            digest.update(chunk)
+
+    def _wait(self) -> None:
+        if self._hashing is not None:
+            self._hashing.result()
+            self._hashing = None
 
     @property
     def is_complete(self) -> bool:

@@ -13,7 +13,7 @@ from airflow_provider_kling.api.errors import (
     InsufficientBalanceError,
     KlingError,
 )
-from airflow_provider_kling.api.generation import Generation
+from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.compat import BaseHook
 from airflow_provider_kling.hooks.connection import settings_from
 from airflow_provider_kling.provider import (
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from airflow_provider_kling.api.client import KlingClient
     from airflow_provider_kling.api.flow import Watcher
     from airflow_provider_kling.api.landing import Landed
+    from airflow_provider_kling.api.pricing import Estimate
     from airflow_provider_kling.api.settings import Settings
     from airflow_provider_kling.hooks.preparation import Prepared
 
@@ -62,8 +63,9 @@ class KlingHook(BaseHook):
     @cached_property
     def _client(self) -> KlingClient:
         from airflow_provider_kling.api.client import KlingClient
+        from airflow_provider_kling.api.restraint import limiter_for
 
-        return KlingClient(self.settings)
+        return KlingClient(self.settings, limiter=limiter_for(self.settings))
 
     def get_conn(self) -> KlingClient:
         """The blocking client; one for the life of the hook."""
@@ -71,28 +73,35 @@ class KlingHook(BaseHook):
 
     async def aget_conn(self) -> AsyncKlingClient:
         """A new async client; the caller closes it, best with ``async with``."""
-        from airflow.providers.common.compat.connection import (
-            get_async_connection,
-            get_async_extra_dejson,
-        )
-
         from airflow_provider_kling.api.aio import AsyncKlingClient
+        from airflow_provider_kling.hooks.connection import read_settings
 
-        connection = await get_async_connection(self.kling_conn_id)
-        return AsyncKlingClient(settings_from(connection, await get_async_extra_dejson(connection)))
+        return AsyncKlingClient(await read_settings(self.kling_conn_id))
 
-    def prepare(self, model: str, parameters: Mapping[str, Any], *, image: Any = None) -> Prepared:
+    def prepare(
+        self,
+        model: str,
+        parameters: Mapping[str, Any],
+        *,
+        image: Any = None,
+        sign_seconds: int | None = None,
+    ) -> Prepared:
         """Validate a request and read its pictures; sends nothing.
 
         :param model: the vendor's model id.
         :param parameters: as the vendor names them; media may be URLs, local paths or
             object-storage URIs.
         :param image: fills the model's image parameter.
+        :param sign_seconds: send media in object storage as URLs that work for so many seconds,
+            where the storage can sign; None sends the bytes.
         :raises InvalidRequestError: naming every problem at once.
         """
+        from airflow_provider_kling.hooks.lineage import collect, media_uris
         from airflow_provider_kling.hooks.preparation import prepare
 
-        return prepare(model, parameters, image=image, account=self.account)
+        prepared = prepare(model, parameters, image=image, account=self.account, sign_seconds=sign_seconds)
+        collect(self, inputs=media_uris(prepared.described))
+        return prepared
 
     def submit(
         self,
@@ -163,6 +172,7 @@ class KlingHook(BaseHook):
         *,
         overwrite: bool = False,
         model: str | None = None,
+        client_request_id: str | None = None,
         expected_seconds: float | None = None,
     ) -> Landed:
         """Land the video of a completed generation, whole and verified, or not at all.
@@ -173,12 +183,14 @@ class KlingHook(BaseHook):
         :param overwrite: replace what is there. Otherwise the same video is left as it is, and
             another file is an error.
         :param model: for ``{model}`` in the path.
+        :param client_request_id: for ``{client_request_id}`` in the path.
         :param expected_seconds: length that was asked for; another one is logged.
         :raises GenerationFailedError: it ended in an error.
         :raises DownloadError: the video did not arrive; it stays paid and can be fetched again.
         """
         from airflow_provider_kling.api.flow import is_ready, not_ready
         from airflow_provider_kling.api.landing import land
+        from airflow_provider_kling.hooks.lineage import collect, place_uri
         from airflow_provider_kling.hooks.storage import target_path
 
         client = self.get_conn()
@@ -189,8 +201,10 @@ class KlingHook(BaseHook):
                 raise not_ready(generation)
             return generation.video_url
 
-        target = target_path(path, generation_id=generation_id, model=model)
-        return land(
+        target = target_path(
+            path, generation_id=generation_id, model=model, client_request_id=client_request_id
+        )
+        landed = land(
             client.fetch,
             fresh_url,
             target,
@@ -198,6 +212,24 @@ class KlingHook(BaseHook):
             overwrite=overwrite,
             expected_seconds=expected_seconds,
         )
+        if (uri := place_uri(landed.path)) is not None:
+            collect(self, outputs=[uri])
+        return landed
+
+    def estimate(self, model: str, parameters: Mapping[str, Any], *, image: Any = None) -> Estimate | None:
+        """What a request would cost, by the vendor's live price list; reads no picture, sends no key.
+
+        :param model: see :meth:`prepare`, also for the next two.
+        :return: USD, and how they come about; None where the price list cannot tell.
+        :raises InvalidRequestError: naming every problem at once.
+        :raises KlingError: the vendor did not tell.
+        """
+        from airflow_provider_kling.api.cost import estimate_of
+        from airflow_provider_kling.api.validation import validate, with_image
+
+        request, _ = validate(GenerationRequest(model, with_image(model, parameters, image)))
+        client = self.get_conn()
+        return client.run(estimate_of(client.flows, request))
 
     def get_balance(self) -> float:
         """The account's balance in USD; free."""

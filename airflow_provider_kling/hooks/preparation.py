@@ -25,27 +25,51 @@ class Prepared:
     :param request: model and parameters, media as the API takes them.
     :param fingerprint: tells it from other requests; pictures count by content.
     :param media: what each media value was read from.
+    :param described: model and parameters, each medium as its source and checksum: fit for a log,
+        XCom, a file.
     """
 
     request: GenerationRequest
     fingerprint: Fingerprint
     media: Mapping[str, Resolved]
+    described: Mapping[str, Any]
 
 
-def prepare(model: str, parameters: Mapping[str, Any], *, image: Any, account: str) -> Prepared:
+def prepare(
+    model: str,
+    parameters: Mapping[str, Any],
+    *,
+    image: Any,
+    account: str,
+    sign_seconds: int | None = None,
+) -> Prepared:
     """See :meth:`.KlingHook.prepare`.
 
     :param account: who pays; part of the fingerprint.
+    :param sign_seconds: how long a presigned URL is to work; None sends the bytes.
     """
     request, warnings = validate(GenerationRequest(model, with_image(model, parameters, image)))
     for warning in warnings:
         log.warning("%s", warning)
-    sent, media = resolve_all(model, request.parameters, open_path=open_path)
+    sent, media = resolve_all(model, request.parameters, open_path=open_path, sign_seconds=sign_seconds)
     content = map_media(model, request.parameters, lambda place, _: media[place.path].sha256)
     for place, resolved in media.items():
         if resolved.size is not None:
             log.info("%s: %s, %d bytes.", place, resolved.source, resolved.size)
-    return Prepared(GenerationRequest(model, sent), fingerprint({"model": model, **content}, account), media)
+    return Prepared(
+        request=GenerationRequest(model, sent),
+        fingerprint=fingerprint({"model": model, **content}, account),
+        media=media,
+        described={
+            "model": model,
+            "parameters": map_media(model, request.parameters, lambda place, _: _shown(media[place.path])),
+        },
+    )
+
+
+def _shown(resolved: Resolved) -> Any:
+    shown = {"source": resolved.source, "sha256": resolved.sha256}
+    return shown if resolved.size is None else {**shown, "size": resolved.size}
 
 
 def schedule_for(poke_interval: float | None, model: str | None) -> Schedule:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import secrets
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from airflow_provider_kling.api.paths import expand_path
+from airflow_provider_kling.api.paths import expand_path, temporary_name
 
 
 def open_path(uri: str, conn_id: str | None = None) -> Any:
@@ -29,3 +31,25 @@ def target_path(path: Any, **facts: str | None) -> Any:
     if urlsplit(expanded).scheme == "file":
         return unquote(urlsplit(expanded).path)
     return open_path(expanded, getattr(path, "conn_id", None)) if "://" in expanded else expanded
+
+
+def write_text(path: str, text: str) -> None:
+    """Write a small file in one step for every reader; what is there is replaced.
+
+    :param path: a local path, a ``file://`` URI, or the URI of an object in storage.
+    :raises OSError: it could not be written.
+    """
+    if urlsplit(path).scheme == "file":
+        path = unquote(urlsplit(path).path)
+    if "://" in path:
+        with open_path(path).open("wb") as stored:  # appears when it is closed
+            stored.write(text.encode())
+        return
+    place = Path(path)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    staged = place.with_name(temporary_name(place.name, secrets.token_hex(4)))
+    try:
+        staged.write_text(text, encoding="utf-8")
+        staged.replace(place)
+    finally:
+        staged.unlink(missing_ok=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
+
+_TEMPLATE_MARKS: Final = ("{{", "{%", "{#")
 
 
 class InlineMedia:
@@ -39,9 +41,14 @@ class InlineMediaField:
         instance.__dict__[self._name] = hide(value)
 
 
+def is_template(text: str) -> bool:
+    """Whether Airflow may make another text of it when the task runs."""
+    return any(mark in text for mark in _TEMPLATE_MARKS)
+
+
 def hide(value: Any) -> Any:
-    """The value with each data URI in it hidden."""
-    if isinstance(value, str) and value.lstrip()[:5].lower() == "data:":
+    """The value with each data URI in it hidden; one that is still a template is set anew when rendered."""
+    if isinstance(value, str) and value.lstrip()[:5].lower() == "data:" and not is_template(value):
         return InlineMedia(value.strip())
     return _each(value, hide)
 

@@ -1,36 +1,34 @@
-"""KlingGenerateOperator submits a generation, KlingDownloadOperator lands its video."""
+"""KlingGenerateOperator submits a generation, and waits for it and lands its video if so wanted."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from airflow_provider_kling.compat import BaseOperator, conf
 from airflow_provider_kling.failures import failing_as_airflow_expects, goes_on
-from airflow_provider_kling.operators.inline import InlineMediaField, reveal
+from airflow_provider_kling.operators.download import KlingDownloadOperator as KlingDownloadOperator
+from airflow_provider_kling.operators.inline import InlineMediaField
 from airflow_provider_kling.operators.parsing import (
     CheckedPartial,
     check_known,
+    check_limit_if_known,
     check_path_if_known,
     checked_choice,
-    request_parameters,
 )
 from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.waiting import (
     COLOR,
     DEFAULT_TIMEOUT,
-    Waiting,
     checked_interval,
     checked_seconds,
-    push_generation,
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.api.once import Obtained
     from airflow_provider_kling.compat import Context
+    from airflow_provider_kling.generating import Generating
     from airflow_provider_kling.hooks.kling import KlingHook
 
 DEFAULT_MODEL: Final = "kling-video/v1.6/standard/image-to-video"
@@ -40,8 +38,10 @@ class KlingGenerateOperator(BaseOperator):
     """Turn a picture and a prompt into a generation at the vendor, and pay for it once.
 
     Returns the generation id, and pushes it as XCom ``generation_id`` as soon as it is known,
-    beside ``client_request_id``. With ``wait_for_completion`` it also waits, and then pushes what
-    the sensor pushes: ``video_url`` and, as ``generation``, the generation as a dict.
+    beside ``client_request_id`` and ``request``, what was asked for. With ``wait_for_completion`` it
+    also waits, and then pushes what the sensor pushes, ``video_url`` and, as ``generation``, the
+    generation as a dict, beside ``cost``; see :class:`.Cost`. With ``path`` it also lands the video,
+    as :class:`.KlingDownloadOperator` does, and pushes ``path`` and ``video``.
 
     A retry, a killed worker or a cleared task does not submit the same work again: it adopts what
     an earlier try submitted. See the parameters from ``durable`` on.
@@ -55,6 +55,18 @@ class KlingGenerateOperator(BaseOperator):
     :param cfg_scale: how closely to follow the prompt, 0 to 1.
     :param parameters: any other parameter of the model, by the vendor's name.
     :param kling_conn_id: the Airflow connection of the account that pays.
+    :param path: where the video goes: a local path, or the URI of an object in storage
+        (``s3://conn@bucket/key``), with ``{generation_id}``, ``{model}`` or ``{client_request_id}`` in
+        it; one that ends with a slash is completed with ``{generation_id}.mp4``. Implies
+        ``wait_for_completion``.
+    :param overwrite: replace what is at the path. Otherwise the same video is left as it is, and
+        another file is an error.
+    :param sidecar: write a JSON file beside the video: request, model, ids, times, cost, checksum.
+    :param presign: send pictures in object storage as presigned URLs, where the storage can sign,
+        instead of their bytes.
+    :param max_cost_usd: dearest generation that may be submitted, in USD, by the vendor's live price
+        list; a generation that is adopted costs nothing more. None takes the connection's limit.
+    :param check_balance: submit only what the account's balance covers.
     :param wait_for_completion: wait until the video is there.
     :param deferrable: wait in the triggerer instead of on the worker.
     :param poke_interval: seconds between polls, 1 to 3600; None polls where completion is likely.
@@ -80,10 +92,14 @@ class KlingGenerateOperator(BaseOperator):
         "cfg_scale",
         "parameters",
         "kling_conn_id",
+        "path",
+        "max_cost_usd",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json"}
     ui_color = COLOR
     default_model = DEFAULT_MODEL
+    complete_when_parsed = True
+    """Whether all arguments are there when the operator is made, so that a missing one is an error."""
     image = InlineMediaField()
     parameters = InlineMediaField()
 
@@ -98,6 +114,12 @@ class KlingGenerateOperator(BaseOperator):
         cfg_scale: float | str | None = None,
         parameters: dict[str, Any] | None = None,
         kling_conn_id: str = DEFAULT_CONNECTION_ID,
+        path: Any = None,
+        overwrite: bool = False,
+        sidecar: bool = False,
+        presign: bool = False,
+        max_cost_usd: float | str | None = None,
+        check_balance: bool = False,
         wait_for_completion: bool = False,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poke_interval: float | timedelta | None = None,
@@ -118,7 +140,13 @@ class KlingGenerateOperator(BaseOperator):
         self.cfg_scale = cfg_scale
         self.parameters = parameters
         self.kling_conn_id = kling_conn_id
-        self.wait_for_completion = wait_for_completion
+        self.path = path
+        self.overwrite = overwrite
+        self.sidecar = sidecar
+        self.presign = presign
+        self.max_cost_usd = max_cost_usd
+        self.check_balance = check_balance
+        self.wait_for_completion = wait_for_completion or path is not None
         self.deferrable = deferrable
         self.poke_interval = checked_interval(poke_interval)
         self.timeout = checked_seconds("timeout", timeout)
@@ -129,8 +157,11 @@ class KlingGenerateOperator(BaseOperator):
         )
         self.on_clear = checked_choice("on_clear", on_clear, "reuse", "regenerate")
         self.uncertain_grace = checked_seconds("uncertain_grace", uncertain_grace, least=0.0)
-        self._generation_id: str | None = None
-        check_known(self._arguments(), complete=True)
+        self.generation_ids: list[str] = []
+        self.lineage: tuple[list[str], list[str]] = ([], [])
+        check_path_if_known(path)
+        check_limit_if_known(max_cost_usd)
+        check_known(self.arguments(), complete=self.complete_when_parsed)
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
@@ -150,127 +181,35 @@ class KlingGenerateOperator(BaseOperator):
         :return: the generation id.
         """
         with failing_as_airflow_expects():
-            obtained = self._obtain(context)
-            if self.wait_for_completion:
-                waiting = self._waiting(context)
-                wait = waiting.deferred if self.deferrable else waiting.here
-                wait(obtained.generation_id, model=self.model, submitted_at=obtained.record.intended_at)
-            return obtained.generation_id
+            return self._generating(context).begin([self.arguments()])[0]
 
-    def execute_complete(self, context: Context, event: Any = None) -> str:
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Go on when the triggerer has seen the end of the wait.
 
         :return: the generation id.
         """
         with failing_as_airflow_expects():
-            return self._waiting(context).resumed(event, model=self.model).id
+            generating = self._generating(context)
+            ids = generating.go_on(event)
+            return ids if generating.several else ids[0]
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Pictures in and videos out, for the OpenLineage provider; without it nobody asks."""
+        from airflow_provider_kling.hooks.lineage import openlineage
+
+        return openlineage(*self.lineage)
 
     def on_kill(self) -> None:
         """Say what goes on: the vendor has no cancel."""
-        if self._generation_id is not None:
-            self.log.warning(goes_on(self._generation_id))
+        for generation_id in self.generation_ids:
+            self.log.warning(goes_on(generation_id))
 
-    def _arguments(self) -> dict[str, Any]:
-        names = (
-            "model",
-            "prompt",
-            "image",
-            "duration",
-            "negative_prompt",
-            "cfg_scale",
-            "parameters",
-        )
+    def arguments(self) -> dict[str, Any]:
+        """The arguments that make the request."""
+        names = ("model", "prompt", "image", "duration", "negative_prompt", "cfg_scale", "parameters")
         return {name: getattr(self, name) for name in names}
 
-    def _waiting(self, context: Context) -> Waiting:
-        return Waiting(
-            self,
-            self.hook,
-            self.poke_interval,
-            self.timeout,
-            lambda done: push_generation(context, done),
-        )
+    def _generating(self, context: Context, *, several: bool = False) -> Generating:
+        from airflow_provider_kling.generating import Generating
 
-    def _obtain(self, context: Context) -> Obtained:
-        from airflow_provider_kling.api.decision import SubmitPolicy
-        from airflow_provider_kling.api.once import Once, Order
-        from airflow_provider_kling.operators.task import TaskRun
-
-        arguments = reveal(self._arguments())
-        prepared = self.hook.prepare(self.model, request_parameters(arguments), image=arguments["image"])
-        run = TaskRun(context, self)
-        order = Order(
-            request=prepared.request,
-            fingerprint=prepared.fingerprint,
-            work=run.work,
-            attempt=run.attempt,
-            policy=SubmitPolicy(
-                on_changed_request=self.on_changed_request,
-                on_uncertain_submit=self.on_uncertain_submit,
-                on_clear=self.on_clear,
-                uncertain_grace=self.uncertain_grace,
-            ),
-            remembers=run.remembers,
-            tries=run.tries,
-            earlier_since=run.earlier[0],
-            earlier_until=run.earlier[1],
-        )
-        client = self.hook.get_conn()
-        once = Once(client.flows, order)
-        flow = once.obtain(run.recall()) if self.durable else once.submit_regardless()
-        obtained = client.run(flow, run.remember)
-        self._generation_id = obtained.generation_id
-        context["ti"].xcom_push(key="generation_id", value=obtained.generation_id)
-        context["ti"].xcom_push(key="client_request_id", value=obtained.record.client_request_id)
-        return obtained
-
-
-class KlingDownloadOperator(BaseOperator):
-    """Land the video of a completed generation: whole and verified, or not at all.
-
-    Asks for a fresh URL, streams in constant memory, resumes where the connection breaks, checks
-    that it is a whole video, and only then gives the file its name. Never submits anything.
-    Returns the path, and pushes what is known of the file as XCom ``video``.
-
-    :param generation_id: the generation, usually from XCom.
-    :param path: a local path, or the URI of an object in storage (``s3://conn@bucket/key``). May
-        name ``{generation_id}``; one that ends with a slash is completed with ``{generation_id}.mp4``.
-    :param kling_conn_id: the connection that submitted it.
-    :param overwrite: replace what is there. Otherwise the same video is left as it is, and another
-        file is an error.
-    :raises AirflowFailException: what a retry cannot mend.
-    """
-
-    template_fields: Sequence[str] = ("generation_id", "path", "kling_conn_id")
-    ui_color = COLOR
-
-    def __init__(
-        self,
-        *,
-        generation_id: str,
-        path: Any,
-        kling_conn_id: str = DEFAULT_CONNECTION_ID,
-        overwrite: bool = False,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.generation_id = generation_id
-        self.path = path
-        self.kling_conn_id = kling_conn_id
-        self.overwrite = overwrite
-        check_path_if_known(path)
-
-    def execute(self, context: Context) -> str:
-        """Land the video.
-
-        :return: the path, with its placeholders filled.
-        """
-        from airflow_provider_kling.hooks.kling import KlingHook
-
-        with failing_as_airflow_expects():
-            hook = KlingHook(self.kling_conn_id)
-            landed = hook.download(self.generation_id, self.path, overwrite=self.overwrite)
-        facts = asdict(landed)
-        del facts["skipped"]
-        context["ti"].xcom_push(key="video", value={"generation_id": self.generation_id, **facts})
-        return landed.path
+        return Generating(context, self, several)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from airflow_provider_kling.compat import AirflowFailException, OperatorPartial
-from airflow_provider_kling.operators.inline import reveal
+from airflow_provider_kling.compat import AirflowFailException, OperatorPartial, validate_mapping_kwargs
+from airflow_provider_kling.operators.inline import hide, is_template, reveal
 
 if TYPE_CHECKING:
     from airflow_provider_kling.api.parameter import Pending
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 Choice = TypeVar("Choice", bound=str)
 NAMED_PARAMETERS: Final = ("prompt", "duration", "negative_prompt", "cfg_scale")
 """The operator's arguments that are parameters of the vendor under the same name."""
-_TEMPLATE_MARKS: Final = ("{{", "{%", "{#")
+_MAY_HOLD_MEDIA: Final = ("image", "parameters")
 
 
 def request_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
     """The vendor's parameters among an operator's arguments.
 
-    :raises AirflowFailException: one is given twice, or ``parameters`` is no mapping.
+    :raises InvalidRequestError: one is given twice, or ``parameters`` is no mapping.
     """
+    from airflow_provider_kling.api.validation import invalid_request
+
     further = arguments.get("parameters") or {}
     if not isinstance(further, Mapping):
-        raise AirflowFailException(
-            f"parameters must be a mapping of the vendor's names to values, not {type(further).__name__}."
-        )
+        what = f"parameters must be a mapping of the vendor's names to values, not {type(further).__name__}"
+        raise invalid_request([f"{what}; a template renders to text, so put templates into the values."])
     named = {name: arguments[name] for name in NAMED_PARAMETERS if arguments.get(name) is not None}
     if twice := sorted(named.keys() & further.keys()):
-        raise AirflowFailException(
-            f"{', '.join(twice)}: given twice, as an argument of the operator and in parameters."
-        )
+        names = ", ".join(twice)
+        raise invalid_request([f"{names}: given twice, as an argument of the operator and in parameters."])
     return {**named, **further}
 
 
@@ -45,7 +45,7 @@ def known(value: Any) -> Any | Pending:
 
     value = reveal(value)
     if isinstance(value, str):
-        return PENDING if any(mark in value for mark in _TEMPLATE_MARKS) else value
+        return PENDING if is_template(value) else value
     if value is None or isinstance(value, bool | int | float | os.PathLike) or hasattr(value, "protocol"):
         return value
     if isinstance(value, dict):
@@ -62,28 +62,37 @@ def check_known(arguments: Mapping[str, Any], *, complete: bool) -> None:
     :param complete: False where further arguments come from ``expand``.
     :raises AirflowFailException: naming every problem at once.
     """
+    _refuse(_problems(arguments, complete=complete))
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    from airflow_provider_kling.api.validation import invalid_request
+
+    if problems:
+        raise AirflowFailException(str(invalid_request(problems)))
+
+
+def _problems(arguments: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
     from airflow_provider_kling.api.catalog import find_model
     from airflow_provider_kling.api.errors import InvalidRequestError
-    from airflow_provider_kling.api.generation import GenerationRequest
     from airflow_provider_kling.api.parameter import PENDING
-    from airflow_provider_kling.api.validation import validate, with_image
+    from airflow_provider_kling.api.validation import inspect, with_image
 
     model_id = known(arguments.get("model"))
     further = known(arguments.get("parameters"))
     if model_id is PENDING or further is PENDING:
-        return
-    parameters = request_parameters(
-        {**{n: known(arguments.get(n)) for n in NAMED_PARAMETERS}, "parameters": further}
-    )
+        return ()
     try:
+        named = {name: known(arguments.get(name)) for name in NAMED_PARAMETERS}
+        parameters = request_parameters({**named, "parameters": further})
         parameters = with_image(model_id, parameters, known(arguments.get("image")))
-        if not complete:
-            model = find_model(model_id)
-            missing = model.parameters.keys() - parameters.keys() if model else ()
-            parameters.update(dict.fromkeys(missing, PENDING))
-        validate(GenerationRequest(model_id, parameters))
     except InvalidRequestError as error:
-        raise AirflowFailException(str(error)) from None
+        return error.problems
+    if not complete:
+        model = find_model(model_id)
+        missing = model.parameters.keys() - parameters.keys() if model else ()
+        parameters.update(dict.fromkeys(missing, PENDING))
+    return inspect(model_id, parameters).problems
 
 
 def check_path_if_known(path: Any) -> None:
@@ -102,6 +111,22 @@ def check_path_if_known(path: Any) -> None:
         raise AirflowFailException(str(error)) from None
 
 
+def check_limit_if_known(usd: Any) -> None:
+    """Check a limit on the cost, where it is known when the DAG is parsed.
+
+    :raises AirflowFailException: it is no number of USD above 0.
+    """
+    from airflow_provider_kling.api.parameter import PENDING
+    from airflow_provider_kling.api.settings import checked_limit
+
+    if usd == "" or known(usd) is PENDING:
+        return
+    try:
+        checked_limit(usd)
+    except ValueError as error:
+        raise AirflowFailException(f"max_cost_usd: {error}") from None
+
+
 def checked_choice(name: str, value: Choice, *allowed: Choice) -> Choice:
     """One of a few words.
 
@@ -114,15 +139,29 @@ def checked_choice(name: str, value: Choice, *allowed: Choice) -> Choice:
     return value
 
 
+def _kept(name: str, value: Any) -> Any:
+    """The argument as Airflow may store it with the DAG."""
+    return hide(value) if name in _MAY_HOLD_MEDIA else value
+
+
+def _kept_of_each(arguments: Any) -> Any:
+    if not isinstance(arguments, Mapping):
+        return arguments  # an XCom
+    return {name: _kept(name, value) for name, value in arguments.items()}
+
+
 class CheckedPartial(OperatorPartial):
     """``.partial(...)`` of KlingGenerateOperator that checks also what ``expand`` is given as plain lists."""
 
     @classmethod
     def of(cls, plain: OperatorPartial) -> CheckedPartial:
         """The same as Airflow's own, checked from here on."""
-        checked = cls(operator_class=plain.operator_class, kwargs=plain.kwargs, params=plain.params)
+        kwargs = _kept_of_each(plain.kwargs)
+        checked = cls(operator_class=plain.operator_class, kwargs=kwargs, params=plain.params)
         plain._expand_called = True  # or Airflow warns that it was never mapped
         check_known(checked.given, complete=False)
+        check_path_if_known(checked.given.get("path"))
+        check_limit_if_known(checked.given.get("max_cost_usd"))
         return checked
 
     @property
@@ -132,14 +171,41 @@ class CheckedPartial(OperatorPartial):
 
     def expand(self, **mapped: Any) -> Any:
         """Map over lists; each value that is known by now is checked."""
-        for name, values in mapped.items():
-            for value in values if isinstance(values, list | tuple) else ():
-                check_known({**self.given, name: value}, complete=False)
-        return super().expand(**mapped)
+        from airflow_provider_kling.api.parameter import PENDING
+
+        later = dict.fromkeys(mapped, PENDING)
+        self._check(
+            {"": later}
+            | {
+                f"{name}[{index}]": {**later, name: value}
+                for name, values in mapped.items()
+                for index, value in enumerate(values if isinstance(values, list | tuple) else ())
+            }
+        )
+        return super().expand(**_kept_of_each(mapped))
 
     def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> Any:
         """Map over a list of arguments; each that is known by now is checked."""
-        for each in kwargs if isinstance(kwargs, list | tuple) else ():
-            if isinstance(each, Mapping):
-                check_known({**self.given, **each}, complete=True)
+        if isinstance(kwargs, list | tuple):
+            given = {f"expand_kwargs[{i}]": each for i, each in enumerate(kwargs) if isinstance(each, Mapping)}
+            self._check(given)
+            kwargs = [_kept_of_each(each) for each in kwargs]
         return super().expand_kwargs(kwargs, strict=strict)
+
+    def _check(self, expanded: Mapping[str, Mapping[str, Any]]) -> None:
+        """Name every problem of every task instance, those that all of them share once."""
+        self._expand_called = True  # also where it is refused, or Airflow warns that it never was
+        shared: Sequence[str] = ()
+        found: list[str] = []
+        for place, given in expanded.items():
+            try:
+                validate_mapping_kwargs(self.operator_class, "partial", dict(given))
+                problems = _problems({**self.given, **given}, complete=True)
+            except TypeError as error:
+                problems = (f"{str(error).partition('() ')[2]}.",)
+            if not place:
+                shared = problems
+                found += problems
+            else:
+                found += [f"In {place}: {problem}" for problem in problems if problem not in shared]
+        _refuse(found)

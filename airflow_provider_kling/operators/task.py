@@ -25,15 +25,19 @@ class TaskRun:
 
     :param context: Airflow's.
     :param task: the operator that runs.
+    :param variant: which of several generations of this task instance; None where it makes one.
     """
 
-    def __init__(self, context: Context, task: BaseOperator) -> None:
+    def __init__(self, context: Context, task: BaseOperator, variant: int | None = None) -> None:
         ti: Any = context["ti"]
         self._store: Any = context.get("task_state_store")
         self._dag_run: Any = context.get("dag_run")
         delay: Any = task.retry_delay
         self._retry_delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-        self.work = Work(ti.dag_id, ti.run_id, ti.task_id, ti.map_index if ti.map_index is not None else -1)
+        self.work = Work(
+            ti.dag_id, ti.run_id, ti.task_id, ti.map_index if ti.map_index is not None else -1, variant
+        )
+        self._key = RECORD_KEY if variant is None else f"{RECORD_KEY}_{variant}"
         self.tries: int = ti.try_number
         # Airflow raises max_tries with each clear, so that "retries" more tries follow; the first of
         # them is the one that a person asked for.
@@ -47,7 +51,7 @@ class TaskRun:
 
     def recall(self) -> Any:
         """What was remembered last, as plain JSON; None for nothing."""
-        return self._store.get(RECORD_KEY, None) if self.remembers else None
+        return self._store.get(self._key, None) if self.remembers else None
 
     @property
     def remember(self) -> Callable[[Mapping[str, Any]], None]:
@@ -55,7 +59,7 @@ class TaskRun:
 
         def store(record: Mapping[str, Any]) -> None:
             if self.remembers:
-                self._store.set(RECORD_KEY, dict(record))
+                self._store.set(self._key, dict(record))
 
         return store
 

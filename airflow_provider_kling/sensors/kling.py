@@ -28,6 +28,7 @@ from airflow_provider_kling.waiting import (
 )
 
 if TYPE_CHECKING:
+    from airflow_provider_kling.api.generation import Generation
     from airflow_provider_kling.compat import Context
     from airflow_provider_kling.hooks.kling import KlingHook
 
@@ -37,7 +38,8 @@ class KlingGenerationSensor(BaseSensorOperator):
 
     Returns the generation as a dict: ``id``, ``status``, and where known ``video_url``,
     ``duration`` (seconds), ``credits_used``, ``model``. Pushes XCom ``video_url``: it is signed and
-    expires, so fetch the video soon, or by KlingDownloadOperator, which asks for a fresh one.
+    expires, so fetch the video soon, or by KlingDownloadOperator, which asks for a fresh one. Pushes
+    also ``cost``, as far as the vendor's answer and the account's ledger tell it.
 
     Example: with ``timeout=3600`` and ``deferrable=True`` the task looks once, frees its worker,
     is polled in the triggerer some 13 times if the generation takes four minutes, and goes on
@@ -96,8 +98,8 @@ class KlingGenerationSensor(BaseSensorOperator):
             with self._failing():
                 return self._waiting(context).deferred(self.generation_id, model=self.model).as_dict()
         except (AirflowFailException, AirflowSensorTimeout) as error:
-            if self.soft_fail:
-                raise AirflowSkipException(f"Skipped, as soft_fail is set. {error}") from error
+            if self._skips:
+                raise AirflowSkipException("The sensor's own failure is a skip, as it says.") from error
             raise
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
@@ -106,7 +108,8 @@ class KlingGenerationSensor(BaseSensorOperator):
         :return: the generation as a dict.
         """
         with self._failing():
-            return self._waiting(context).resumed(event, model=self.model).as_dict()
+            done = self._waiting(context).resumed(event, model=self.model, waited_for=self.generation_id)
+            return done.as_dict()
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look once; trouble that may pass is waited out."""
@@ -127,41 +130,57 @@ class KlingGenerationSensor(BaseSensorOperator):
             done = self._waiting(context).finished(generation, self.model)
             return PokeReturnValue(is_done=True, xcom_value=done.as_dict())
 
+    @property
+    def _skips(self) -> bool:
+        """Whether Airflow makes a skip of a failure, and then keeps its reason to itself."""
+        return bool(self.soft_fail or self.never_fail)
+
     def _poked(self, context: Context) -> Any:
         from airflow_provider_kling.api.flow import timed_out
 
+        late = timed_out(self.generation_id, f"{self.timeout:g} s were given")
         try:
             return super().execute(context)
         except AirflowSensorTimeout as error:
-            late = timed_out(self.generation_id, f"{self.timeout:g} s were given")
             raise AirflowSensorTimeout(str(late)) from error
+        except AirflowSkipException as skipped:
+            if skipped.__cause__ is None:  # otherwise it was a failure, and is logged
+                self.log.warning("%s", late)
+            raise
 
     def _get_next_poke_interval(
         self, started_at: Any, run_duration: Callable[[], float], poke_count: int
     ) -> float:
-        """Airflow's hook for it: seconds until the next poke."""
-        if self._interval is not None:
-            return super()._get_next_poke_interval(started_at, run_duration, poke_count)
+        """Airflow's hook for it: seconds until the next poke, the last of which is at the deadline."""
         from airflow_provider_kling.hooks.preparation import schedule_for
 
-        return schedule_for(None, self.model).next_wait(run_duration())
+        if self._interval is not None:
+            interval = super()._get_next_poke_interval(started_at, run_duration, poke_count)
+        else:
+            interval = schedule_for(None, self.model).next_wait(run_duration())
+        return max(0.0, min(interval, self.timeout - run_duration()))
 
     def _waiting(self, context: Context) -> Waiting:
-        return Waiting(
-            self,
-            self.hook,
-            self._interval,
-            self.timeout,
-            lambda done: push_generation(context, done),
-        )
+        def finish(done: Generation) -> None:
+            from airflow_provider_kling.outcome import push_cost
+
+            push_generation(context["ti"].xcom_push, done)
+            push_cost(self.hook, done, context["ti"].xcom_push)
+
+        return Waiting(self, self.hook, self._interval, self.timeout, finish)
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
         from airflow_provider_kling.api.errors import GenerationTimeoutError
 
-        with failing_as_airflow_expects():
-            try:
-                yield
-            except GenerationTimeoutError as error:
-                # Airflow's word for a sensor that is late: no retry, and soft_fail skips it
-                raise AirflowSensorTimeout(str(error)) from error
+        try:
+            with failing_as_airflow_expects():
+                try:
+                    yield
+                except GenerationTimeoutError as error:
+                    # Airflow's word for a sensor that is late: no retry, and soft_fail skips it
+                    raise AirflowSensorTimeout(str(error)) from error
+        except (AirflowFailException, AirflowSensorTimeout) as error:
+            if self._skips:
+                self.log.warning("%s", error)
+            raise

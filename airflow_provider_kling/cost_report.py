@@ -1,0 +1,236 @@
+"""KlingCostReport sums what generations cost, by dag, task and model, from the vendor's own logs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import UTC, date, datetime, time, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow_provider_kling.api.identity import place_in
+from airflow_provider_kling.api.once import CLOCK_SKEW
+from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
+
+if TYPE_CHECKING:
+    from airflow_provider_kling.api.reading import LogRow
+    from airflow_provider_kling.compat import Context
+
+log = logging.getLogger(__name__)
+
+UNKNOWN: Final = "?"
+"""Stands for a dag, task or model that the vendor's row does not name."""
+
+
+@dataclass(slots=True)
+class CostRow:
+    """The generations of one model by one task.
+
+    :param generations: requests that the vendor accepted.
+    :param failed: those of them that ended in an error, which is not charged.
+    :param credits: charged so far.
+    :param usd: the same in USD, by the vendor.
+    """
+
+    dag: str
+    task: str
+    model: str
+    generations: int = 0
+    failed: int = 0
+    credits: float = 0.0
+    usd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class CostTable:
+    """What generations cost.
+
+    :param title: what is summed.
+    :param rows: by dag, task and model, the dearest first.
+    :param missing: generation ids that the vendor's logs do not list yet; they can lag.
+    """
+
+    title: str
+    rows: tuple[CostRow, ...]
+    missing: tuple[str, ...] = field(default=())
+
+    @property
+    def usd(self) -> float:
+        """The sum in USD."""
+        return round(sum(row.usd for row in self.rows), 6)
+
+    @property
+    def credits(self) -> float:
+        """The sum in credits."""
+        return sum(row.credits for row in self.rows)
+
+    def text(self) -> str:
+        """As a table to read, with a line for the sum."""
+        total = CostRow("total", "", "", credits=self.credits, usd=self.usd)
+        total.generations = sum(row.generations for row in self.rows)
+        total.failed = sum(row.failed for row in self.rows)
+        cells = [list(_COLUMNS), *(_shown(row) for row in (*self.rows, total))]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(_aligned(*pair) for pair in zip(line, widths, _TO_THE_RIGHT, strict=True))
+            for line in cells
+        ]
+        lines = [self.title, *(line.rstrip() for line in lines)]
+        if self.missing:
+            lines.append(f"Not in the vendor's logs yet, and not summed: {', '.join(self.missing)}")
+        return "\n".join(lines)
+
+    def csv(self) -> str:
+        """As CSV, a line for each row and none for the sum."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(_COLUMNS)
+        writer.writerows([getattr(row, name) for name in _COLUMNS] for row in self.rows)
+        return text.getvalue()
+
+
+_COLUMNS: Final = tuple(each.name for each in fields(CostRow))
+_TO_THE_RIGHT: Final = tuple(name not in ("dag", "task", "model") for name in _COLUMNS)
+
+
+class KlingCostReport:
+    """Sums generations by what the vendor's request logs say of them; free.
+
+    The logs come from an analytics pipeline: the latest generations can be missing, or be listed
+    without their charge, which is booked after they complete.
+
+    :param kling_conn_id: the account.
+    """
+
+    def __init__(self, kling_conn_id: str = DEFAULT_CONNECTION_ID) -> None:
+        self.kling_conn_id = kling_conn_id
+
+    def of_run(self, context: Context, task_ids: Sequence[str] | None = None) -> CostTable:
+        """The generations of the dag run that this is called in.
+
+        Each task's XCom tells which they are, so dag and task have their full names. What an
+        earlier try submitted and a later one did not adopt is not among them.
+
+        :param context: Airflow's, of a task downstream of those that generate.
+        :param task_ids: of the tasks to sum; None for all of the dag.
+        :raises KlingError: the vendor did not tell.
+        """
+        ti: Any = context["ti"]
+        run: Any = context["dag_run"]
+        task_of: dict[str, str] = {}
+        for task_id in task_ids if task_ids is not None else context["dag"].task_ids:
+            pulled = ti.xcom_pull(task_ids=[task_id], key="generation_id")
+            task_of |= dict.fromkeys(_texts(pulled), task_id)
+        moments = [getattr(run, name, None) for name in ("queued_at", "start_date", "logical_date")]
+        since = min(moment.timestamp() for moment in moments if isinstance(moment, datetime))
+        rows = self._rows(since - CLOCK_SKEW, None, lambda row: row.inference_id in task_of)
+        missing = task_of.keys() - {row.inference_id for row in rows}
+        return CostTable(
+            f"What the run {run.run_id} of {ti.dag_id} cost:",
+            _summed((ti.dag_id, task_of[row.inference_id or ""], row) for row in rows),
+            tuple(sorted(missing)),
+        )
+
+    def of_day(self, day: date | None = None) -> CostTable:
+        """All generations of the account that were submitted on a day, UTC.
+
+        Dag and task come from the client request id that each submit carries. They are cut to 32
+        characters there: two whose names begin alike are summed as one. What other programs
+        submitted has ``?`` in their place.
+
+        :param day: None for today.
+        :raises KlingError: the vendor did not tell.
+        """
+        first = datetime.combine(day or datetime.now(UTC).date(), time(), UTC)
+        return self.between(first, first + timedelta(days=1), f"What {first:%Y-%m-%d} (UTC) cost:")
+
+    def between(self, start: datetime, end: datetime, title: str | None = None) -> CostTable:
+        """All generations of the account that were submitted in a time span; see :meth:`of_day`.
+
+        :param start: with a time zone; the first moment of the span.
+        :param end: the first moment after it, at most 90 days later.
+        :param title: of the table.
+        :raises KlingError: the vendor did not tell.
+        """
+        begins, ends = start.timestamp(), end.timestamp()
+
+        def fits(row: LogRow) -> bool:
+            return row.created is None or begins <= row.created < ends
+
+        return CostTable(
+            title or f"What {start.isoformat()} to {end.isoformat()} cost:",
+            _summed((*_place(row), row) for row in self._rows(begins, ends, fits)),
+        )
+
+    def tell(self, table: CostTable, csv_path: str | None = None) -> None:
+        """Log a table, and write it as CSV.
+
+        :param csv_path: a local path, or the URI of an object in storage; None writes none. What is
+            there is replaced.
+        """
+        log.info("%s", table.text())
+        if csv_path is not None:
+            from airflow_provider_kling.hooks.storage import write_text
+
+            write_text(csv_path, table.csv())
+            log.info("As CSV: %s", csv_path)
+
+    def _rows(self, since: float, until: float | None, fits: Callable[[LogRow], bool]) -> list[LogRow]:
+        """Rows of accepted submits, each generation once."""
+        from airflow_provider_kling.hooks.kling import KlingHook
+
+        found: dict[str, LogRow] = {}
+
+        def collect(row: LogRow) -> bool:
+            if row.inference_id is not None and fits(row):
+                known = found.get(row.inference_id)
+                if known is None or (known.usd or 0.0) < (row.usd or 0.0):
+                    found[row.inference_id] = row
+            return False
+
+        client = KlingHook(self.kling_conn_id).get_conn()
+        client.run(client.flows.find_row(collect, since=since, until=until))
+        return list(found.values())
+
+
+def _summed(placed: Iterable[tuple[str, str, LogRow]]) -> tuple[CostRow, ...]:
+    sums: dict[tuple[str, str, str], CostRow] = {}
+    for dag, task, row in placed:
+        model = row.model or UNKNOWN
+        summed = sums.setdefault((dag, task, model), CostRow(dag, task, model))
+        summed.generations += 1
+        summed.failed += row.failed
+        summed.credits += row.credits or 0.0
+        summed.usd = round(summed.usd + (row.usd or 0.0), 6)
+    return tuple(sorted(sums.values(), key=lambda each: (-each.usd, each.dag, each.task, each.model)))
+
+
+def _place(row: LogRow) -> tuple[str, str]:
+    return place_in(row.client_request_id or "") or (UNKNOWN, UNKNOWN)
+
+
+def _texts(value: Any) -> list[str]:
+    """The texts in what XCom gave: one, none, or nested sequences of them."""
+    if isinstance(value, str):
+        return [value]
+    if value is None or not isinstance(value, Iterable):
+        return []
+    return [text for each in value for text in _texts(each)]
+
+
+def _shown(row: CostRow) -> list[str]:
+    return [f"{value:.2f}" if name == "usd" else _plain(value) for name, value in _items(row)]
+
+
+def _items(row: CostRow) -> list[tuple[str, Any]]:
+    return [(name, getattr(row, name)) for name in _COLUMNS]
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.0f}" if isinstance(value, float) else str(value)
+
+
+def _aligned(cell: str, width: int, to_the_right: bool) -> str:
+    return cell.rjust(width) if to_the_right else cell.ljust(width)

@@ -1,0 +1,100 @@
+"""Where a video comes from and goes to: for Airflow's hook-level lineage, for assets, for OpenLineage."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from airflow_provider_kling.api.intake import scheme_of
+
+if TYPE_CHECKING:
+    from airflow_provider_kling.compat import BaseHook, Context
+
+
+def place_uri(place: str) -> str | None:
+    """The URI of a file or an object, without a connection id or a signature in it.
+
+    :param place: a local path, or a URI such as ``s3://conn@bucket/key``.
+    :return: None for what has no place, such as a picture that was given inline.
+    """
+    scheme = scheme_of(place)
+    if scheme == "data":
+        return None
+    if not scheme:
+        return f"file://{os.path.abspath(place)}"
+    parts = urlsplit(place)
+    return urlunsplit((scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def media_uris(described: Any) -> list[str]:
+    """URIs of what the media of a request were read from, as :class:`.Prepared` describes them."""
+    if isinstance(described, Mapping):
+        if "source" in described and "sha256" in described:
+            source = described["source"]
+            uri = place_uri(source) if scheme_of(source) or os.path.exists(source) else None
+            return [uri] if uri is not None else []
+        described = list(described.values())
+    return [uri for each in described for uri in media_uris(each)] if isinstance(described, list) else []
+
+
+def collect(hook: BaseHook, *, inputs: Iterable[str] = (), outputs: Iterable[str] = ()) -> None:
+    """Tell Airflow's collector of hook-level lineage; costs nothing where nobody listens."""
+    from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+
+    collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call]  # Airflow's is untyped
+    for uri in inputs:
+        collector.add_input_asset(context=hook, uri=uri)
+    for uri in outputs:
+        collector.add_output_asset(context=hook, uri=uri)
+
+
+def tell_assets(context: Context, outlets: Iterable[Any], facts: Mapping[str, Any]) -> None:
+    """Give the events of a task's outlet assets the generation's facts as ``extra``.
+
+    An alias among the outlets gets an asset of its own for each video, by the video's URI.
+
+    :param facts: plain JSON; ``path`` is where the video is, if it was landed.
+    """
+    from airflow.providers.common.compat.sdk import Asset, AssetAlias
+
+    events: Any = context["outlet_events"]
+    for outlet in outlets:
+        if isinstance(outlet, AssetAlias):
+            uri = place_uri(os.fspath(facts["path"])) if facts.get("path") else None
+            if uri is not None:
+                extra = {
+                    name: _Hashable(each) if isinstance(each, dict) else each for name, each in facts.items()
+                }
+                events[outlet].add(Asset(uri), extra=extra)
+        elif isinstance(outlet, Asset):
+            events[outlet].extra.update(facts)
+
+
+class _Hashable(dict[str, Any]):
+    """A dict among the facts of an alias: Airflow 2.11 puts their values into a set, and fails on others."""
+
+    def __hash__(self) -> int:  # type: ignore[override]  # dict has none
+        return hash(frozenset(self.items()))
+
+
+def openlineage(inputs: Iterable[str], outputs: Iterable[str]) -> Any:
+    """What the OpenLineage provider wants to know of a task; only it calls this, so it is installed."""
+    from airflow.providers.common.compat.openlineage.facet import Dataset
+    from airflow.providers.openlineage.extractors import (  # type: ignore[import-not-found]  # optional
+        OperatorLineage,
+    )
+
+    def datasets(uris: Iterable[str]) -> list[Any]:
+        return [Dataset(namespace=namespace, name=name) for namespace, name in map(dataset_name, uris)]
+
+    return OperatorLineage(inputs=datasets(inputs), outputs=datasets(outputs))
+
+
+def dataset_name(uri: str) -> tuple[str, str]:
+    """Namespace and name of a dataset, as the OpenLineage specification names files and objects."""
+    parts = urlsplit(uri)
+    if parts.scheme == "file":
+        return "file", unquote(parts.path)
+    return f"{parts.scheme}://{parts.netloc}", unquote(parts.path).lstrip("/") or "/"

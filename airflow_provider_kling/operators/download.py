@@ -1,0 +1,94 @@
+"""KlingDownloadOperator lands the video of a generation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kling.compat import BaseOperator
+from airflow_provider_kling.failures import failing_as_airflow_expects
+from airflow_provider_kling.operators.parsing import check_path_if_known
+from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.waiting import COLOR
+
+if TYPE_CHECKING:
+    from airflow_provider_kling.compat import Context
+
+
+class KlingDownloadOperator(BaseOperator):
+    """Land the video of a completed generation: whole and verified, or not at all.
+
+    Asks for a fresh URL, streams in constant memory, resumes where the connection breaks, checks
+    that it is a whole video, and only then gives the file its name. Never submits anything.
+    Returns the path, and pushes it as XCom ``path``, beside what is known of the file as ``video``.
+
+    :param generation_id: the generation, usually from XCom.
+    :param path: a local path, or the URI of an object in storage (``s3://conn@bucket/key``). May
+        name ``{generation_id}``; one that ends with a slash is completed with ``{generation_id}.mp4``.
+    :param kling_conn_id: the connection that submitted it.
+    :param overwrite: replace what is there. Otherwise the same video is left as it is, and another
+        file is an error.
+    :param sidecar: write a JSON file beside the video: generation id, time, checksum.
+    :raises AirflowFailException: what a retry cannot mend.
+    """
+
+    template_fields: Sequence[str] = ("generation_id", "path", "kling_conn_id")
+    ui_color = COLOR
+
+    def __init__(
+        self,
+        *,
+        generation_id: str,
+        path: Any,
+        kling_conn_id: str = DEFAULT_CONNECTION_ID,
+        overwrite: bool = False,
+        sidecar: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.generation_id = generation_id
+        self.path = path
+        self.kling_conn_id = kling_conn_id
+        self.overwrite = overwrite
+        self.sidecar = sidecar
+        self.lineage: tuple[list[str], list[str]] = ([], [])
+        check_path_if_known(path)
+
+    def execute(self, context: Context) -> str:
+        """Land the video.
+
+        :return: the path, with its placeholders filled.
+        """
+        from airflow_provider_kling.hooks.kling import KlingHook
+        from airflow_provider_kling.outcome import land, tell
+
+        ti: Any = context["ti"]
+        pushed: dict[str, Any] = {}
+
+        def push(key: str, value: Any) -> None:
+            pushed[key] = value
+            ti.xcom_push(key=key, value=value)
+
+        with failing_as_airflow_expects():
+            path = land(
+                KlingHook(self.kling_conn_id),
+                self.generation_id,
+                self.path,
+                push,
+                overwrite=self.overwrite,
+                with_sidecar=self.sidecar,
+            )
+            tell(
+                context,
+                self,
+                generation_id=self.generation_id,
+                path=path,
+                duration=pushed["video"]["duration"],
+            )
+        return path
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """The video, for the OpenLineage provider; without it nobody asks."""
+        from airflow_provider_kling.hooks.lineage import openlineage
+
+        return openlineage(*self.lineage)

@@ -1,0 +1,24 @@
+"""Runs when ``kling_bucket_to_bucket`` has landed videos, and reads their facts from the asset's events."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG, Asset, task
+
+VIDEOS = Asset("x-kling://videos")
+log = logging.getLogger(__name__)
+
+with DAG("kling_asset_consumer", schedule=[VIDEOS], catchup=False, tags=["kling"], doc_md=__doc__) as dag:
+
+    @task
+    def tell(**context: Any) -> list[dict[str, Any]]:
+        """What each event says of its video."""
+        told = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
+        facts = [event.extra for events in told.values() for event in events]
+        for each in facts:
+            log.info("%s: %s s, %s USD", each["path"], each["duration"], each["cost"]["usd"])
+        return facts
+
+    tell()

@@ -1,0 +1,60 @@
+"""Four variants of one picture; an editor chooses in Airflow's UI, and the chosen one is published.
+
+Airflow's human-in-the-loop operators (3.1 and newer) hold no worker while the editor thinks. They
+show in the UI under *Required Actions*.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from airflow import __version__
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_provider_kling.operators.kling import KlingDownloadOperator
+
+PICTURE = Path(__file__).parent / "pictures" / "mug.jpg"
+OUTPUT = os.environ.get("KLING_OUTPUT", "output")
+VARIANTS = {
+    "gentle": {"prompt": "Steam rises from the mug.", "cfg_scale": 0.3},
+    "literal": {"prompt": "Steam rises from the mug.", "cfg_scale": 0.8},
+    "turning": {"prompt": "The mug turns slowly on the table."},
+    "morning": {"prompt": "Morning light moves over the mug."},
+}
+
+if tuple(map(int, __version__.split(".")[:2])) >= (3, 1):
+    from airflow.providers.standard.operators.hitl import HITLOperator
+
+    with DAG("kling_human_choice", schedule=None, catchup=False, tags=["kling"], doc_md=__doc__) as dag:
+
+        @task.kling_generate(
+            image=str(PICTURE), duration=5, wait_for_completion=True, deferrable=True, poke_interval=5
+        )
+        def generate() -> list[dict[str, Any]]:
+            """Each variant is a generation of its own."""
+            return list(VARIANTS.values())
+
+        @task
+        def chosen(ids: list[str], answer: dict[str, Any]) -> str:
+            """The generation that the editor chose."""
+            return ids[list(VARIANTS).index(answer["chosen_options"][0])]
+
+        ids = generate()
+        choose = HITLOperator(
+            task_id="choose",
+            subject="Which video is to be published?",
+            body="\n".join(
+                f"- **{name}**: {{{{ ti.xcom_pull(task_ids='generate', key='video_url')[{number}] }}}}"
+                for number, name in enumerate(VARIANTS)
+            ),
+            options=list(VARIANTS),
+        )
+        ids >> choose
+        KlingDownloadOperator(
+            task_id="publish",
+            generation_id=chosen(ids, choose.output),
+            path=f"{OUTPUT}/published/{{generation_id}}.mp4",
+            sidecar=True,
+        )

@@ -1,0 +1,188 @@
+"""From a bucket to a bucket, over a real S3 protocol and through an Airflow connection of type aws."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from airflow_provider_kling.emulator import EmulatorThread
+from tests.airflow.real_airflow import ROOT, RealAirflow, Run
+from tests.media_samples import picture
+
+NEEDED = "needs s3fs, Airflow's Amazon provider and moto's server, which requirements/airflow-3.3.txt has"
+boto3 = pytest.importorskip("boto3", reason=NEEDED)
+moto_server = pytest.importorskip("moto.server", reason=NEEDED)
+pytest.importorskip("s3fs", reason=NEEDED)
+pytest.importorskip("airflow.providers.amazon", reason=NEEDED)
+
+BUCKET = "media"
+KEY = {"aws_access_key_id": "an-access-key", "aws_secret_access_key": "a-secret-key"}
+REQUEST = 'prompt="Steam rises.", duration=5'
+
+
+@pytest.fixture(scope="module")
+def s3_url() -> Iterator[str]:
+    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_url: str) -> Iterator[Any]:
+    """A client of a storage with one empty bucket."""
+    client = boto3.client("s3", endpoint_url=s3_url, region_name="us-east-1", **KEY)
+    client.create_bucket(Bucket=BUCKET)
+    yield client
+    for name in objects(client):
+        client.delete_object(Bucket=BUCKET, Key=name)
+    client.delete_bucket(Bucket=BUCKET)
+
+
+@pytest.fixture
+def bucket_airflow(airflow: RealAirflow, s3: Any, s3_url: str) -> RealAirflow:
+    """A real Airflow with a connection ``store`` of type aws to that storage."""
+    connection = {
+        "conn_type": "aws",
+        "login": KEY["aws_access_key_id"],
+        "password": KEY["aws_secret_access_key"],
+        "extra": {"endpoint_url": s3_url, "region_name": "us-east-1"},
+    }
+    airflow.env["AIRFLOW_CONN_STORE"] = json.dumps(connection)
+    return airflow
+
+
+def objects(client: Any) -> list[str]:
+    return [each["Key"] for each in client.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
+
+
+def read(client: Any, key: str) -> bytes:
+    body: bytes = client.get_object(Bucket=BUCKET, Key=key)["Body"].read()
+    return body
+
+
+def submits(vendor: EmulatorThread) -> int:
+    return sum(entry.accepted for entry in vendor.journal)
+
+
+def succeeded(run: Run) -> Run:
+    assert run.state == "success", run.log[-5000:]
+    return run
+
+
+def test_from_a_bucket_to_a_bucket(bucket_airflow: RealAirflow, vendor: EmulatorThread, s3: Any) -> None:
+    s3.put_object(Bucket=BUCKET, Key="pictures/mug.png", Body=picture("PNG"))
+    run = succeeded(
+        bucket_airflow.run(f"""
+    KlingGenerateOperator(
+        task_id="generate", image="s3://store@media/pictures/mug.png", {REQUEST},
+        path="s3://store@media/videos/{{generation_id}}.mp4", sidecar=True,
+    )
+    """)
+    )
+
+    xcom = run["generate"].xcom
+    generation_id = xcom["return_value"]
+    assert xcom["path"] == f"s3://store@media/videos/{generation_id}.mp4"
+    assert objects(s3) == [
+        "pictures/mug.png",
+        f"videos/{generation_id}.json",
+        f"videos/{generation_id}.mp4",
+    ]
+    video = read(s3, f"videos/{generation_id}.mp4")
+    assert hashlib.sha256(video).hexdigest() == xcom["video"]["sha256"]
+    assert b"ftyp" in video[:16]
+    said = json.loads(read(s3, f"videos/{generation_id}.json"))
+    assert said["request"]["image_url"]["source"] == "s3://store@media/pictures/mug.png"
+    assert said["video"]["sha256"] == xcom["video"]["sha256"]
+
+
+def test_a_presigned_url_goes_in_place_of_the_bytes(
+    bucket_airflow: RealAirflow, vendor: EmulatorThread, s3: Any, s3_url: str
+) -> None:
+    s3.put_object(Bucket=BUCKET, Key="mug.png", Body=picture("PNG"))
+    run = succeeded(
+        bucket_airflow.run(f"""
+    KlingGenerateOperator(
+        task_id="generate", image="s3://store@media/mug.png", {REQUEST}, presign=True,
+        wait_for_completion=True,
+    )
+    """)
+    )
+
+    (generation,) = vendor.generations
+    assert urlsplit(generation["parameters"]["image_url"]).netloc == urlsplit(s3_url).netloc
+    assert run["generate"].xcom["generation"]["status"] == "completed"
+    assert "Signature" not in run.log
+    assert "Signature" not in json.dumps(run["generate"].rendered)
+
+
+def test_the_example_over_a_prefix(bucket_airflow: RealAirflow, vendor: EmulatorThread, s3: Any) -> None:
+    for name in ("mug.jpg", "lamp.jpg"):
+        body = (ROOT / "dags" / "pictures" / name).read_bytes()
+        s3.put_object(Bucket=BUCKET, Key=f"pictures/{name}", Body=body)
+    s3.put_object(Bucket=BUCKET, Key="pictures/notes.txt", Body=b"no picture")
+    run = succeeded(
+        bucket_airflow.test(
+            ROOT / "dags" / "kling_bucket_to_bucket.py",
+            KLING_PICTURES="s3://store@media/pictures",
+            KLING_OUTPUT="s3://store@media",
+        )
+    )
+
+    ids = [run[f"generate[{index}]"].xcom["return_value"] for index in (0, 1)]
+    videos = [name for name in objects(s3) if name.endswith(".mp4")]
+    assert videos == sorted(f"videos/{each}.mp4" for each in ids)
+    assert submits(vendor) == 2
+
+
+def test_a_bucket_that_is_not_there_ends_in_an_error_and_the_same_generation_is_landed_later(
+    bucket_airflow: RealAirflow, vendor: EmulatorThread, s3: Any
+) -> None:
+    s3.put_object(Bucket=BUCKET, Key="mug.png", Body=picture("PNG"))
+    run = bucket_airflow.run(f"""
+    KlingGenerateOperator(
+        task_id="generate", image="s3://store@media/mug.png", {REQUEST}, path="s3://store@elsewhere/clip.mp4"
+    )
+    """)
+    assert run["generate"].state == "failed"
+    assert "s3://store@elsewhere/clip.mp4" in run.log
+    s3.create_bucket(Bucket="elsewhere")
+
+    succeeded(run.clear("generate").go_on())
+
+    assert submits(vendor) == 1
+    assert s3.head_object(Bucket="elsewhere", Key="clip.mp4")["ContentLength"] > 1000
+    s3.delete_object(Bucket="elsewhere", Key="clip.mp4")
+    s3.delete_bucket(Bucket="elsewhere")
+
+
+def test_a_report_of_the_costs_as_csv(bucket_airflow: RealAirflow, vendor: EmulatorThread, s3: Any) -> None:
+    run = succeeded(
+        bucket_airflow.run("""
+    generate = KlingGenerateOperator(
+        task_id="generate", model="kling-video/v1.6/standard/text-to-video", prompt="A cat.", duration=5,
+        wait_for_completion=True,
+    )
+
+    @task
+    def report(**context):
+        from airflow_provider_kling.cost_report import KlingCostReport
+
+        costs = KlingCostReport()
+        costs.tell(costs.of_run(context), csv_path="s3://store@media/costs/run.csv")
+
+    generate >> report()
+    """)
+    )
+
+    assert read(s3, "costs/run.csv").decode() == (
+        "dag,task,model,generations,failed,credits,usd\n"
+        f"{run.dag_id},generate,kling-video/v1.6/standard/text-to-video,1,0,580000.0,0.29\n"
+    )

@@ -1,0 +1,273 @@
+"""Generate, wait and land in one task: path, sidecar, cost, budget, assets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
+from tests.airflow.real_airflow import ROOT, RealAirflow
+
+PICTURE = ROOT / "dags" / "pictures" / "mug.jpg"
+REQUEST = f'image="{PICTURE}", prompt="Steam rises.", duration=5'
+
+
+def submits(vendor: EmulatorThread) -> int:
+    return sum(entry.accepted for entry in vendor.journal)
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    return tmp_path / "videos"
+
+
+@pytest.fixture
+def poor_vendor() -> Iterator[EmulatorThread]:
+    with EmulatorThread(EmulatorOptions(balance=0.2)) as emulator:
+        yield emulator
+
+
+def test_it_lands_and_says_so(airflow: RealAirflow, vendor: EmulatorThread, videos: Path) -> None:
+    run = airflow.run(f"""
+    KlingGenerateOperator(
+        task_id="generate", {REQUEST}, sidecar=True,
+        path="{videos}/{{{{ dag.dag_id }}}}/{{generation_id}}.mp4",
+    )
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    xcom = run["generate"].xcom
+    generation_id = xcom["return_value"]
+    assert xcom["path"] == f"{videos}/{run.dag_id}/{generation_id}.mp4"
+    assert Path(xcom["path"]).stat().st_size == xcom["video"]["size"]
+    assert xcom["generation"]["id"] == generation_id
+    assert xcom["video_url"].startswith("http")
+    assert xcom["cost"] == {"credits": 580_000, "usd": 0.29, "source": "usage", "usd_source": "ledger"}
+    beside = Path(xcom["path"]).with_suffix(".json")
+    assert sorted(beside.parent.iterdir()) == [beside, Path(xcom["path"])]
+    said = json.loads(beside.read_text())
+    assert said["generation_id"] == generation_id
+    assert said["client_request_id"] == xcom["client_request_id"]
+    assert said["request"]["image_url"]["source"] == str(PICTURE)
+    assert len(said["request"]["image_url"]["sha256"]) == 64
+    assert said["cost"] == xcom["cost"]
+    assert said["video"]["sha256"] == xcom["video"]["sha256"]
+    assert "base64" not in beside.read_text()
+
+
+def test_deferred_it_takes_two_segments(
+    patient_airflow: RealAirflow, slow_vendor: EmulatorThread, videos: Path
+) -> None:
+    run = patient_airflow.test(f"""
+    KlingGenerateOperator(
+        task_id="generate", {REQUEST}, deferrable=True, poke_interval=5, sidecar=True,
+        path="{videos}/{{client_request_id}}.mp4",
+    )
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    assert "in the triggerer" in run.log
+    xcom = run["generate"].xcom
+    assert xcom["path"] == f"{videos}/{xcom['client_request_id']}.mp4"
+    assert Path(xcom["path"]).is_file()
+    assert Path(xcom["path"]).with_suffix(".json").is_file()
+    assert xcom["cost"]["usd"] == 0.29
+    assert submits(slow_vendor) == 1
+
+
+def test_a_retry_after_a_failed_landing_lands_the_same_generation(
+    airflow: RealAirflow, vendor: EmulatorThread, videos: Path
+) -> None:
+    videos.write_text("a file where a directory should be")
+    run = airflow.run(f"""
+    KlingGenerateOperator(task_id="generate", {REQUEST}, path="{videos}/")
+    """)
+    assert run["generate"].state == "failed"
+    assert "already" not in run["generate"].xcom
+    videos.unlink()
+
+    run.clear("generate").go_on()
+
+    assert run.state == "success", run.log[-3000:]
+    assert submits(vendor) == 1
+    assert [path.stem for path in videos.iterdir()] == [run["generate"].xcom["return_value"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ('path="{videos}/../x.mp4"', "climbs out"),
+        ('path="{videos}/{{nonsense}}.mp4"', "not a placeholder"),
+        ("max_cost_usd=0", "above 0"),
+        ('max_cost_usd="cheap"', "above 0"),
+    ],
+)
+def test_what_cannot_be_is_an_import_error(
+    airflow: RealAirflow, videos: Path, arguments: str, expected: str
+) -> None:
+    assert expected in airflow.import_error(
+        f'KlingGenerateOperator(task_id="generate", {REQUEST}, {arguments.format(videos=videos)})'
+    )
+    assert expected in airflow.import_error(
+        f'KlingGenerateOperator.partial(task_id="generate", {REQUEST}, {arguments.format(videos=videos)})'
+        ".expand(cfg_scale=[0.1, 0.2])"
+    )
+
+
+def test_a_rendered_path_is_checked_before_anything_is_paid(
+    airflow: RealAirflow, vendor: EmulatorThread, videos: Path
+) -> None:
+    run = airflow.run(f"""
+    KlingGenerateOperator(task_id="generate", {REQUEST}, path="{videos}/{{{{ '..' }}}}/x.mp4", retries=3)
+    """)
+
+    assert run["generate"].state == "failed"
+    assert "climbs out" in run.log
+    assert submits(vendor) == 0
+
+
+def test_above_the_limit_nothing_is_paid_and_the_figures_are_said(
+    airflow: RealAirflow, vendor: EmulatorThread
+) -> None:
+    run = airflow.run(f"""
+    KlingGenerateOperator(task_id="generate", {REQUEST}, max_cost_usd="{{{{ 0.25 }}}}", retries=3)
+    """)
+
+    assert run["generate"].state == "failed"
+    assert "would cost about 0.29 USD (5 s at 0.058 USD a second)" in run.log
+    assert "the limit is 0.25 USD" in run.log
+    assert submits(vendor) == 0
+    priced = [entry for entry in vendor.journal if entry.path == "/v1/models"]
+    assert len(priced) == 1
+    assert not priced[0].authorization
+
+
+def test_the_connection_s_limit_holds_where_the_task_names_none(
+    airflow: RealAirflow, vendor: EmulatorThread
+) -> None:
+    connection = json.loads(airflow.env["AIRFLOW_CONN_KLING_DEFAULT"]) | {"extra": {"max_cost_usd": 0.1}}
+    limited = {"AIRFLOW_CONN_KLING_DEFAULT": json.dumps(connection)}
+    run = airflow.run(
+        f"""
+    KlingGenerateOperator(task_id="too_dear", {REQUEST})
+    KlingGenerateOperator(task_id="allowed", {REQUEST}, max_cost_usd=0.29)
+    """,
+        **limited,
+    )
+
+    assert (run["too_dear"].state, run["allowed"].state) == ("failed", "success"), run.log[-3000:]
+    assert "the limit is 0.1 USD" in run.log
+    assert submits(vendor) == 1
+
+
+def test_where_no_price_is_known_and_a_limit_is_set_nothing_is_paid(
+    airflow: RealAirflow, vendor: EmulatorThread
+) -> None:
+    run = airflow.run("""
+    KlingGenerateOperator(
+        task_id="generate", model="klingai/avatar-pro", image="https://example.com/a.png",
+        parameters={"audio_url": "https://example.com/a.mp3"}, max_cost_usd=100, retries=3,
+    )
+    """)
+
+    assert run["generate"].state == "failed"
+    assert "is not known" in run.log
+    assert "the limit is 100 USD" in run.log
+    assert submits(vendor) == 0
+
+
+def test_a_balance_that_does_not_cover_it_is_seen_before(
+    airflow: RealAirflow, poor_vendor: EmulatorThread
+) -> None:
+    connection = {"conn_type": "kling", "host": poor_vendor.url, "password": poor_vendor.api_key}
+    run = airflow.run(
+        f"""
+    KlingGenerateOperator(task_id="generate", {REQUEST}, check_balance=True, retries=3)
+    """,
+        AIRFLOW_CONN_KLING_DEFAULT=json.dumps(connection),
+    )
+
+    assert run["generate"].state == "failed"
+    assert "the account's balance is 0.2 USD" in run.log
+    assert [entry.call for entry in poor_vendor.journal if entry.method == "POST"] == []
+
+
+def test_an_outlet_asset_s_event_has_the_facts_and_no_signed_url(
+    airflow: RealAirflow, vendor: EmulatorThread, videos: Path
+) -> None:
+    run = airflow.run(f"""
+    from airflow.providers.common.compat.sdk import Asset, AssetAlias
+    videos, alias = Asset("x-test://videos"), AssetAlias("each_video")
+
+    generate = KlingGenerateOperator(
+        task_id="generate", {REQUEST}, path="{videos}/", outlets=[videos, alias]
+    )
+    download = KlingDownloadOperator(
+        task_id="download", generation_id=generate.output, path="{videos}/again.mp4", outlets=[videos]
+    )
+
+    @task(inlets=[videos, alias])
+    def read(inlet_events):
+        return [dict(each.extra) for key in (videos, alias) for each in inlet_events[key]]
+
+    generate >> download >> read()
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    generated, downloaded, aliased = run["read"].xcom["return_value"]
+    xcom = run["generate"].xcom
+    assert (
+        generated
+        == aliased
+        == {
+            "generation_id": xcom["return_value"],
+            "model": "kling-video/v1.6/standard/image-to-video",
+            "path": xcom["path"],
+            "duration": 5.0,
+            "cost": xcom["cost"],
+        }
+    )
+    assert downloaded == {
+        "generation_id": xcom["return_value"],
+        "path": f"{videos}/again.mp4",
+        "duration": 5.0,
+    }
+
+
+def test_hook_level_lineage_has_the_picture_and_the_video(
+    airflow: RealAirflow, vendor: EmulatorThread, videos: Path
+) -> None:
+    run = airflow.run(f"""
+    @task
+    def generate():
+        from airflow.providers.common.compat.sdk import get_hook_lineage_collector
+        from airflow_provider_kling.hooks import lineage
+        from airflow_provider_kling.hooks.kling import KlingHook
+
+        told = []
+        class Listening:
+            def add_input_asset(self, context, uri): told.append(["in", uri])
+            def add_output_asset(self, context, uri): told.append(["out", uri])
+        import pytest
+        import airflow.providers.common.compat.lineage.hook as home
+        listening = pytest.MonkeyPatch()
+        listening.setattr(home, "get_hook_lineage_collector", Listening)
+        hook = KlingHook()
+        model = "kling-video/v1.6/standard/image-to-video"
+        prepared = hook.prepare(model, {{"prompt": "x"}}, image="{PICTURE}")
+        generation = hook.get_conn().submit(prepared.request)
+        hook.download(generation.id, "{videos}/clip.mp4")
+        listening.undo()
+        return told
+
+    generate()
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    assert run["generate"].xcom["return_value"] == [
+        ["in", f"file://{PICTURE}"],
+        ["out", f"file://{videos}/clip.mp4"],
+    ]

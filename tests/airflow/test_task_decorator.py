@@ -1,0 +1,164 @@
+"""``@task.kling_generate``: what a function may return, and that each variant is paid once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from airflow_provider_kling.api.video import probe
+from airflow_provider_kling.emulator import EmulatorThread
+from tests.airflow.real_airflow import RealAirflow
+
+TEXT_MODEL = "kling-video/v1.6/standard/text-to-video"
+
+
+def submits(vendor: EmulatorThread) -> int:
+    return sum(entry.accepted for entry in vendor.journal)
+
+
+def test_a_prompt(airflow: RealAirflow, vendor: EmulatorThread) -> None:
+    run = airflow.run(f"""
+    @task.kling_generate(model="{TEXT_MODEL}", duration=5)
+    def tell(animal):
+        return f"A {{animal}} runs."
+
+    tell("cat")
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    tell = run["tell"]
+    assert tell.xcom["return_value"] == tell.xcom["generation_id"]
+    assert tell.xcom["request"]["parameters"] == {"prompt": "A cat runs.", "duration": 5}
+
+
+def test_a_mapping_of_arguments_and_of_the_vendor_s_parameters(
+    airflow: RealAirflow, vendor: EmulatorThread
+) -> None:
+    run = airflow.run(f"""
+    @task.kling_generate(duration=5, parameters={{"negative_prompt": "blur"}})
+    def tell():
+        return {{"model": "{TEXT_MODEL}", "prompt": "A cat.", "duration": 10, "aspect_ratio": "1:1"}}
+
+    tell()
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    asked = run["tell"].xcom["request"]
+    assert asked["model"] == TEXT_MODEL
+    assert asked["parameters"] == {
+        "prompt": "A cat.",
+        "duration": 10,
+        "aspect_ratio": "1:1",
+        "negative_prompt": "blur",
+    }
+
+
+def test_variants_are_generations_of_their_own_and_each_is_paid_once(
+    airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
+) -> None:
+    (tmp_path / "videos").write_text("a file where a directory should be")
+    run = airflow.run(f"""
+    @task.kling_generate(model="{TEXT_MODEL}", path="{tmp_path}/videos/", duration=5)
+    def tell():
+        return ["A cat.", "A cat.", {{"prompt": "A dog."}}]
+
+    tell()
+    """)
+    assert run["tell"].state == "failed", run.log[-3000:]
+    paid = submits(vendor)
+    assert paid == 3
+    (tmp_path / "videos").unlink()
+
+    run.clear("tell").go_on()
+
+    assert run.state == "success", run.log[-3000:]
+    assert submits(vendor) == paid
+    tell = run["tell"].xcom
+    ids = tell["return_value"]
+    assert len(set(ids)) == 3
+    assert tell["path"] == [f"{tmp_path}/videos/{each}.mp4" for each in ids]
+    assert [Path(each).is_file() for each in tell["path"]] == [True] * 3
+    assert [cost["usd"] for cost in tell["cost"]] == [0.29] * 3
+
+
+def test_variants_are_waited_for_in_the_triggerer_one_after_the_other(
+    patient_airflow: RealAirflow, slow_vendor: EmulatorThread, tmp_path: Path
+) -> None:
+    run = patient_airflow.test(f"""
+    from airflow.providers.common.compat.sdk import Asset, AssetAlias
+    outlets = [Asset("x-test://variants"), AssetAlias("each_variant")]
+
+    @task.kling_generate(
+        model="{TEXT_MODEL}", duration=5, deferrable=True, poke_interval=1, path="{tmp_path}/videos/",
+        outlets=outlets,
+    )
+    def tell():
+        return ["A cat.", {{"prompt": "A dog. [emulator: slow=12]", "duration": 10}}, "A bird."]
+
+    @task(inlets=outlets)
+    def read(inlet_events):
+        return [[event.extra for event in inlet_events[each]] for each in outlets]
+
+    tell() >> read()
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    tell = run["tell"].xcom
+    ids = tell["return_value"]
+    assert [each["parameters"]["prompt"][:6] for each in slow_vendor.generations] == ["A cat.", "A dog.", "A bird"]
+    assert ids == [each["id"] for each in slow_vendor.generations]
+    assert [each["charged"] for each in slow_vendor.generations] == [True] * 3
+    assert submits(slow_vendor) == 3
+    assert [run.log.count(f"Waiting for generation {each} in the triggerer") for each in ids] == [1, 1, 0]
+    assert tell["path"] == [f"{tmp_path}/videos/{each}.mp4" for each in ids]
+    assert [each["generation_id"] for each in tell["video"]] == ids
+    assert [round(probe(Path(each), generation_id="").duration) for each in tell["path"]] == [5, 10, 5]
+    assert [each["id"] for each in tell["generation"]] == ids
+    assert len(tell["video_url"]) == len(tell["cost"]) == 3
+    (together,), each_alone = run["read"].xcom["return_value"]
+    assert together["generation_id"] == ids
+    assert together["path"] == tell["path"]
+    assert together["cost"] == tell["cost"]
+    assert sorted(each["path"] for each in each_alone) == sorted(tell["path"])
+
+
+def test_variants_that_would_land_on_one_path_are_refused_before_they_are_paid(
+    airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
+) -> None:
+    run = airflow.run(f"""
+    @task.kling_generate(model="{TEXT_MODEL}", path="{tmp_path}/clip.mp4")
+    def tell():
+        return ["A cat.", "A dog."]
+
+    tell()
+    """)
+
+    assert run["tell"].state == "failed"
+    assert "Several videos cannot all land at" in run.log
+    assert submits(vendor) == 0
+
+
+def test_what_is_no_request_is_refused(airflow: RealAirflow, vendor: EmulatorThread) -> None:
+    run = airflow.run(f"""
+    @task.kling_generate(model="{TEXT_MODEL}", retries=3)
+    def tell():
+        return 7
+
+    tell()
+    """)
+
+    assert run["tell"].state == "failed"
+    assert "tell returned int" in run.log
+    assert submits(vendor) == 0
+
+
+def test_it_maps(airflow: RealAirflow, vendor: EmulatorThread) -> None:
+    run = airflow.run(f"""
+    @task.kling_generate(model="{TEXT_MODEL}")
+    def tell(animal):
+        return f"A {{animal}}."
+
+    tell.expand(animal=["cat", "dog"])
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    assert [run[f"tell[{n}]"].xcom["request"]["parameters"]["prompt"] for n in (0, 1)] == ["A cat.", "A dog."]

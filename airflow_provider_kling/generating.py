@@ -7,7 +7,8 @@ once, whatever becomes of the others.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_kling.api.cost import Budget
@@ -20,7 +21,7 @@ from airflow_provider_kling.api.settings import checked_limit
 from airflow_provider_kling.operators.inline import reveal
 from airflow_provider_kling.operators.parsing import request_parameters
 from airflow_provider_kling.operators.task import TaskRun
-from airflow_provider_kling.outcome import land, push_cost, tell
+from airflow_provider_kling.outcome import Outcome, land, push_cost, tell
 from airflow_provider_kling.waiting import Waiting, push_generation
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Generating:
     context: Context
     task: KlingGenerateOperator
     several: bool = False
+    _outcomes: list[Outcome] = field(default_factory=list)
 
     def begin(self, arguments: Sequence[Mapping[str, Any]]) -> list[str]:
         """Submit, or adopt what an earlier try submitted; wait and land if so wanted.
@@ -58,7 +60,6 @@ class Generating:
         budget = self._budget()
         self._check_path()
         prepared = [self._prepare(each) for each in arguments]
-        self.task.generation_ids = []  # in tests, one process can run several tries
         asked = []
         self.task.generation_ids = []  # dag.test() makes all tries with one operator
         for index, each in enumerate(prepared):
@@ -87,15 +88,17 @@ class Generating:
         self.several = isinstance(ids, list)
         if not isinstance(ids, list):
             ids, asked = [ids], [asked]
+        asked = asked or [None] * len(ids)
         self.task.generation_ids = ids
-        by_id = dict(zip(ids, asked or [None] * len(ids), strict=False))
+        by_id = dict(zip(ids, asked, strict=True))
         waited_for = ", ".join(str(each) for each in ids if each)
-        done = self._waiting(by_id.get).resumed(event, model=self.task.model, waited_for=waited_for)
-        if done.id in ids:
-            left = ids.index(done.id) + 1
-            self._wait(ids[left:], (asked or [])[left:])
-            return list(ids)
-        return [done.id]
+        if self.several:
+            self._recall_outcomes(ids, asked)
+        waiting = self._waiting(by_id.get)
+        done = waiting.resumed(event, model=self.task.model, waited_for=waited_for)
+        left = ids.index(done.id) + 1 if done.id in ids else len(ids)
+        self._wait(ids[left:], asked[left:])
+        return list(ids) if done.id in ids else [done.id]
 
     def _prepare(self, arguments: Mapping[str, Any]) -> Prepared:
         given = reveal(dict(arguments))
@@ -138,6 +141,7 @@ class Generating:
             wait = waiting.deferred if self.task.deferrable else waiting.here
             model = known.get("model", self.task.model)
             wait(generation_id, model=model, submitted_at=known.get("submitted_at"))
+        tell(self.context, self.task, self._outcomes, several=self.several)
 
     def _waiting(self, request_of: Callable[[str], Mapping[str, Any] | None]) -> Waiting:
         def finish(generation: Generation) -> None:
@@ -162,15 +166,17 @@ class Generating:
                 request=request,
                 cost=cost,
             )
-        tell(
-            self.context,
-            self.task,
-            generation_id=generation.id,
-            path=path,
-            duration=generation.duration,
-            request=request,
-            cost=cost,
+        self._outcomes.append(
+            Outcome(generation.id, path, generation.duration, request, cost.as_dict() if cost else None)
         )
+
+    def _recall_outcomes(self, ids: Sequence[str], asked: Sequence[Any]) -> None:
+        """What was finished before this part of the task, as the XComs have it."""
+        generations, paths, costs = (self._pulled(key) or [] for key in ("generation", "path", "cost"))
+        count = len(generations)
+        for each in zip_longest(ids[:count], paths, generations, asked[:count], costs):
+            generation_id, path, generation, request, cost = each
+            self._outcomes.append(Outcome(generation_id, path, generation.get("duration"), request, cost))
 
     def _budget(self) -> Budget:
         limit = self.task.max_cost_usd

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kling.api.cost import Cost, cost_of
@@ -23,6 +23,35 @@ Push = Callable[[str, Any], None]
 """Pushes an XCom: key, value."""
 
 
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a generation.
+
+    :param path: where its video was landed; None for nowhere.
+    :param duration: seconds of video.
+    :param request: what was asked for, as :class:`.Generating` pushes it; None where nobody knows.
+    :param cost: as :meth:`.Cost.as_dict` writes it.
+    """
+
+    generation_id: str
+    path: str | None = None
+    duration: float | None = None
+    request: Mapping[str, Any] | None = None
+    cost: Mapping[str, Any] | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an asset's event says of it."""
+        facts = {
+            "generation_id": self.generation_id,
+            "model": (self.request or {}).get("model"),
+            "path": self.path,
+            "duration": self.duration,
+            "cost": self.cost,
+        }
+        return {name: value for name, value in facts.items() if value is not None}
+
+
 def land(
     hook: KlingHook,
     generation_id: str,
@@ -36,7 +65,7 @@ def land(
 ) -> str:
     """Land the video, and then its sidecar; pushes ``video`` and ``path``.
 
-    :param request: what was asked for, as :class:`.Generating` pushes it; None where nobody knows.
+    :param request: see :class:`Outcome`.
     :return: where the video is.
     :raises DownloadError: the generation stays paid and can be landed again.
     """
@@ -71,7 +100,7 @@ def push_cost(
 ) -> Cost:
     """Ask what a completed generation cost, and push it as ``cost``; never fails for want of an answer.
 
-    :param request: see :func:`land`; without it there is no estimate.
+    :param request: see :class:`Outcome`; without it there is no estimate.
     """
     client = hook.get_conn()
     asked = request or {}
@@ -82,28 +111,15 @@ def push_cost(
     return cost
 
 
-def tell(
-    context: Context,
-    task: Any,
-    *,
-    generation_id: str,
-    path: str | None,
-    duration: float | None,
-    request: Mapping[str, Any] | None = None,
-    cost: Cost | None = None,
-) -> None:
-    """Tell who wants to know: the events of the task's outlet assets, and OpenLineage."""
-    asked = request or {}
-    facts = {
-        "generation_id": generation_id,
-        "model": asked.get("model"),
-        "path": path,
-        "duration": duration,
-        "cost": cost.as_dict() if cost else None,
-    }
-    tell_assets(context, task.outlets, {name: value for name, value in facts.items() if value is not None})
-    uri = place_uri(path) if path is not None else None
-    task.lineage = (
-        [*task.lineage[0], *media_uris(asked.get("parameters"))],
-        [*task.lineage[1], *([uri] if uri else [])],
-    )
+def tell(context: Context, task: Any, outcomes: Sequence[Outcome], *, several: bool = False) -> None:
+    """Tell who wants to know: the events of the task's outlet assets, and OpenLineage.
+
+    :param outcomes: all that the task made. Airflow keeps what is told here only in the part of a
+        task that ends it, so that nothing may be told before a deferral.
+    :param several: whether an asset's event gets a list of each fact, as the XComs have it.
+    """
+    facts = [each.facts for each in outcomes]
+    tell_assets(context, task.outlets, facts, several=several)
+    inputs = [uri for each in outcomes for uri in media_uris((each.request or {}).get("parameters"))]
+    outputs = [uri for each in outcomes if each.path is not None and (uri := place_uri(each.path))]
+    task.lineage = (list(dict.fromkeys(inputs)), outputs)

@@ -219,6 +219,8 @@ class Flows:
                         learn(elapsed, not_yet_at)
                     return generation
                 not_yet_at = elapsed
+                del generation
+            del reply  # thousands wait here, each for minutes
             if self.now() >= deadline:
                 raise timed_out(generation_id, patience.last_word)
             yield Pause(self._next_wait(schedule, since, deadline, retry_after))
@@ -252,8 +254,9 @@ class Flows:
             try:
                 return read(reply)
             except KlingError as error:
-                refusals -= error.recovery is not Recovery.RETRY_CALL
-                if refusals <= 0 or attempt >= retries.attempts:
+                passing = error.recovery is Recovery.RETRY_CALL
+                refusals -= not passing
+                if refusals <= 0 or (passing and attempt >= retries.attempts):
                     raise
                 wait = self._wait_after(error, attempt, retries)
                 log.info("The %s request is sent again in %.1f s: %s", request.call, wait, error.what)

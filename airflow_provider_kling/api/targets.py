@@ -240,7 +240,8 @@ def _troubles(verb: str, shown: str, generation_id: str, kinds: type[Exception] 
             recovery = Recovery.GIVE_UP
             advice = "Correct the path or its permissions, and clear the task: the same generation is used."
         raise DownloadError(
-            f"Could not {verb} {shown} for the video of generation {generation_id}: {clean(why)}.",
+            f"Could not {verb} {shown} for the video of generation {generation_id}: "
+            f"{clean(why).rstrip('.')}.",
             advice=advice,
             recovery=recovery,
             generation_id=generation_id,

@@ -128,6 +128,9 @@ class KlingHook(BaseHook):
 
         :raises KlingError: the vendor does not know it, refuses, or cannot be reached.
         """
+        from airflow_provider_kling.hooks.preparation import check_generation_id
+
+        check_generation_id(generation_id)
         return self.get_conn().get_generation(generation_id)
 
     def wait(
@@ -151,8 +154,9 @@ class KlingHook(BaseHook):
         :raises GenerationTimeoutError: the time is over; it may still complete.
         :raises KlingError: the vendor refuses to answer about it.
         """
-        from airflow_provider_kling.hooks.preparation import schedule_for
+        from airflow_provider_kling.hooks.preparation import check_generation_id, schedule_for
 
+        check_generation_id(generation_id)
         return self.get_conn().wait(
             generation_id,
             timeout=timeout,
@@ -191,8 +195,10 @@ class KlingHook(BaseHook):
         from airflow_provider_kling.api.flow import is_ready, not_ready
         from airflow_provider_kling.api.landing import land
         from airflow_provider_kling.hooks.lineage import collect, place_uri
+        from airflow_provider_kling.hooks.preparation import check_generation_id
         from airflow_provider_kling.hooks.storage import target_path
 
+        check_generation_id(generation_id)
         client = self.get_conn()
 
         def fresh_url() -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
@@ -50,26 +50,33 @@ def collect(hook: BaseHook, *, inputs: Iterable[str] = (), outputs: Iterable[str
         collector.add_output_asset(context=hook, uri=uri)
 
 
-def tell_assets(context: Context, outlets: Iterable[Any], facts: Mapping[str, Any]) -> None:
-    """Give the events of a task's outlet assets the generation's facts as ``extra``.
+def tell_assets(
+    context: Context, outlets: Iterable[Any], facts: Sequence[Mapping[str, Any]], *, several: bool = False
+) -> None:
+    """Give the events of a task's outlet assets the generations' facts as ``extra``.
 
     An alias among the outlets gets an asset of its own for each video, by the video's URI.
 
-    :param facts: plain JSON; ``path`` is where the video is, if it was landed.
+    :param facts: of each generation, plain JSON; ``path`` is where the video is, if it was landed.
+    :param several: whether an asset's event gets a list of each fact.
     """
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
 
     events: Any = context["outlet_events"]
     for outlet in outlets:
         if isinstance(outlet, AssetAlias):
-            uri = place_uri(os.fspath(facts["path"])) if facts.get("path") else None
-            if uri is not None:
-                extra = {
-                    name: _Hashable(each) if isinstance(each, dict) else each for name, each in facts.items()
-                }
-                events[outlet].add(Asset(uri), extra=extra)
+            for each in facts:
+                uri = place_uri(os.fspath(each["path"])) if each.get("path") else None
+                if uri is not None:
+                    events[outlet].add(Asset(uri), extra={name: _hashable(it) for name, it in each.items()})
         elif isinstance(outlet, Asset):
-            events[outlet].extra.update(facts)
+            for name in dict.fromkeys(name for each in facts for name in each):
+                values = [each.get(name) for each in facts]
+                events[outlet].extra[name] = values if several else values[-1]
+
+
+def _hashable(value: Any) -> Any:
+    return _Hashable(value) if isinstance(value, dict) else value
 
 
 class _Hashable(dict[str, Any]):

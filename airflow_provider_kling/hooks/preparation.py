@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_kling.api.catalog import find_model
+from airflow_provider_kling.api.errors import KlingError
+from airflow_provider_kling.api.findings import shown
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.identity import Fingerprint, fingerprint
 from airflow_provider_kling.api.media import Resolved, resolve_all
@@ -70,6 +72,19 @@ def prepare(
 def _shown(resolved: Resolved) -> Any:
     shown = {"source": resolved.source, "sha256": resolved.sha256}
     return shown if resolved.size is None else {**shown, "size": resolved.size}
+
+
+def check_generation_id(generation_id: Any) -> None:
+    """Refuse what a task gets from one that pushed no id, or several.
+
+    :raises KlingError: it is no text, or says nothing.
+    """
+    if not isinstance(generation_id, str) or generation_id.strip() in ("", "None"):
+        raise KlingError(
+            f"{shown(generation_id)} is not a generation id.",
+            advice="The task that should give it pushed none or several: pass generation_id=generate.output, "
+            "and use expand for several.",
+        )
 
 
 def schedule_for(poke_interval: float | None, model: str | None) -> Schedule:

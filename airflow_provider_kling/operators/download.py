@@ -60,7 +60,7 @@ class KlingDownloadOperator(BaseOperator):
         :return: the path, with its placeholders filled.
         """
         from airflow_provider_kling.hooks.kling import KlingHook
-        from airflow_provider_kling.outcome import land, tell
+        from airflow_provider_kling.outcome import Outcome, land, tell
 
         ti: Any = context["ti"]
         pushed: dict[str, Any] = {}
@@ -78,13 +78,7 @@ class KlingDownloadOperator(BaseOperator):
                 overwrite=self.overwrite,
                 with_sidecar=self.sidecar,
             )
-            tell(
-                context,
-                self,
-                generation_id=self.generation_id,
-                path=path,
-                duration=pushed["video"]["duration"],
-            )
+            tell(context, self, [Outcome(self.generation_id, path, pushed["video"]["duration"])])
         return path
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:

@@ -187,7 +187,9 @@ class CheckedPartial(OperatorPartial):
     def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> Any:
         """Map over a list of arguments; each that is known by now is checked."""
         if isinstance(kwargs, list | tuple):
-            given = {f"expand_kwargs[{i}]": each for i, each in enumerate(kwargs) if isinstance(each, Mapping)}
+            given = {
+                f"expand_kwargs[{i}]": each for i, each in enumerate(kwargs) if isinstance(each, Mapping)
+            }
             self._check(given)
             kwargs = [_kept_of_each(each) for each in kwargs]
         return super().expand_kwargs(kwargs, strict=strict)

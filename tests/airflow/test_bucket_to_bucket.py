@@ -10,28 +10,35 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from airflow_provider_kling.emulator import EmulatorThread
+from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
+from tests.airflow.conftest import connected
 from tests.airflow.real_airflow import ROOT, RealAirflow, Run
 from tests.media_samples import picture
 
 NEEDED = "needs s3fs, Airflow's Amazon provider and moto's server, which requirements/airflow-3.3.txt has"
 boto3 = pytest.importorskip("boto3", reason=NEEDED)
-moto_server = pytest.importorskip("moto.server", reason=NEEDED)
+pytest.importorskip("moto.server", reason=NEEDED)
 pytest.importorskip("s3fs", reason=NEEDED)
 pytest.importorskip("airflow.providers.amazon", reason=NEEDED)
 
+from tests.faulty_s3 import FaultyS3, UploadFault, serving  # noqa: E402  # it needs moto
+
 BUCKET = "media"
+MIB = 1024 * 1024
 KEY = {"aws_access_key_id": "an-access-key", "aws_secret_access_key": "a-secret-key"}
 REQUEST = 'prompt="Steam rises.", duration=5'
 
 
 @pytest.fixture(scope="module")
-def s3_url() -> Iterator[str]:
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+def server() -> Iterator[FaultyS3]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def s3_url(server: FaultyS3) -> Iterator[str]:
+    yield server.url
+    server.fault = None
 
 
 @pytest.fixture
@@ -48,11 +55,19 @@ def s3(s3_url: str) -> Iterator[Any]:
 @pytest.fixture
 def bucket_airflow(airflow: RealAirflow, s3: Any, s3_url: str) -> RealAirflow:
     """A real Airflow with a connection ``store`` of type aws to that storage."""
+    return with_store(airflow, s3_url)
+
+
+def with_store(airflow: RealAirflow, s3_url: str) -> RealAirflow:
     connection = {
         "conn_type": "aws",
         "login": KEY["aws_access_key_id"],
         "password": KEY["aws_secret_access_key"],
-        "extra": {"endpoint_url": s3_url, "region_name": "us-east-1"},
+        "extra": {
+            "endpoint_url": s3_url,
+            "region_name": "us-east-1",
+            "config_kwargs": {"retries": {"max_attempts": 1}},  # s3fs has its own
+        },
     }
     airflow.env["AIRFLOW_CONN_STORE"] = json.dumps(connection)
     return airflow
@@ -161,6 +176,77 @@ def test_a_bucket_that_is_not_there_ends_in_an_error_and_the_same_generation_is_
     assert s3.head_object(Bucket="elsewhere", Key="clip.mp4")["ContentLength"] > 1000
     s3.delete_object(Bucket="elsewhere", Key="clip.mp4")
     s3.delete_bucket(Bucket="elsewhere")
+
+
+@pytest.fixture
+def heavy_vendor() -> Iterator[EmulatorThread]:
+    """An emulator whose videos are so large that they are uploaded in three parts."""
+    options = EmulatorOptions(queued_seconds=0, generating_seconds=0, log_lag=0, video_bytes=11 * MIB)
+    with EmulatorThread(options) as emulator:
+        yield emulator
+
+
+@pytest.mark.parametrize(
+    ("fault", "state", "why"),
+    [
+        pytest.param(
+            UploadFault(2, 403, "AccessDenied", "Access Denied"), "failed", "Access Denied.", id="refused"
+        ),
+        pytest.param(
+            UploadFault(2, 503, "SlowDown", "Please reduce your request rate."),
+            "up_for_retry",
+            "Please reduce your request rate. ",
+            id="overloaded",
+        ),
+        pytest.param(UploadFault(3, None), "up_for_retry", "Connection ", id="connection lost"),
+        pytest.param(UploadFault(None, 500), "up_for_retry", "Please try again. ", id="not put together"),
+        pytest.param(UploadFault(None, 200), "up_for_retry", "Please try again. ", id="200 with an error"),
+    ],
+)
+def test_an_upload_that_breaks_leaves_what_was_there_and_a_later_try_lands_it(
+    fault: UploadFault,
+    state: str,
+    why: str,
+    started_airflow: RealAirflow,
+    heavy_vendor: EmulatorThread,
+    server: FaultyS3,
+    s3: Any,
+) -> None:
+    airflow = with_store(connected(started_airflow, heavy_vendor), server.url)
+    s3.put_object(Bucket=BUCKET, Key="again.mp4", Body=b"the video of last week")
+    server.fault, server.met = fault, 0
+    begun = airflow.begin("""
+    KlingGenerateOperator(
+        task_id="generate", model="kling-video/v1.6/standard/text-to-video", prompt="A cat.", duration=5,
+        path="s3://store@media/clip.mp4", sidecar=True, retries=1, retry_delay=timedelta(hours=1),
+    )
+    KlingGenerateOperator(
+        task_id="again", model="kling-video/v1.6/standard/text-to-video", prompt="A dog.", duration=5,
+        path="s3://store@media/again.mp4", overwrite=True, retries=1, retry_delay=timedelta(hours=1),
+    )
+    """)
+    run = begun.go_on()
+
+    assert server.met > 0
+    assert [run[name].state for name in ("generate", "again")] == [state] * 2, run.log[-5000:]
+    assert objects(s3) == ["again.mp4"]
+    assert read(s3, "again.mp4") == b"the video of last week"
+    assert s3.list_multipart_uploads(Bucket=BUCKET).get("Uploads", []) == []
+    for task_id, name in (("generate", "clip.mp4"), ("again", "again.mp4")):
+        generation_id = run[task_id].xcom["generation_id"]
+        said = f"Could not write s3://store@media/{name} for the video of generation {generation_id}: "
+        assert said in run.log
+        assert why in run.log.partition(said)[2].partition("\n")[0]
+    server.fault = None
+
+    succeeded((run.clear("generate", "again") if state == "failed" else run).go_on())
+
+    assert submits(heavy_vendor) == len(heavy_vendor.generations) == 2
+    for task_id, name in (("generate", "clip.mp4"), ("again", "again.mp4")):
+        video = run[task_id].xcom["video"]
+        assert video["size"] >= 11 * MIB
+        assert hashlib.sha256(read(s3, name)).hexdigest() == video["sha256"]
+    assert objects(s3) == ["again.mp4", "clip.json", "clip.mp4"]
 
 
 def test_a_report_of_the_costs_as_csv(bucket_airflow: RealAirflow, vendor: EmulatorThread, s3: Any) -> None:

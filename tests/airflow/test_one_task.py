@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -238,36 +240,42 @@ def test_an_outlet_asset_s_event_has_the_facts_and_no_signed_url(
 
 
 def test_hook_level_lineage_has_the_picture_and_the_video(
-    airflow: RealAirflow, vendor: EmulatorThread, videos: Path
+    airflow: RealAirflow, vendor: EmulatorThread, videos: Path, tmp_path: Path
 ) -> None:
-    run = airflow.run(f"""
-    @task
-    def generate():
-        from airflow.providers.common.compat.sdk import get_hook_lineage_collector
-        from airflow_provider_kling.hooks import lineage
-        from airflow_provider_kling.hooks.kling import KlingHook
+    """Through Airflow's own collector, which collects where a plugin reads it."""
+    (tmp_path / "plugins").mkdir()
+    (tmp_path / "plugins" / "reading.py").write_text("""
+from airflow.providers.common.compat.sdk import AirflowPlugin, HookLineageReader
 
-        told = []
-        class Listening:
-            def add_input_asset(self, context, uri): told.append(["in", uri])
-            def add_output_asset(self, context, uri): told.append(["out", uri])
-        import pytest
-        import airflow.providers.common.compat.lineage.hook as home
-        listening = pytest.MonkeyPatch()
-        listening.setattr(home, "get_hook_lineage_collector", Listening)
-        hook = KlingHook()
-        model = "kling-video/v1.6/standard/image-to-video"
-        prepared = hook.prepare(model, {{"prompt": "x"}}, image="{PICTURE}")
-        generation = hook.get_conn().submit(prepared.request)
-        hook.download(generation.id, "{videos}/clip.mp4")
-        listening.undo()
-        return told
+class Reading(AirflowPlugin):
+    name = "reading"
+    hook_lineage_readers = [HookLineageReader]
+""")
+    script = f"""
+import json
+from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
+from airflow_provider_kling.hooks.kling import KlingHook
 
-    generate()
-    """)
+hook = KlingHook()
+model = "kling-video/v1.6/standard/image-to-video"
+prepared = hook.prepare(model, {{"prompt": "x"}}, image="{PICTURE}")
+generation = hook.get_conn().submit(prepared.request)
+hook.download(generation.id, "{videos}/clip.mp4")
+seen = get_hook_lineage_collector().collected_assets
+print(json.dumps([[[each.asset.uri, each.context is hook] for each in side] for side in (seen.inputs, seen.outputs)]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=airflow.environment()
+        | airflow.env
+        | {"AIRFLOW__CORE__PLUGINS_FOLDER": str(tmp_path / "plugins")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
-    assert run.state == "success", run.log[-3000:]
-    assert run["generate"].xcom["return_value"] == [
-        ["in", f"file://{PICTURE}"],
-        ["out", f"file://{videos}/clip.mp4"],
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout.splitlines()[-1]) == [
+        [[f"file://{PICTURE}", True]],
+        [[f"file://{videos}/clip.mp4", True]],
     ]

@@ -83,7 +83,7 @@ def test_variants_are_generations_of_their_own_and_each_is_paid_once(
 def test_variants_are_waited_for_in_the_triggerer_one_after_the_other(
     patient_airflow: RealAirflow, slow_vendor: EmulatorThread, tmp_path: Path
 ) -> None:
-    run = patient_airflow.test(f"""
+    run = patient_airflow.run(f"""
     from airflow.providers.common.compat.sdk import Asset, AssetAlias
     outlets = [Asset("x-test://variants"), AssetAlias("each_variant")]
 
@@ -92,7 +92,7 @@ def test_variants_are_waited_for_in_the_triggerer_one_after_the_other(
         outlets=outlets,
     )
     def tell():
-        return ["A cat.", {{"prompt": "A dog. [emulator: slow=12]", "duration": 10}}, "A bird."]
+        return ["A cat.", {{"prompt": "A dog. [emulator: slow=25]", "duration": 10}}, "A bird."]
 
     @task(inlets=outlets)
     def read(inlet_events):
@@ -104,7 +104,11 @@ def test_variants_are_waited_for_in_the_triggerer_one_after_the_other(
     assert run.state == "success", run.log[-3000:]
     tell = run["tell"].xcom
     ids = tell["return_value"]
-    assert [each["parameters"]["prompt"][:6] for each in slow_vendor.generations] == ["A cat.", "A dog.", "A bird"]
+    assert [each["parameters"]["prompt"][:6] for each in slow_vendor.generations] == [
+        "A cat.",
+        "A dog.",
+        "A bird",
+    ]
     assert ids == [each["id"] for each in slow_vendor.generations]
     assert [each["charged"] for each in slow_vendor.generations] == [True] * 3
     assert submits(slow_vendor) == 3

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import av
 import pytest
-
 from airflow.version import version as airflow_version
 
 ROOT = Path(__file__).parents[2]

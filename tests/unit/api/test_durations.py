@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.durations import Durations
+from airflow_provider_kling.api.durations import Durations, Sharpened
 from airflow_provider_kling.api.schedule import Schedule
 
 PRIOR = Schedule.adaptive(194)
@@ -137,3 +137,29 @@ def test_whatever_was_seen_the_schedule_is_a_valid_one(seen, usual):
 def test_the_estimate_lies_between_the_prior_and_what_was_seen(seen):
     usual = taught(*seen).sharpen("m", PRIOR).usual_seconds
     assert 0.98 * min(*seen, 194.0) <= usual <= 1.02 * max(*seen, 194.0)
+
+
+def test_live_figures_take_the_catalogues_place_and_are_sharpened_like_them():
+    durations = taught()
+    live = Schedule(usual_seconds=90.0, spread=0.3)
+    durations.believe("m", live)
+    assert durations.sharpen("m", PRIOR) is live
+    assert durations.sharpen("other", PRIOR) is PRIOR
+    assert durations.sharpen("m", Schedule.fixed(15)) == Schedule.fixed(15)
+    durations.observe("m", 45.0, not_yet_at=44.0, prior=PRIOR)
+    assert 45 < durations.sharpen("m", PRIOR).usual_seconds < 90
+
+
+def test_a_wait_gets_sharper_while_others_of_its_model_complete():
+    durations = taught()
+    waiting = Sharpened(durations, "m", PRIOR)
+    assert waiting.next_wait(10.0) == PRIOR.next_wait(10.0)
+    for _ in range(30):
+        Sharpened(durations, "m", PRIOR).learn(60.0, 58.0)
+    assert waiting.next_wait(10.0) < PRIOR.next_wait(10.0)
+
+
+def test_nothing_is_learned_about_a_model_nobody_names():
+    durations = taught()
+    Sharpened(durations, None, PRIOR).learn(60.0, 58.0)
+    assert Sharpened(durations, None, PRIOR).next_wait(10.0) == PRIOR.next_wait(10.0)

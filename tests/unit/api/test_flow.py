@@ -144,6 +144,14 @@ def test_a_refused_poll_is_believed_the_third_time(reply: Reply, kind: type[Klin
     assert polled(reply, reply, DONE).result.video_url
 
 
+def test_a_refusal_at_the_last_attempt_is_not_believed_either():
+    """It would say of a generation that is paid for that the vendor does not know it."""
+    trouble = [refusal(500)] * (READ_RETRIES.attempts - 1)
+    assert polled(*trouble, refusal(404), DONE).result.video_url
+    assert isinstance(polled(*trouble, refusal(404), refusal(500)).error, ServiceUnavailableError)
+    assert isinstance(polled(*trouble, *[refusal(404)] * 3).error, NotFoundError)
+
+
 def test_a_refused_balance_is_believed_at_once():
     clock = Clock()
     driven = drive(flows(clock).get_balance(), [refusal(401)], clock)

@@ -268,6 +268,24 @@ def test_after_the_grace_one_look_is_enough():
     assert result(driven).adopted
 
 
+def test_the_last_search_begins_when_the_grace_is_over():
+    """One that began before may have read the first page too early, however late it ends."""
+    clock = Clock()
+    listed_from = START + 246
+
+    def vendor(request: HttpRequest) -> Reply:
+        if request.call is Call.POLL:
+            return DONE
+        if dict(request.params)["offset"] == "0" and clock.now >= listed_from:
+            return listed((name(), "g1"))
+        more = dict(request.params)["offset"] != "2"
+        return answer({"data": [{"client_request_id": "other"}], "pagination": {"has_more": more}})
+
+    driven = obtain(vendor, record(None, at=START - 50), clock=clock, call_takes=60.0)
+    assert driven.times[driven.story.index("remember") - 1] > START - 50 + GRACE
+    assert result(driven).adopted
+
+
 def test_without_grace_one_look_is_enough():
     driven = obtain([EMPTY, ACCEPTED], record(None, at=START), uncertain_grace=0.0)
     assert driven.story == ["logs", "remember", "submit", "remember"]
@@ -472,6 +490,14 @@ def test_what_was_known_before_a_refused_submit_is_still_known():
     driven = obtain([refusal(400)], before, attempt=Attempt.CLEAR)
     assert isinstance(driven.error, BadRequestError)
     assert driven.remembered[-1] == before
+
+
+def test_a_refusal_after_an_uncertain_submit_does_not_say_that_nothing_was_spent():
+    pending = iter([LOST, refusal(400)])
+    driven = obtain(lambda r: next(pending) if r.call is Call.SUBMIT else EMPTY)
+    assert isinstance(driven.error, BadRequestError)
+    assert driven.error.money is Money.MAY_BE_SPENT
+    assert driven.remembered[-1]["client_request_id"] == name(0)
 
 
 def test_an_uncertain_submit_is_not_forgotten_when_the_next_is_refused():

@@ -354,13 +354,10 @@ class OneTask(RuleBasedStateMachine):
         weather = data.draw(weathers(self.longest_lag))
         while self.pending is not None and point not in ("any", point_of(self.pending)):
             self._go_on(self._do(self.pending, weather))
-        if self.pending is None or self.flow is None:
-            return
-        if done:
-            self._do(self.pending, weather)
-        self.unsure |= self.tried
-        self.flow.close()
-        self._end(may_retry=True)
+        if self.pending is not None:
+            if done:
+                self._do(self.pending, weather)
+            self._kill()
 
     @precondition(lambda self: self.flow is None and self.tries > 0)
     @rule(seconds=st.sampled_from([30.0, 300.0, 2000.0]))
@@ -401,6 +398,12 @@ class OneTask(RuleBasedStateMachine):
         except KlingError as error:
             self._check_error(error)
             self._end(may_retry=error.recovery is not Recovery.GIVE_UP)
+
+    def _kill(self) -> None:
+        assert self.flow is not None
+        self.unsure |= self.tried
+        self.flow.close()
+        self._end(may_retry=True)
 
     def _end(self, may_retry: bool) -> None:
         self.flow = self.pending = None
@@ -462,8 +465,7 @@ class OneTask(RuleBasedStateMachine):
         if not hasattr(self, "vendor"):
             return
         if self.flow is not None:
-            self.flow.close()
-            self._end(may_retry=True)
+            self._kill()
         self.clock.now += 10_000.0
         if self.tries == 0 or not self.strict:
             return

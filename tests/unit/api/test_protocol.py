@@ -33,6 +33,8 @@ READERS: dict[Call, Callable[[Any], Any]] = {
     Call.POLL: lambda reply: VENDOR.read_poll(reply, "g1"),
     Call.BALANCE: VENDOR.read_balance,
     Call.LOGS: VENDOR.read_logs,
+    Call.LEDGER: VENDOR.read_ledger,
+    Call.PRICES: lambda reply: VENDOR.read_prices(reply, "m"),
 }
 
 

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+
+from airflow_provider_kling.api.client import KlingClient
+from airflow_provider_kling.api.limiter import Limiter
+from airflow_provider_kling.api.restraint import limiter_for, report
+from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.wire import Call, ConnectionLost, HttpRequest, HttpResponse, Silence
+
+
+def request(call: Call = Call.POLL) -> HttpRequest:
+    return HttpRequest(call, "GET", "https://api.example.com/v2/x?secret=1")
+
+
+def refusal(message: str = "Too many requests", status: int = 429, **headers: str) -> HttpResponse:
+    return HttpResponse(status, headers, json.dumps({"message": message}).encode())
+
+
+def test_an_account_has_one_limiter_in_a_process():
+    first = limiter_for(Settings("key-1", "https://a.example.com"))
+    assert limiter_for(Settings("key-1", "https://a.example.com/", read_timeout=5)) is first
+    assert limiter_for(Settings("key-2", "https://a.example.com")) is not first
+    assert limiter_for(Settings("key-1", "https://b.example.com")) is not first
+    slower = limiter_for(Settings("key-1", "https://a.example.com", requests_per_minute=30))
+    assert slower is not first
+    assert slower.per_minute is not None
+    assert slower.per_minute <= 30
+
+
+def test_a_429_pauses_for_what_it_says_and_is_logged_without_the_query(caplog: pytest.LogCaptureFixture):
+    limiter = Limiter()
+    with caplog.at_level(logging.INFO):
+        report(limiter, request(), refusal(**{"retry-after": "7"}))
+        report(limiter, request(), refusal(**{"retry-after": "7"}))
+    assert 6.9 < limiter.acquire() <= 7.7
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line.startswith("api.example.com: The vendor answered 429")
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("call", "reply"),
+    [
+        (Call.POLL, refusal("You have run out of credits")),
+        (Call.POLL, refusal("Your balance is too low", retry_after="9")),
+        (Call.METRICS, refusal()),
+        (Call.METRICS, refusal(status=503, **{"retry-after": "9"})),
+        (Call.POLL, ConnectionLost(Silence.READ_TIMEOUT, "host")),
+        (Call.POLL, refusal("no", 401, **{"retry-after": "9"})),
+        (Call.POLL, HttpResponse(200, {"retry-after": "9"}, b"{}")),
+    ],
+    ids=str,
+)
+def test_what_is_not_about_the_rate_restrains_nobody(call: Call, reply: HttpResponse | ConnectionLost):
+    limiter = Limiter()
+    for _ in range(20):
+        report(limiter, request(call), reply)
+    assert limiter.acquire() == 0.0
+    assert limiter.per_minute is None
+
+
+def test_the_blocking_client_waits_for_its_turn():
+    slept: list[float] = []
+    now = 100.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        slept.append(seconds)
+        now += seconds
+
+    limiter = Limiter(60, clock=lambda: now)
+    # Nobody listens there: what is asked is refused at once, and what counts is when.
+    settings = Settings("key", "http://127.0.0.1:9", connect_timeout=1)
+    with KlingClient(settings, sleep=sleep, limiter=limiter) as client:
+        for _ in range(3):
+            client._send_in_turn(request_to(settings))
+    assert now - 100.0 == pytest.approx(2.0, rel=0.05)
+    assert len(slept) == 2
+
+
+def request_to(settings: Settings) -> HttpRequest:
+    return HttpRequest(Call.POLL, "GET", settings.base_url + "/v2/x")
+
+
+def test_a_client_keeps_its_settings_own_rate_without_being_told():
+    settings = Settings("a-key-of-its-own", "http://127.0.0.1:9", requests_per_minute=120)
+    with KlingClient(settings) as client:
+        assert client._limiter is limiter_for(settings)
+    with KlingClient(Settings("a-key-of-its-own", "http://127.0.0.1:9")) as client:
+        assert client._limiter is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, Asset, task
@@ -10,7 +11,14 @@ from airflow.providers.common.compat.sdk import DAG, Asset, task
 VIDEOS = Asset("x-kling://videos")
 log = logging.getLogger(__name__)
 
-with DAG("kling_asset_consumer", schedule=[VIDEOS], catchup=False, tags=["kling"], doc_md=__doc__) as dag:
+with DAG(
+    "kling_asset_consumer",
+    schedule=[VIDEOS],
+    start_date=datetime(2026, 1, 1),
+    catchup=False,
+    tags=["kling"],
+    doc_md=__doc__,
+) as dag:
 
     @task
     def tell(**context: Any) -> list[dict[str, Any]]:

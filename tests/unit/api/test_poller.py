@@ -358,6 +358,12 @@ def test_it_closes_with_its_event_loop():
     async def main():
         house = House()
         vendors.append(house.vendor)
+
+        async def slow_close():
+            await asyncio.sleep(1)
+            house.vendor.closed += 1
+
+        house.vendor.close = slow_close
         house.enter("a", 1000)
         house.enter("b", 1000)
         await asyncio.sleep(5)

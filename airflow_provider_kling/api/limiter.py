@@ -34,6 +34,7 @@ _SECONDS_BETWEEN_CUTS_BY_5XX: Final = 1.0
 _LEAST_SHARE_AFTER_5XX: Final = 0.05  # of the goal: what still works at the vendor goes on
 _WEIGHT_OF_A_REPLY: Final = 0.1
 _TROUBLE: Final = 0.25
+_NO_TROUBLE: Final = 1e-3
 
 # Additive increase: the rate that was too much is reached again after half a minute; beyond it
 # nothing is known, and the increase grows with the rate. Steps count ten seconds at most, because
@@ -172,6 +173,9 @@ class Limiter:
         :param retry_after: seconds that the vendor asked to wait; None where it named none.
         :return: a change to log, each once; None where there is nothing new.
         """
+        calm = self._goal is None and self._news is None and not self._unasked
+        if calm and status < 400 and self._trouble < _NO_TROUBLE:
+            return None  # nothing to forget, as nearly always
         asked = retry_after is not None and 0.0 <= retry_after < math.inf
         with self._lock:
             self._advance()

@@ -38,7 +38,7 @@ class Patience:
     def last_word(self) -> str:
         """The last thing known, for the message of a time-out."""
         if self._trouble is not None:
-            return f"the last poll failed: {self._trouble.rstrip('.')}"
+            return f"the last poll failed: {self._trouble}"
         return f"its last status was {self._raw_status!r}"
 
     def satisfied(self, generation: Generation) -> bool:
@@ -127,7 +127,7 @@ def without_url(generation: Generation) -> MalformedReplyError:
 def timed_out(generation_id: str, last_word: str) -> GenerationTimeoutError:
     """The error for a wait whose deadline passed."""
     return GenerationTimeoutError(
-        f"The time to wait for generation {generation_id} is over; {last_word}.",
+        f"The time to wait for generation {generation_id} is over; {last_word.rstrip('.')}.",
         generation_id=generation_id,
         advice=f"Wait for it again with KlingGenerationSensor(generation_id={generation_id!r}, timeout=...).",
     )

@@ -69,4 +69,6 @@ class TaskRun:
         moments = (getattr(self._dag_run, name, None) for name in ("logical_date", "queued_at", "start_date"))
         starts = [moment.timestamp() for moment in moments if isinstance(moment, datetime)]
         now = time.time()
-        return min(starts, default=now - 86_400.0), now - self._retry_delay
+        # an automatic retry comes no earlier than its delay; a person may clear at any moment
+        waited = self._retry_delay if self.attempt is Attempt.RETRY else 0.0
+        return min(starts, default=now - 86_400.0), now - waited

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from collections.abc import Iterator
 
 import pytest
 
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from tests.airflow.real_airflow import RealAirflow
+
+# What tests import of Airflow itself neither reads nor writes the configuration in ~/airflow, which may
+# be of another version. Set before the modules of this folder are imported.
+_HOME = tempfile.TemporaryDirectory(prefix="airflow-of-pytest-")
+os.environ["AIRFLOW_HOME"] = _HOME.name
 
 
 def connected(airflow: RealAirflow, vendor: EmulatorThread) -> RealAirflow:

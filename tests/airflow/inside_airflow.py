@@ -7,7 +7,9 @@ answer a line of JSON on the file descriptor that the command line names.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import logging
 import os
 import sys
 import time
@@ -41,6 +43,8 @@ def prepare_database() -> str:
         from airflow.logging_config import configure_logging
 
         configure_logging()  # alembic has put its own in the place of Airflow's
+        # dag.test() adds a stream for a logger that has none, and each line would come twice
+        logging.getLogger("airflow.task").addHandler(logging.StreamHandler(io.StringIO()))
     return version
 
 

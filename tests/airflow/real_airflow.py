@@ -26,7 +26,7 @@ VERSION = tuple(map(int, importlib.metadata.version("apache-airflow").split(".")
 REMEMBERS = VERSION >= (3, 3)
 """Whether this Airflow has a task state store."""
 
-PATIENCE = 120.0
+PATIENCE = 240.0
 """Seconds that a command may take."""
 
 PREAMBLE = """

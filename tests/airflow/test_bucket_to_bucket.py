@@ -198,7 +198,7 @@ def heavy_vendor() -> Iterator[EmulatorThread]:
             "Please reduce your request rate. ",
             id="overloaded",
         ),
-        pytest.param(UploadFault(3, None), "up_for_retry", "Connection ", id="connection lost"),
+        pytest.param(UploadFault(3, None), "up_for_retry", "onnect", id="connection lost"),
         pytest.param(UploadFault(None, 500), "up_for_retry", "Please try again. ", id="not put together"),
         pytest.param(UploadFault(None, 200), "up_for_retry", "Please try again. ", id="200 with an error"),
     ],

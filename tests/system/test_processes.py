@@ -97,8 +97,8 @@ class Stage:
 
 def _vendor(name: str, **options: Any) -> EmulatorThread:
     # Other ids can contain "eyJ", which Airflow takes for the start of a token, and hides in its logs.
-    style = {"ids": IdStyle.UUID, "queued_seconds": 1}
-    return EmulatorThread(EmulatorOptions(keys=(f"key-of-{name}-8d1f0c",), **style, **options))
+    options |= {"ids": IdStyle.UUID, "queued_seconds": 1}
+    return EmulatorThread(EmulatorOptions(keys=(f"key-of-{name}-8d1f0c",), **options))
 
 
 def _connection(vendor: EmulatorThread) -> dict[str, str]:
@@ -138,7 +138,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         body = {"connection_id": "kling_default", **_connection(vendors["default"])}
         cluster.call("POST", "connections", body)
         # Or the fleet would take all workers from the other runs.
-        pool = {"name": "fleet", "slots": 4, "include_deferred": False}
+        pool = {"name": "fleet", "slots": 6, "include_deferred": False}
         cluster.call("POST", "pools", pool)
         dag_ids = ("kling_quickstart", "killed", "stopped", "fleet")
         cluster.await_dags(*dag_ids)

@@ -21,7 +21,7 @@ from airflow_provider_kling.api.identity import (
 )
 
 NAMES = st.text(max_size=300)
-WORKS = st.builds(Work, NAMES, NAMES, NAMES, st.integers(-1, 2**31))
+WORKS = st.builds(Work, NAMES, NAMES, NAMES, st.integers(-1, 2**31), st.none() | st.integers(0, 9))
 COUNTS = st.integers(0, 2**31)
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -66,6 +66,8 @@ def test_two_works_never_share_it(one: Work, other: Work):
         (Work("a", "r", "t", 1), Work("a", "r", "t:1")),
         (Work("a", "r", "t", 11), Work("a", "r", "t1", 1)),
         (Work("a", "r", "t", -1), Work("a", "r", "t", 1)),
+        (Work("a", "r", "t", 1), Work("a", "r", "t", 1, 0)),
+        (Work("a", "r", "t", 1, 0), Work("a", "r", "t", 1, 1)),
         (Work("ä", "r", "t"), Work("ö", "r", "t")),
         (Work("x" * 40 + "a", "r", "t"), Work("x" * 40 + "b", "r", "t")),
         (Work("a", "manual__2026-01-01", "t"), Work("a", "manual__2026-01-02", "t")),

@@ -378,7 +378,7 @@ class OneTask(RuleBasedStateMachine):
             self.unsure |= how.startswith("not accepted") or how.endswith(("unreadable", "lost", "502"))
             return self.vendor.reply(effect.request, weather)
         else:
-            self.unknown |= weather.poll == "404"
+            self.unknown |= weather.poll in ("404", "401")  # also a 404 that follows two 401
             return self.vendor.reply(effect.request, weather)
         return None
 
@@ -503,7 +503,7 @@ TestForgetfulWithLateLogs = ForgetfulWithLateLogs.TestCase
 
 examples = settings.default.max_examples  # type: ignore[union-attr]  # a profile is loaded
 for machine in (TestOneTask, TestForgetfulTask):
-    machine.settings = settings(max_examples=2 * examples, stateful_step_count=25)
-for machine in (TestLateLogs, TestForgetfulWithLateLogs):
     machine.settings = settings(max_examples=examples, stateful_step_count=25)
+for machine in (TestLateLogs, TestForgetfulWithLateLogs):
+    machine.settings = settings(max_examples=examples // 2, stateful_step_count=25)
 del machine

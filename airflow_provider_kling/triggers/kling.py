@@ -30,6 +30,7 @@ FIRST_LOOKS_SPREAD: Final = 0.5
 OVERDUE: Final = 180.0
 """Seconds after the deadline that the last look may take, should requests be held back; the wait
 then ends without it."""
+ENDED: Final = "This wait ended: the task was stopped or cleared, or another triggerer took it over."
 HELD_BACK: Final = (
     "its last look did not come about, as requests of this connection are held back or get no answer"
 )
@@ -112,8 +113,11 @@ class KlingGenerationTrigger(BaseTrigger):
         yield _event(event)
 
     async def on_kill(self) -> None:
-        """Say what goes on, when a person stops the task; Airflow 3.3 and newer."""
-        self.log.warning(goes_on(self.generation_id))
+        """Say what goes on; Airflow 3.3 and newer.
+
+        Airflow calls it when a person stops the task, and also when a stalled triggerer comes back.
+        """
+        self.log.warning(goes_on(self.generation_id, ENDED))
 
     @property
     def _deadline(self) -> float:

@@ -1,4 +1,4 @@
-"""Compile ``requirements/airflow-*.txt`` anew: setup.cfg's needs, dev.in's tools, one Airflow.
+"""Compile the locks of ``requirements/`` anew: setup.cfg's needs, dev.in's tools, one Airflow each.
 
 Resolved for the oldest supported Python, so that one lock serves all of them: what only a newer
 Python needs is missing here, and the installer adds it.
@@ -13,13 +13,16 @@ from pathlib import Path
 from set_up import environment_of_uv
 
 ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / "requirements" / "dev.in"
 OPTIONS = ["--quiet", "--upgrade", "--no-header", "--no-annotate", "--python-version", "3.11"]
 
 
 def main() -> None:
     env = environment_of_uv(Path(sys.executable))
-    for chosen in sorted((ROOT / "requirements").glob("airflow-*.in")):
-        sources = ["setup.cfg", "requirements/dev.in", str(chosen.relative_to(ROOT))]
+    for chosen in sorted((ROOT / "requirements").glob("*.in")):
+        if chosen.name == TOOLS.name:
+            continue
+        sources = ["setup.cfg", str(TOOLS.relative_to(ROOT)), str(chosen.relative_to(ROOT))]
         command = [sys.executable, "-m", "uv", "pip", "compile", *OPTIONS, *sources]
         compiled = subprocess.run(
             command, cwd=ROOT, env=env, check=True, stdout=subprocess.PIPE, text=True

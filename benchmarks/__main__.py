@@ -1,0 +1,28 @@
+"""Runs a measurement by its name: ``python -m benchmarks waiting 200 --runs 5``."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+MEASUREMENTS: Final = {
+    "waiting": "what a poll costs in the triggerer, beside other providers (an hour; name cases for less)",
+    "schedule": "polls against lag, beside the optimum (seconds)",
+    "dag_import": "what an import adds to a DAG file (a minute)",
+    "download": "a landing beside curl (minutes)",
+}
+
+
+def main(arguments: Sequence[str]) -> None:
+    name, *options = arguments or [""]
+    if name not in MEASUREMENTS:
+        listed = "\n".join(f"  {each:12}{what}" for each, what in MEASUREMENTS.items())
+        raise SystemExit(f'Choose a measurement, for example make benchmark ARGS="schedule":\n{listed}')
+    sys.argv = [f"benchmarks {name}", *options]
+    importlib.import_module(f"benchmarks.{name}").main()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

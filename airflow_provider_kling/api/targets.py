@@ -115,7 +115,9 @@ class LocalTarget:
                 staged.unlink(missing_ok=True)
 
     def place(self, staged: Path, *, overwrite: bool) -> None:
-        """Rename; without ``overwrite`` by a hard link, which refuses an existing name."""
+        """Flush and rename; without ``overwrite`` by a hard link, which refuses an existing name."""
+        with staged.open("rb+") as file:  # before the name: a power cut leaves the whole file or none
+            os.fsync(file.fileno())
         if overwrite:
             os.replace(staged, self._path)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -108,7 +107,7 @@ class VideoSource:
         return self._persist(ask, lambda: 0)
 
     def save(self, path: Path) -> Saved:
-        """Write the video to a new file, and flush it to the disk.
+        """Write the video to a new file.
 
         :raises DownloadError: it did not arrive whole after all attempts.
         :raises OSError: the file cannot be written.
@@ -116,8 +115,6 @@ class VideoSource:
         with path.open("xb") as file, ThreadPoolExecutor(1, "kling-digest") as thread:
             copy = _Copy(file, thread)
             self._persist(lambda: self._fill(copy), lambda: copy.done)
-            file.flush()
-            os.fsync(file.fileno())
             return Saved(copy.done, copy.digest("sha256"))
 
     def _fill(self, copy: _Copy) -> None:

@@ -5,6 +5,7 @@ import errno
 import hashlib
 import logging
 import os
+import stat
 import tempfile
 import tracemalloc
 from collections import deque
@@ -130,6 +131,23 @@ class TestWhole:
         go(folder / "clip.mp4")
 
         assert (folder / "clip.mp4").stat().st_mode == (folder / "usual").stat().st_mode
+
+    def test_it_is_flushed_to_the_disk_before_it_has_its_name(
+        self, go: Callable[..., Landed], folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        there_when_flushed: list[list[str]] = []
+        flush = os.fsync
+
+        def watched(descriptor: int) -> None:
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                assert os.fstat(descriptor).st_size == len(VIDEO)
+                there_when_flushed.append([each for each in os.listdir(folder) if each[0] != "."])
+            flush(descriptor)
+
+        monkeypatch.setattr(os, "fsync", watched)
+        go(folder / "clip.mp4")
+
+        assert there_when_flushed == [[]]
 
     def test_text_and_local_storage_paths_are_local_files(
         self, go: Callable[..., Landed], folder: Path

@@ -10,11 +10,26 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus
 from airflow_provider_kling.api.identity import Fingerprint
 from airflow_provider_kling.api.record import Record
+from airflow_provider_kling.api.schedule import USUAL_SECONDS
+
+SHORTEST_GRACE: Final = 300.0
+"""Seconds: the vendor's logs come from a pipeline that lags."""
+GRACE_IN_USUAL_DURATIONS: Final = 3.0
+"""The logs may list a generation only when it is done. By the durations that the vendor publishes 98 in
+100 are by then."""
+
+
+def usual_grace(usual_seconds: float) -> float:
+    """Seconds after an uncertain submit by which the vendor's logs should have it, if it was accepted.
+
+    :param usual_seconds: the model's usual seconds from submit to completed.
+    """
+    return max(SHORTEST_GRACE, GRACE_IN_USUAL_DURATIONS * usual_seconds)
 
 
 class Attempt(enum.Enum):
@@ -41,7 +56,7 @@ class SubmitPolicy:
     on_changed_request: Literal["submit", "fail"] = "submit"
     on_uncertain_submit: Literal["resubmit", "fail"] = "resubmit"
     on_clear: Literal["reuse", "regenerate"] = "reuse"
-    uncertain_grace: float = 300.0
+    uncertain_grace: float = usual_grace(USUAL_SECONDS)
 
 
 class Action(enum.Enum):

@@ -78,7 +78,9 @@ class KlingGenerateOperator(BaseOperator):
         ``resubmit``, or ``fail``.
     :param on_clear: the task is cleared after its generation completed: ``reuse`` it, or
         ``regenerate`` and pay again.
-    :param uncertain_grace: seconds in which an uncertain submit is looked for in the vendor's logs.
+    :param uncertain_grace: seconds in which an uncertain submit is looked for in the vendor's logs, which
+        may list a generation only when it is done; None for three times the model's usual duration,
+        and 300 at least.
     :raises AirflowFailException: what a retry cannot mend. When the DAG is parsed: every problem of
         the request that is known by then.
     """
@@ -128,7 +130,7 @@ class KlingGenerateOperator(BaseOperator):
         on_changed_request: Literal["submit", "fail"] = "submit",
         on_uncertain_submit: Literal["resubmit", "fail"] = "resubmit",
         on_clear: Literal["reuse", "regenerate"] = "reuse",
-        uncertain_grace: float | timedelta = 300.0,
+        uncertain_grace: float | timedelta | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -156,7 +158,9 @@ class KlingGenerateOperator(BaseOperator):
             "on_uncertain_submit", on_uncertain_submit, "resubmit", "fail"
         )
         self.on_clear = checked_choice("on_clear", on_clear, "reuse", "regenerate")
-        self.uncertain_grace = checked_seconds("uncertain_grace", uncertain_grace, least=0.0)
+        self.uncertain_grace: float | None = None
+        if uncertain_grace is not None:
+            self.uncertain_grace = checked_seconds("uncertain_grace", uncertain_grace, least=0.0)
         self.generation_ids: list[str] = []
         self.lineage: tuple[list[str], list[str]] = ([], [])
         check_path_if_known(path)

@@ -14,6 +14,7 @@ from airflow_provider_kling.api.decision import (
     Unknown,
     decide,
     is_hopeless,
+    usual_grace,
 )
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus
 from airflow_provider_kling.api.identity import fingerprint
@@ -239,3 +240,9 @@ def test_the_vendors_words_are_in_the_reason():
 )
 def test_which_failures_a_repeat_cannot_mend(failure: Failure, hopeless: bool):
     assert is_hopeless(failure) is hopeless
+
+
+def test_an_uncertain_submit_is_looked_for_until_the_generation_is_likely_done():
+    assert usual_grace(30.0) == 300.0  # the logs lag, however quick the model is
+    assert usual_grace(431.0) == 1293.0
+    assert SubmitPolicy().uncertain_grace == usual_grace(194.0)

@@ -92,7 +92,7 @@ def obtain(
     replies: Replies, stored: Any = None, *, clock: Clock | None = None, call_takes: float = 0.0, **order: Any
 ) -> Driven:
     clock = clock or Clock()
-    policy = {
+    policy = {"uncertain_grace": GRACE} | {
         key: order.pop(key) for key in tuple(order) if key.startswith("on_") or key == "uncertain_grace"
     }
     once = Once(flows(clock), Order(REQUEST, SAME, WORK, policy=SubmitPolicy(**policy), **order))

@@ -12,7 +12,12 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_kling.api import errors
 from airflow_provider_kling.api.durations import Sharpened
-from airflow_provider_kling.api.errors import GenerationTimeoutError, KlingError, Recovery
+from airflow_provider_kling.api.errors import (
+    GenerationFailedError,
+    GenerationTimeoutError,
+    KlingError,
+    Recovery,
+)
 from airflow_provider_kling.api.flow import Flows, timed_out
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.poller import OverdueError
@@ -202,12 +207,18 @@ def read_event(event: Any) -> Settled:
         )
     if failure is None:
         return Settled(generation_id, None)
-    kind = GenerationTimeoutError if failure.get("kind") == GenerationTimeoutError.__name__ else KlingError
-    error = kind(
-        str(failure.get("message")),
-        recovery=Recovery[failure["recovery"]] if failure.get("recovery") in Recovery.__members__ else None,
-        advice="",
-        generation_id=generation_id,
-    )
+    message, kind = str(failure.get("message")), failure.get("kind")
+    error: KlingError
+    if kind == GenerationFailedError.__name__:
+        error = GenerationFailedError(
+            message, name="", message=message, generation_id=generation_id, advice=""
+        )
+    else:
+        late = kind == GenerationTimeoutError.__name__
+        error = (GenerationTimeoutError if late else KlingError)(
+            message, advice="", generation_id=generation_id
+        )
+    if failure.get("recovery") in Recovery.__members__:
+        error.recovery = Recovery[failure["recovery"]]
     error.money = None  # the message holds it
     return Settled(generation_id, error)

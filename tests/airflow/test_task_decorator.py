@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from airflow_provider_kling.api.video import probe
 from airflow_provider_kling.emulator import EmulatorThread
 from tests.airflow.real_airflow import RealAirflow
@@ -123,6 +125,38 @@ def test_variants_are_waited_for_in_the_triggerer_one_after_the_other(
     assert together["path"] == tell["path"]
     assert together["cost"] == tell["cost"]
     assert sorted(each["path"] for each in each_alone) == sorted(tell["path"])
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_variant_that_fails_keeps_no_other_from_its_video(
+    patient_airflow: RealAirflow, slow_vendor: EmulatorThread, tmp_path: Path, deferrable: bool
+) -> None:
+    run = patient_airflow.run(f"""
+    @task.kling_generate(
+        model="{TEXT_MODEL}", duration=5, deferrable={deferrable}, poke_interval=1, path="{tmp_path}/videos/",
+        retries=2,
+    )
+    def tell():
+        return [
+            "A cat.", "A dog. [emulator: moderation]", "A bird. [emulator: slow=25]",
+            "A fish. [emulator: moderation]",
+        ]
+
+    tell()
+    """)
+
+    assert run["tell"].state == "failed", run.log[-3000:]
+    assert run["tell"].tries == 1  # nothing changes by another one
+    cat, dog, bird, fish = (each["id"] for each in slow_vendor.generations)
+    tell = run["tell"].xcom
+    assert sorted(each.stem for each in (tmp_path / "videos").glob("*.mp4")) == sorted((cat, bird))
+    assert tell["path"] == [f"{tmp_path}/videos/{cat}.mp4", None, f"{tmp_path}/videos/{bird}.mp4"]
+    assert [each and each["id"] for each in tell["generation"]] == [cat, None, bird]
+    assert [each and each["generation_id"] for each in tell["failure"]] == [None, dog, None, fish]
+    assert "2 of 4 variants have no video; all others were waited for and landed." in run.log
+    assert f"[1] Generation {dog}" in run.log
+    assert f"[2] Generation {fish}" in run.log
+    assert submits(slow_vendor) == 4
 
 
 def test_variants_that_would_land_on_one_path_are_refused_before_they_are_paid(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_kling.failures import failing_as_airflow_expects
 from airflow_provider_kling.operators.inline import hide
 from airflow_provider_kling.operators.kling import KlingGenerateOperator
+from airflow_provider_kling.operators.parsing import refuse
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import TaskDecorator
@@ -27,7 +29,6 @@ class KlingGenerateDecoratedOperator(DecoratedOperator, KlingGenerateOperator):
 
     custom_operator_name = "@task.kling_generate"
     complete_when_parsed = False
-    default_model = KlingGenerateOperator.default_model
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
         *KlingGenerateOperator.template_fields,
@@ -69,6 +70,14 @@ class KlingGenerateDecoratedOperator(DecoratedOperator, KlingGenerateOperator):
             raise invalid_request(
                 [f"{what}; @task.kling_generate takes a prompt, a mapping of arguments, or a list of these."]
             )
+        own_names = inspect.signature(KlingGenerateOperator.__init__).parameters.keys() - given.keys()
+        if misplaced := sorted(own_names & returned.keys()):
+            raise invalid_request(
+                [
+                    f"{self.python_callable.__name__} returned {', '.join(misplaced)}, which is no part of a "
+                    "request: give it to the decorator, @task.kling_generate(...)."
+                ]
+            )
         own = {name: hide(value) for name, value in returned.items() if name in given}
         further = {name: hide(value) for name, value in returned.items() if name not in given}
         parameters = {**(given["parameters"] or {}), **(own.pop("parameters", None) or {}), **further}
@@ -78,16 +87,18 @@ class KlingGenerateDecoratedOperator(DecoratedOperator, KlingGenerateOperator):
 def kling_generate_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
     """Generate what the decorated function returns.
 
-    The function returns the prompt; or a mapping with arguments of :class:`.KlingGenerateOperator`
-    (``prompt``, ``image``, ``duration``, …) and any further parameters of the model by the vendor's
-    names; or a list of either, of which each becomes a generation of its own: paid once, found again
-    by a retry. The task returns the generation id, or the list of ids; the XComs beside it are lists
-    then too. Several deferrable waits come one after the other, while the vendor works on all. A
-    variant that fails keeps no other from its video: the task fails when all are waited for, and says which.
+    The function returns the prompt; or a mapping with those arguments of :class:`.KlingGenerateOperator`
+    that make the request (``model``, ``prompt``, ``image``, ``duration``, ``negative_prompt``,
+    ``cfg_scale``, ``parameters``) and any further parameters of the model by the vendor's names; or a
+    list of either, of which each becomes a generation of its own: paid once, found again by a retry.
+    The task returns the generation id, or the list of ids; the XComs beside it are lists then too.
+    Several deferrable waits come one after the other, while the vendor works on all. A variant that
+    fails keeps no other from its video: the task fails when all are waited for, and says which.
 
     :param python_callable: the function.
     :param kwargs: arguments of :class:`.KlingGenerateOperator` that hold for whatever it returns.
     """
+    refuse(KlingGenerateDecoratedOperator.problems_when_parsed(kwargs, complete=False))
     return task_decorator_factory(
         python_callable=python_callable,
         multiple_outputs=False,

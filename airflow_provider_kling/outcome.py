@@ -8,14 +8,21 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kling.api.cost import Cost, cost_of
+from airflow_provider_kling.api.errors import DownloadError, InvalidRequestError, KlingError, Recovery
+from airflow_provider_kling.api.faults import clean
+from airflow_provider_kling.api.flow import LONGEST_LOG_WINDOW
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.once import CLOCK_SKEW
+from airflow_provider_kling.api.paths import PLACEHOLDERS, check_path, tells_apart
 from airflow_provider_kling.api.pricing import video_seconds
+from airflow_provider_kling.api.targets import target_for
+from airflow_provider_kling.compat import AirflowNotFoundException
 from airflow_provider_kling.hooks import sidecar
 from airflow_provider_kling.hooks.lineage import media_uris, place_uri, tell_assets
-from airflow_provider_kling.waiting import DEFAULT_TIMEOUT
+from airflow_provider_kling.hooks.storage import target_path
 
 if TYPE_CHECKING:
+    from airflow_provider_kling.api.landing import Landed
     from airflow_provider_kling.compat import Context
     from airflow_provider_kling.hooks.kling import KlingHook
 
@@ -52,6 +59,37 @@ class Outcome:
         return {name: value for name, value in facts.items() if value is not None}
 
 
+def check_target(path: Any, *, several: bool) -> None:
+    """See that the videos can land before anything is paid, as far as that shows without writing.
+
+    :param path: the rendered path; None where nothing is landed.
+    :param several: whether more than one video goes there.
+    :raises KlingError: the path is no path, or its storage does not answer.
+    """
+    if path is None:
+        return
+    check_path(str(path))
+    if several and not tells_apart(str(path)):
+        raise InvalidRequestError(
+            f"Several videos cannot all land at {str(path)!r}.",
+            advice="Put {generation_id} into the path, or end it with a slash.",
+        )
+    try:
+        place = target_path(path, **dict.fromkeys(PLACEHOLDERS, "x"))
+        target_for(place, "to come").size()
+    except Exception as error:  # storage libraries raise what they like
+        if isinstance(error, DownloadError):
+            hopeless, why = error.recovery is Recovery.GIVE_UP, error.__cause__ or error
+        else:
+            hopeless, why = isinstance(error, ImportError | ValueError | AirflowNotFoundException), error
+        raise KlingError(
+            f"No video can land at {str(path)!r}: {type(why).__name__}: {clean(str(why)).rstrip('.')}.",
+            advice="Nothing was submitted by this try. Correct the path or its connection, or install the "
+            "Airflow provider of this kind of storage, then clear the task.",
+            recovery=Recovery.GIVE_UP if hopeless else Recovery.RETRY_TASK,
+        ) from error
+
+
 def land(
     hook: KlingHook,
     generation_id: str,
@@ -62,11 +100,11 @@ def land(
     with_sidecar: bool,
     request: Mapping[str, Any] | None = None,
     cost: Cost | None = None,
-) -> str:
+) -> Landed:
     """Land the video, and then its sidecar; pushes ``video`` and ``path``.
 
     :param request: see :class:`Outcome`.
-    :return: where the video is.
+    :return: the video, and where it is.
     :raises DownloadError: the generation stays paid and can be landed again.
     """
     asked = request or {}
@@ -92,7 +130,7 @@ def land(
     del facts["skipped"]
     push("video", {"generation_id": generation_id, **facts})
     push("path", landed.path)
-    return landed.path
+    return landed
 
 
 def push_cost(
@@ -104,7 +142,7 @@ def push_cost(
     """
     client = hook.get_conn()
     asked = request or {}
-    since = asked.get("submitted_at") or client.flows.now() - DEFAULT_TIMEOUT
+    since = asked.get("submitted_at") or client.flows.now() - LONGEST_LOG_WINDOW
     wanted = GenerationRequest(asked["model"], asked["parameters"]) if asked else None
     cost = client.run(cost_of(client.flows, generation, since=since - CLOCK_SKEW, request=wanted))
     push("cost", cost.as_dict())

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 DEFAULT_TIMEOUT: Final = 2 * 3600.0
 """Seconds. Published generations took up to 431 s; 68 minutes have been met in the wild."""
+ID_KEY: Final = "generation_id"
+"""XCom of the generation id; of several variants, a list with None where a submit failed."""
+REQUEST_KEY: Final = "request"
+"""XCom of what was asked for: model, parameters with media by source and checksum, client request
+id, and the epoch seconds of the submit."""
 COLOR: Final = "#e8e4ff"
 _LONGEST: Final = 7 * 86_400.0
 _BACKSTOP: Final = timedelta(minutes=10)
@@ -85,6 +90,7 @@ class Waiting:
                 deadline=time.time() + self.timeout,
                 schedule=schedule_for(self.poke_interval, model).as_dict(),
                 submitted_at=submitted_at,
+                since=time.time(),
                 model=model,
             ),
             method_name="execute_complete",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -66,28 +67,29 @@ class Budget:
     max_usd: float | None = None
     check_balance: bool = False
 
-    def check(self, flows: Flows, request: GenerationRequest) -> Flow[Estimate | None]:
+    def check(self, flows: Flows, requests: Sequence[GenerationRequest]) -> Flow[None]:
         """Ask the price list, and the balance; free.
 
-        :return: what the request will cost, where that was asked for and is known.
+        :param requests: what is to be submitted, all of it.
         :raises BudgetError: with the figures; nothing was submitted.
         :raises KlingError: the vendor did not tell; nothing was submitted.
         """
-        if self.max_usd is None and not self.check_balance:
-            return None
+        if not requests or (self.max_usd is None and not self.check_balance):
+            return
+        known = []
         try:
-            known = yield from estimate_of(flows, request)
-            balance = (yield from flows.get_balance()) if self.check_balance else None
+            for request in requests:
+                known.append((yield from estimate_of(flows, request)))
+                if self.max_usd is not None:
+                    _check_limit(request.model, known[-1], self.max_usd)
+            if self.check_balance:
+                _check_balance(requests, known, (yield from flows.get_balance()))
         except KlingError as error:
             error.money = Money.NOT_SPENT
             raise
-        if self.max_usd is not None:
-            _check_limit(request.model, known, self.max_usd)
-        if balance is not None:
-            _check_balance(request.model, known, balance)
-        if known is not None:
-            log.info("It will cost about %s USD when it completes (%s).", f"{known.usd:g}", known.how)
-        return known
+        for price in known:
+            if price is not None:
+                log.info("It will cost about %s USD when it completes (%s).", f"{price.usd:g}", price.how)
 
 
 def _check_limit(model: str, known: Estimate | None, limit: float) -> None:
@@ -106,13 +108,24 @@ def _check_limit(model: str, known: Estimate | None, limit: float) -> None:
         )
 
 
-def _check_balance(model: str, known: Estimate | None, balance: float) -> None:
-    if balance <= 0 or (known is not None and known.usd > balance):
-        costs = f"about {known.usd:g} USD ({known.how})" if known else "an unknown amount"
-        raise BudgetError(
-            f"This generation of {model} would cost {costs}, and the account's balance is {balance:g} USD.",
-            advice="Top up the AI/ML API account, then clear the task.",
-        )
+def _check_balance(
+    requests: Sequence[GenerationRequest], known: Sequence[Estimate | None], balance: float
+) -> None:
+    prices = [price for price in known if price is not None]
+    usd = round(sum(price.usd for price in prices), 6)
+    if balance > 0 and usd <= balance:
+        return
+    costs = f"about {usd:g} USD" if prices else "an unknown amount"
+    if len(requests) > 1:
+        what = f"These {len(requests)} generations would cost {costs} together"
+    else:
+        what = f"This generation of {requests[0].model} would cost {costs}"
+        if prices:
+            what += f" ({prices[0].how})"
+    raise BudgetError(
+        f"{what}, and the account's balance is {balance:g} USD.",
+        advice="Top up the AI/ML API account, then clear the task.",
+    )
 
 
 def pricing_of(flows: Flows, model: str, prices: PriceList = PRICES) -> Flow[Pricing | None]:

@@ -39,12 +39,24 @@ class Attempt(enum.Enum):
     RETRY = "automatic retry"
     CLEAR = "cleared by a person"
 
+    @classmethod
+    def of(cls, tries: int, first_try: int) -> Attempt:
+        """Why a try runs.
+
+        :param tries: its number.
+        :param first_try: the number of the first one since the task was last cleared.
+        """
+        if tries <= 1:
+            return cls.FIRST
+        return cls.CLEAR if tries <= first_try else cls.RETRY
+
 
 @dataclass(frozen=True, slots=True)
 class SubmitPolicy:
     """What the user chose.
 
-    :param on_changed_request: an earlier try submitted another request: ``submit`` this one, or ``fail``.
+    :param on_changed_request: the task was cleared, and asks for another request than before:
+        ``submit`` this one, or ``fail``.
     :param on_uncertain_submit: a submit that may have been accepted is not in the vendor's logs:
         ``resubmit``, or ``fail``.
     :param on_clear: a finished task is cleared: ``reuse`` its generation, or ``regenerate``.
@@ -131,7 +143,8 @@ def decide(
                 "in the vendor's logs before paying.",
             )
         return _submit_uncertain(policy, f"The submit {record.client_request_id} is not in the vendor's logs")
-    if record.fingerprint != request.digest:
+    changed = record.fingerprint != request.digest
+    if changed and attempt is Attempt.CLEAR:
         return _changed(record, request, policy)
     if stands is Unknown.NOT_ASKED:
         return Decision(
@@ -145,6 +158,8 @@ def decide(
             "task submitted and which may be billed. Nothing was submitted. Check that the connection is "
             "still the same account, or run the task with durable=False once to pay for a new one.",
         )
+    if changed:
+        return _differing(stands, record, request)
     if not remembers and looked_up is Unknown.NOT_ASKED and _may_have_successor(stands, policy):
         return Decision(
             Action.LOOK_UP,
@@ -197,8 +212,34 @@ def _known(generation: Generation, attempt: Attempt, policy: SubmitPolicy) -> De
     )
 
 
+def _differing(generation: Generation, record: Record, request: Fingerprint) -> Decision:
+    """An automatic retry asks for something else: the work is the same, and nobody chose to pay again."""
+    said = f"The request of this retry differs (changed: {_what_changed(record, request)}), and"
+    if generation.status is GenerationStatus.ERROR:
+        return Decision(
+            Action.SUBMIT,
+            f"{said} generation {generation.id} of the earlier try ended in an error, which is not charged: "
+            "submitting anew; it is billed when it completes.",
+            anew=True,
+        )
+    adopted = Action.ADOPT_AND_WAIT
+    if generation.status is GenerationStatus.COMPLETED:
+        adopted = Action.ADOPT_AND_USE
+    return Decision(
+        adopted,
+        f"{said} generation {generation.id} of the earlier try is {generation.raw_status or 'working'}: "
+        "going on with it, at no further cost. A changed request is submitted, and billed, when the task is "
+        "cleared.",
+    )
+
+
+def _what_changed(record: Record, request: Fingerprint) -> str:
+    return ", ".join(request.changes(record.parts)) or "the request"
+
+
 def _changed(record: Record, request: Fingerprint, policy: SubmitPolicy) -> Decision:
-    what = ", ".join(request.changes(record.parts)) or "the request"
+    """A person cleared the task, and it asks for something else."""
+    what = _what_changed(record, request)
     said = (
         f"An earlier try submitted generation {record.generation_id} with another request (changed: {what})"
     )

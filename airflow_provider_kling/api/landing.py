@@ -64,9 +64,10 @@ def land(
     :param fetch: opens a URL; the client's.
     :param fresh_url: asks the vendor for a signed URL of the video, now and when one expired.
     :param target: a local path (str or ``os.PathLike``), or a path in object storage.
-    :param overwrite: False keeps a file that is there: when it is this video (the same length, the
-        checksums that the server states, readable to its end) nothing is downloaded, so that a
-        retry costs nothing; another file is an error. True replaces whatever is there.
+    :param overwrite: False keeps a file that is there: when it is this video (the same length,
+        readable to its end, and the checksums that the server states, or else this generation's id
+        in its name) nothing is downloaded, so that a retry costs nothing; where neither tells, it
+        is compared with the video. Another file is an error. True replaces whatever is there.
     :param expected_seconds: length that was asked for; another one is logged.
     :param retries: patience with the CDN; None for the usual.
     :param pause: how to wait, in seconds.
@@ -128,7 +129,9 @@ def _recognise(source: VideoSource, place: Target, there: int, generation_id: st
             facts = probe(local, generation_id=generation_id)
         except DownloadError as error:
             raise _another("it is not a whole video", place, generation_id) from error
-    if announced.size is None:  # then only the content can tell
+    # Two clips can have one length: where neither a checksum nor the name tells, the content does.
+    told = announced.checksums or generation_id in place.shown
+    if announced.size is None or not told:
         with place.staging() as staged:
             if source.save(staged) != known:
                 raise _another("its content is another", place, generation_id)

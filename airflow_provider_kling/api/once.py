@@ -64,18 +64,25 @@ class Order:
         nothing is remembered.
     :param earlier_since: epoch seconds: earlier tries submitted after then; likewise.
     :param budget: checked before each submit, and not where an earlier one is adopted.
+    :param unready: why the request cannot be sent, where only an earlier one can be adopted.
     """
 
     request: GenerationRequest
     fingerprint: Fingerprint
     work: Work
-    attempt: Attempt = Attempt.FIRST
     policy: SubmitPolicy = field(default_factory=SubmitPolicy)
     remembers: bool = True
     tries: int = 1
+    first_try: int = 1
     earlier_since: float = 0.0
     earlier_until: float = 0.0
     budget: Budget = field(default_factory=Budget)
+    unready: KlingError | None = None
+
+    @property
+    def attempt(self) -> Attempt:
+        """Why the task runs."""
+        return Attempt.of(self.tries, self.first_try)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +162,9 @@ class Once:
                     record, stands, looked_up = found, Unknown.NOT_ASKED, Unknown.NOT_ASKED
                     yield Remember(record.encode())
             elif decision.action is Action.SUBMIT:
-                yield from order.budget.check(self._flows, order.request)
+                if order.unready is not None:
+                    raise order.unready
+                yield from order.budget.check(self._flows, [order.request])
                 submits += 1
                 before, record = record, self._intent(record, decision)
                 try:
@@ -176,12 +185,15 @@ class Once:
             else:
                 assert record is not None
                 assert isinstance(stands, Generation)
+                if record.tries < order.first_try:  # what the clear asked for is done
+                    record = replace(record, tries=order.tries)
+                    yield Remember(record.encode())
                 return Obtained(record, adopted=True, generation=stands)
 
     def submit_regardless(self) -> Flow[Obtained]:
         """Submit whatever earlier tries did: for those who want a new video on each try."""
         log.info("Submitting without regard to earlier tries (durable=False); each try is billed.")
-        yield from self._order.budget.check(self._flows, self._order.request)
+        yield from self._order.budget.check(self._flows, [self._order.request])
         intent = self.intent(count=int(self._flows.now()))
         generation = yield from self._flows.submit(self._order.request, intent.client_request_id)
         return Obtained(replace(intent, generation_id=generation.id), adopted=False, generation=generation)
@@ -200,6 +212,7 @@ class Once:
             parts=order.fingerprint.parts,
             count=count,
             intended_at=self._flows.now(),
+            tries=order.tries,
         )
 
     def _known(self, record: Record | None) -> tuple[Record | None, Attempt, bool]:
@@ -209,8 +222,12 @@ class Once:
         one: its own submits are looked for in the logs, even on what seems to be its first try.
         """
         order = self._order
-        if record is None or record.work == order.work.digest:
-            return record, order.attempt, order.remembers
+        if record is None:
+            return None, order.attempt, order.remembers
+        if record.work == order.work.digest:
+            # Also in a retry, where the first try after a clear came to nothing.
+            cleared = record.tries < order.first_try
+            return record, Attempt.CLEAR if cleared else Attempt.RETRY, order.remembers
         log.warning(
             "The record found belongs to another task (its submit was %s). It is not used; this task's own "
             "submits are looked for in the vendor's logs before anything is paid.",
@@ -269,7 +286,10 @@ class Once:
                     row.client_request_id,
                     row.inference_id,
                 )
-                return replace(names[row.client_request_id], generation_id=row.inference_id)
+                found = replace(names[row.client_request_id], generation_id=row.inference_id)
+                if not pending and row.created is not None:
+                    found = replace(found, intended_at=row.created)
+                return found
             if asked_at >= until:  # a slow search that began before may have missed what came to its top
                 return None
             left = max(0.0, until - self._flows.now())

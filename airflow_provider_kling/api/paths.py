@@ -91,6 +91,12 @@ def safe_name(value: str) -> str:
     return value
 
 
+def tells_apart(path: str) -> bool:
+    """Whether a target path gives each generation's video a place of its own."""
+    own = ("{generation_id}", "{client_request_id}")
+    return path.endswith("/") or any(placeholder in path for placeholder in own)
+
+
 def check_path(path: str) -> None:
     """Check a target path as its author wrote it, before anything is spent.
 

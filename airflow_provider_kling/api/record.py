@@ -35,6 +35,7 @@ class Record:
     :param count: how often this work was deliberately submitted anew before.
     :param intended_at: epoch seconds, just before the submit.
     :param generation_id: what the vendor answered; None until then.
+    :param tries: how many tries the task had had when it was last gone on with, that one included.
     """
 
     work: str
@@ -45,6 +46,7 @@ class Record:
     count: int = 0
     intended_at: float = 0.0
     generation_id: str | None = None
+    tries: int = 0
 
     def encode(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -83,6 +85,7 @@ def _is_sound(known: Mapping[str, Any]) -> bool:
         and isinstance(known["parts"], Mapping)
         and all(isinstance(each, str) for pair in known["parts"].items() for each in pair)
         and _is_count(known["count"])
+        and _is_count(known["tries"])
         and isinstance(known["intended_at"], int | float)
         and not isinstance(known["intended_at"], bool)
         and math.isfinite(known["intended_at"])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_kling.compat import BaseOperator
 from airflow_provider_kling.failures import failing_as_airflow_expects
-from airflow_provider_kling.operators.parsing import check_path_if_known
+from airflow_provider_kling.operators.parsing import (
+    Check,
+    CheckedPartial,
+    check_path_if_known,
+    checked_settings,
+    refuse,
+)
 from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.waiting import COLOR
 
@@ -24,16 +30,20 @@ class KlingDownloadOperator(BaseOperator):
 
     :param generation_id: the generation, usually from XCom.
     :param path: a local path, or the URI of an object in storage (``s3://conn@bucket/key``). May
-        name ``{generation_id}``; one that ends with a slash is completed with ``{generation_id}.mp4``.
+        name ``{generation_id}``, and ``{model}`` or ``{client_request_id}`` where a
+        KlingGenerateOperator upstream made it; one that ends with a slash is completed with
+        ``{generation_id}.mp4``.
     :param kling_conn_id: the connection that submitted it.
     :param overwrite: replace what is there. Otherwise the same video is left as it is, and another
         file is an error.
-    :param sidecar: write a JSON file beside the video: generation id, time, checksum.
+    :param sidecar: write a JSON file beside the video: ids, times, checksum, and the request where a
+        KlingGenerateOperator upstream made it.
     :raises AirflowFailException: what a retry cannot mend.
     """
 
     template_fields: Sequence[str] = ("generation_id", "path", "kling_conn_id")
     ui_color = COLOR
+    settings: ClassVar[Mapping[str, Check]] = {"path": check_path_if_known}
 
     def __init__(
         self,
@@ -52,7 +62,17 @@ class KlingDownloadOperator(BaseOperator):
         self.overwrite = overwrite
         self.sidecar = sidecar
         self.lineage: tuple[list[str], list[str]] = ([], [])
-        check_path_if_known(path)
+        refuse(self.problems_when_parsed({"path": path}, complete=True))
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Map the task over lists, see ``expand``; what is known of its path is checked at once."""
+        return CheckedPartial.of(super().partial(**kwargs))
+
+    @classmethod
+    def problems_when_parsed(cls, given: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
+        """See :class:`.Checked`."""
+        return checked_settings(cls, given)
 
     def execute(self, context: Context) -> str:
         """Land the video.
@@ -61,25 +81,21 @@ class KlingDownloadOperator(BaseOperator):
         """
         from airflow_provider_kling.hooks.kling import KlingHook
         from airflow_provider_kling.outcome import Outcome, land, tell
+        from airflow_provider_kling.upstream import asked_upstream
 
-        ti: Any = context["ti"]
-        pushed: dict[str, Any] = {}
-
-        def push(key: str, value: Any) -> None:
-            pushed[key] = value
-            ti.xcom_push(key=key, value=value)
-
+        request = asked_upstream(context, self.generation_id)
         with failing_as_airflow_expects():
-            path = land(
+            landed = land(
                 KlingHook(self.kling_conn_id),
                 self.generation_id,
                 self.path,
-                push,
+                context["ti"].xcom_push,
                 overwrite=self.overwrite,
                 with_sidecar=self.sidecar,
+                request=request,
             )
-            tell(context, self, [Outcome(self.generation_id, path, pushed["video"]["duration"])])
-        return path
+            tell(context, self, [Outcome(self.generation_id, landed.path, landed.duration, request)])
+        return landed.path
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """The video, for the OpenLineage provider; without it nobody asks."""

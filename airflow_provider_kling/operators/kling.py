@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
@@ -12,11 +12,14 @@ from airflow_provider_kling.failures import failing_as_airflow_expects, goes_on
 from airflow_provider_kling.operators.download import KlingDownloadOperator as KlingDownloadOperator
 from airflow_provider_kling.operators.inline import InlineMediaField
 from airflow_provider_kling.operators.parsing import (
+    Check,
     CheckedPartial,
-    check_known,
     check_limit_if_known,
     check_path_if_known,
     checked_choice,
+    checked_settings,
+    refuse,
+    request_problems,
 )
 from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.waiting import (
@@ -32,6 +35,10 @@ if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
 
 DEFAULT_MODEL: Final = "kling-video/v1.6/standard/image-to-video"
+
+
+def _checked_grace(value: Any) -> float | None:
+    return None if value is None else checked_seconds("uncertain_grace", value, least=0.0)
 
 
 class KlingGenerateOperator(BaseOperator):
@@ -100,8 +107,20 @@ class KlingGenerateOperator(BaseOperator):
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json"}
     ui_color = COLOR
     default_model = DEFAULT_MODEL
+    pushes_requests = True
+    """So that tasks downstream find what was asked for; see :func:`.asked_upstream`."""
     complete_when_parsed = True
     """Whether all arguments are there when the operator is made, so that a missing one is an error."""
+    settings: ClassVar[Mapping[str, Check]] = {
+        "poke_interval": checked_interval,
+        "timeout": lambda value: checked_seconds("timeout", value),
+        "uncertain_grace": _checked_grace,
+        "on_changed_request": checked_choice("on_changed_request", "submit", "fail"),
+        "on_uncertain_submit": checked_choice("on_uncertain_submit", "resubmit", "fail"),
+        "on_clear": checked_choice("on_clear", "reuse", "regenerate"),
+        "path": check_path_if_known,
+        "max_cost_usd": check_limit_if_known,
+    }
     image = InlineMediaField()
     parameters = InlineMediaField()
 
@@ -150,22 +169,23 @@ class KlingGenerateOperator(BaseOperator):
         self.check_balance = check_balance
         self.wait_for_completion = wait_for_completion or path is not None
         self.deferrable = deferrable
-        self.poke_interval = checked_interval(poke_interval)
-        self.timeout = checked_seconds("timeout", timeout)
+        self.poke_interval = self.settings["poke_interval"](poke_interval)
+        self.timeout = self.settings["timeout"](timeout)
         self.durable = durable
-        self.on_changed_request = checked_choice("on_changed_request", on_changed_request, "submit", "fail")
-        self.on_uncertain_submit = checked_choice(
-            "on_uncertain_submit", on_uncertain_submit, "resubmit", "fail"
-        )
-        self.on_clear = checked_choice("on_clear", on_clear, "reuse", "regenerate")
-        self.uncertain_grace: float | None = None
-        if uncertain_grace is not None:
-            self.uncertain_grace = checked_seconds("uncertain_grace", uncertain_grace, least=0.0)
+        self.on_changed_request = self.settings["on_changed_request"](on_changed_request)
+        self.on_uncertain_submit = self.settings["on_uncertain_submit"](on_uncertain_submit)
+        self.on_clear = self.settings["on_clear"](on_clear)
+        self.uncertain_grace: float | None = self.settings["uncertain_grace"](uncertain_grace)
         self.generation_ids: list[str] = []
         self.lineage: tuple[list[str], list[str]] = ([], [])
-        check_path_if_known(path)
-        check_limit_if_known(max_cost_usd)
-        check_known(self.arguments(), complete=self.complete_when_parsed)
+        given = {**self.arguments(), "path": path, "max_cost_usd": max_cost_usd}
+        refuse(self.problems_when_parsed(given, complete=self.complete_when_parsed))
+
+    @classmethod
+    def problems_when_parsed(cls, given: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
+        """See :class:`.Checked`."""
+        request = {"model": cls.default_model, **given}
+        return [*checked_settings(cls, given), *request_problems(request, complete=complete)]
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
@@ -185,7 +205,9 @@ class KlingGenerateOperator(BaseOperator):
         :return: the generation id.
         """
         with failing_as_airflow_expects():
-            return self._generating(context).begin([self.arguments()])[0]
+            (generation_id,) = self._generating(context).begin([self.arguments()])
+        assert generation_id is not None
+        return generation_id
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
         """Go on when the triggerer has seen the end of the wait.

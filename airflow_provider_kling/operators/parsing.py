@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
 
 from airflow_provider_kling.compat import AirflowFailException, OperatorPartial, validate_mapping_kwargs
 from airflow_provider_kling.operators.inline import hide, is_template, reveal
@@ -12,7 +12,6 @@ from airflow_provider_kling.operators.inline import hide, is_template, reveal
 if TYPE_CHECKING:
     from airflow_provider_kling.api.parameter import Pending
 
-Choice = TypeVar("Choice", bound=str)
 NAMED_PARAMETERS: Final = ("prompt", "duration", "negative_prompt", "cfg_scale")
 """The operator's arguments that are parameters of the vendor under the same name."""
 _MAY_HOLD_MEDIA: Final = ("image", "parameters")
@@ -55,24 +54,46 @@ def known(value: Any) -> Any | Pending:
     return PENDING
 
 
-def check_known(arguments: Mapping[str, Any], *, complete: bool) -> None:
-    """Check what is known of a request; the rest is checked when the task runs.
+Check = Callable[[Any], Any]
+"""Takes an argument as it was given and returns it as it is used; raises AirflowFailException."""
+
+
+class Checked(Protocol):
+    """An operator's class that says what is wrong with arguments while a DAG is parsed."""
+
+    settings: ClassVar[Mapping[str, Check]]
+    """What each argument must be that is no part of the request."""
+
+    @classmethod
+    def problems_when_parsed(cls, given: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
+        """Every problem that is known by now, a sentence each.
+
+        :param given: arguments; a part of them may come later, from a template, an XCom or ``expand``.
+        :param complete: False where further arguments come from ``expand``.
+        """
+
+
+def checked_settings(checked: type[Checked], given: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the arguments that have a check of their own."""
+    from airflow_provider_kling.api.parameter import PENDING
+
+    problems = []
+    for name, check in checked.settings.items():
+        value = given.get(name, PENDING)
+        if value is not PENDING and not hasattr(value, "iter_references"):  # an XCom comes later
+            try:
+                check(value)
+            except AirflowFailException as error:
+                problems.append(str(error))
+    return problems
+
+
+def request_problems(arguments: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
+    """What is wrong with what is known of a request; the rest is checked when the task runs.
 
     :param arguments: the operator's arguments, as given.
     :param complete: False where further arguments come from ``expand``.
-    :raises AirflowFailException: naming every problem at once.
     """
-    _refuse(_problems(arguments, complete=complete))
-
-
-def _refuse(problems: Sequence[str]) -> None:
-    from airflow_provider_kling.api.validation import invalid_request
-
-    if problems:
-        raise AirflowFailException(str(invalid_request(problems)))
-
-
-def _problems(arguments: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
     from airflow_provider_kling.api.catalog import find_model
     from airflow_provider_kling.api.errors import InvalidRequestError
     from airflow_provider_kling.api.parameter import PENDING
@@ -93,6 +114,17 @@ def _problems(arguments: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
         missing = model.parameters.keys() - parameters.keys() if model else ()
         parameters.update(dict.fromkeys(missing, PENDING))
     return inspect(model_id, parameters).problems
+
+
+def refuse(problems: Sequence[str]) -> None:
+    """Fail the parsing of the DAG, naming every problem at once.
+
+    :raises AirflowFailException: there are any.
+    """
+    from airflow_provider_kling.api.validation import invalid_request
+
+    if problems:
+        raise AirflowFailException(str(invalid_request(problems)))
 
 
 def check_path_if_known(path: Any) -> None:
@@ -127,16 +159,17 @@ def check_limit_if_known(usd: Any) -> None:
         raise AirflowFailException(f"max_cost_usd: {error}") from None
 
 
-def checked_choice(name: str, value: Choice, *allowed: Choice) -> Choice:
-    """One of a few words.
+def checked_choice(name: str, *allowed: str) -> Check:
+    """A check for one of a few words."""
 
-    :raises AirflowFailException: it is another one.
-    """
-    if value not in allowed:
-        raise AirflowFailException(
-            f"{name}={value!r} is not allowed: give {' or '.join(map(repr, allowed))}."
-        )
-    return value
+    def check(value: Any) -> Any:
+        if value not in allowed:
+            raise AirflowFailException(
+                f"{name}={value!r} is not allowed: give {' or '.join(map(repr, allowed))}."
+            )
+        return value
+
+    return check
 
 
 def _kept(name: str, value: Any) -> Any:
@@ -151,7 +184,7 @@ def _kept_of_each(arguments: Any) -> Any:
 
 
 class CheckedPartial(OperatorPartial):
-    """``.partial(...)`` of KlingGenerateOperator that checks also what ``expand`` is given as plain lists."""
+    """``.partial(...)`` that checks also what ``expand`` is given as plain lists."""
 
     @classmethod
     def of(cls, plain: OperatorPartial) -> CheckedPartial:
@@ -159,15 +192,12 @@ class CheckedPartial(OperatorPartial):
         kwargs = _kept_of_each(plain.kwargs)
         checked = cls(operator_class=plain.operator_class, kwargs=kwargs, params=plain.params)
         plain._expand_called = True  # or Airflow warns that it was never mapped
-        check_known(checked.given, complete=False)
-        check_path_if_known(checked.given.get("path"))
-        check_limit_if_known(checked.given.get("max_cost_usd"))
+        refuse(checked._operator.problems_when_parsed(checked.kwargs, complete=False))
         return checked
 
     @property
-    def given(self) -> dict[str, Any]:
-        """What ``partial`` was given, and the model it stands for."""
-        return {"model": vars(self.operator_class)["default_model"], **self.kwargs}
+    def _operator(self) -> type[Checked]:
+        return cast("type[Checked]", self.operator_class)
 
     def expand(self, **mapped: Any) -> Any:
         """Map over lists; each value that is known by now is checked."""
@@ -198,11 +228,11 @@ class CheckedPartial(OperatorPartial):
         """Name every problem of every task instance, those that all of them share once."""
         self._expand_called = True  # also where it is refused, or Airflow warns that it never was
         shared: Sequence[str] = ()
-        found: list[str] = []
+        found: list[str] = self._one_path_for_all(expanded)
         for place, given in expanded.items():
             try:
                 validate_mapping_kwargs(self.operator_class, "partial", dict(given))
-                problems = _problems({**self.given, **given}, complete=True)
+                problems = self._operator.problems_when_parsed({**self.kwargs, **given}, complete=True)
             except TypeError as error:
                 problems = (f"{str(error).partition('() ')[2]}.",)
             if not place:
@@ -210,4 +240,19 @@ class CheckedPartial(OperatorPartial):
                 found += problems
             else:
                 found += [f"In {place}: {problem}" for problem in problems if problem not in shared]
-        _refuse(found)
+        refuse(found)
+
+    def _one_path_for_all(self, expanded: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Whether all task instances would land at one path: known before the first video is paid."""
+        from airflow_provider_kling.api.paths import tells_apart
+
+        path = self.kwargs.get("path")
+        mapped = [given for place, given in expanded.items() if place]
+        if not isinstance(path, str) or known(path) != path or tells_apart(path):
+            return []
+        if len(mapped) == 1 or any("path" in given for given in expanded.values()):
+            return []
+        return [
+            f"The videos of all mapped tasks would land at {path!r}: put {{generation_id}} into the path, or "
+            "end it with a slash."
+        ]

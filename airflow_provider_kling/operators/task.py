@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_kling.api.decision import Attempt
 from airflow_provider_kling.api.identity import Work
+from airflow_provider_kling.api.record import NOTHING
 
 if TYPE_CHECKING:
     from airflow_provider_kling.compat import BaseOperator, Context
@@ -41,8 +42,14 @@ class TaskRun:
         self.tries: int = ti.try_number
         # Airflow raises max_tries with each clear, so that "retries" more tries follow; the first of
         # them is the one that a person asked for.
-        fresh = ti.try_number == ti.max_tries - (task.retries or 0) + 1
-        self.attempt = Attempt.FIRST if ti.try_number <= 1 else Attempt.CLEAR if fresh else Attempt.RETRY
+        self.first_try: int = ti.max_tries - (task.retries or 0) + 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether nothing was submitted before, as far as can be told without the vendor's logs."""
+        if self.remembers:
+            return self.recall() in (None, NOTHING)
+        return Attempt.of(self.tries, self.first_try) is Attempt.FIRST
 
     @property
     def remembers(self) -> bool:
@@ -70,5 +77,6 @@ class TaskRun:
         starts = [moment.timestamp() for moment in moments if isinstance(moment, datetime)]
         now = time.time()
         # an automatic retry comes no earlier than its delay; a person may clear at any moment
-        waited = self._retry_delay if self.attempt is Attempt.RETRY else 0.0
+        again = Attempt.of(self.tries, self.first_try) is Attempt.RETRY
+        waited = self._retry_delay if again else 0.0
         return min(starts, default=now - 86_400.0), now - waited

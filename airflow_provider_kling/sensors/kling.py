@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_kling.compat import (
     AirflowFailException,
@@ -17,6 +18,7 @@ from airflow_provider_kling.compat import (
     conf,
 )
 from airflow_provider_kling.failures import failing_as_airflow_expects
+from airflow_provider_kling.operators.parsing import Check, CheckedPartial, checked_settings
 from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.waiting import (
     COLOR,
@@ -51,13 +53,18 @@ class KlingGenerationSensor(BaseSensorOperator):
     :param deferrable: wait in the triggerer instead of on the worker.
     :param poke_interval: seconds between polls, 1 to 3600; None polls where completion is likely.
     :param timeout: seconds to wait at most.
-    :param model: the model, whose usual duration sharpens when to poll.
+    :param model: the model, whose usual duration sharpens when to poll; known without it where a
+        KlingGenerateOperator upstream submitted the generation, as is when.
     :raises AirflowFailException: the generation ended in an error, or a retry mends nothing.
     :raises AirflowSensorTimeout: the time is over; the generation may still complete.
     """
 
     template_fields: Sequence[str] = ("generation_id", "kling_conn_id", "model")
     ui_color = COLOR
+    settings: ClassVar[Mapping[str, Check]] = {
+        "poke_interval": checked_interval,
+        "timeout": lambda value: checked_seconds("timeout", value, least=0.0),
+    }
 
     def __init__(
         self,
@@ -70,8 +77,8 @@ class KlingGenerationSensor(BaseSensorOperator):
         model: str | None = None,
         **kwargs: Any,
     ) -> None:
-        interval = checked_interval(poke_interval)
-        timeout = checked_seconds("timeout", timeout, least=0.0)
+        interval = self.settings["poke_interval"](poke_interval)
+        timeout = self.settings["timeout"](timeout)
         # Airflow's own interval must be a number; it is not used where the schedule is adaptive.
         super().__init__(poke_interval=interval or 60.0, timeout=timeout, **kwargs)
         self._interval = interval
@@ -79,6 +86,18 @@ class KlingGenerationSensor(BaseSensorOperator):
         self.kling_conn_id = kling_conn_id
         self.deferrable = deferrable
         self.model = model
+        self._request: Mapping[str, Any] = {}
+        self._model = model
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Map the sensor over lists, see ``expand``; what is known of its arguments is checked at once."""
+        return CheckedPartial.of(super().partial(**kwargs))
+
+    @classmethod
+    def problems_when_parsed(cls, given: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
+        """See :class:`.Checked`."""
+        return checked_settings(cls, given)
 
     @cached_property
     def hook(self) -> KlingHook:
@@ -94,9 +113,14 @@ class KlingGenerationSensor(BaseSensorOperator):
         """
         if not self.deferrable:
             return self._poked(context)
+        asked = self._asked(context)
         try:
             with self._failing():
-                return self._waiting(context).deferred(self.generation_id, model=self.model).as_dict()
+                return (
+                    self._waiting(context, asked)
+                    .deferred(self.generation_id, model=self._model, submitted_at=asked.get("submitted_at"))
+                    .as_dict()
+                )
         except (AirflowFailException, AirflowSensorTimeout) as error:
             if self._skips:
                 raise AirflowSkipException("The sensor's own failure is a skip, as it says.") from error
@@ -108,8 +132,8 @@ class KlingGenerationSensor(BaseSensorOperator):
         :return: the generation as a dict.
         """
         with self._failing():
-            done = self._waiting(context).resumed(event, model=self.model, waited_for=self.generation_id)
-            return done.as_dict()
+            waiting = self._waiting(context, self._asked(context))
+            return waiting.resumed(event, model=self._model, waited_for=self.generation_id).as_dict()
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look once; trouble that may pass is waited out."""
@@ -127,7 +151,7 @@ class KlingGenerationSensor(BaseSensorOperator):
             self.hook.log_status(generation)
             if not is_ready(generation):
                 return False
-            done = self._waiting(context).finished(generation, self.model)
+            done = self._waiting(context, self._request).finished(generation, self._model)
             return PokeReturnValue(is_done=True, xcom_value=done.as_dict())
 
     @property
@@ -135,7 +159,16 @@ class KlingGenerationSensor(BaseSensorOperator):
         """Whether Airflow makes a skip of a failure, and then keeps its reason to itself."""
         return bool(self.soft_fail or self.never_fail)
 
+    def _asked(self, context: Context) -> Mapping[str, Any]:
+        """What the task upstream asked for, which tells when, and of which model; empty if there is none."""
+        from airflow_provider_kling.upstream import asked_upstream
+
+        self._request = asked_upstream(context, self.generation_id) or {}
+        self._model = self.model or self._request.get("model")
+        return self._request
+
     def _poked(self, context: Context) -> Any:
+        self._asked(context)
         from airflow_provider_kling.api.flow import timed_out
 
         late = timed_out(self.generation_id, f"{self.timeout:g} s were given")
@@ -157,15 +190,17 @@ class KlingGenerationSensor(BaseSensorOperator):
         if self._interval is not None:
             interval = super()._get_next_poke_interval(started_at, run_duration, poke_count)
         else:
-            interval = schedule_for(None, self.model).next_wait(run_duration())
+            submitted_at = self._request.get("submitted_at")
+            elapsed = run_duration() if submitted_at is None else time.time() - submitted_at
+            interval = schedule_for(None, self._model).next_wait(elapsed)
         return max(0.0, min(interval, self.timeout - run_duration()))
 
-    def _waiting(self, context: Context) -> Waiting:
+    def _waiting(self, context: Context, asked: Mapping[str, Any]) -> Waiting:
         def finish(done: Generation) -> None:
             from airflow_provider_kling.outcome import push_cost
 
             push_generation(context["ti"].xcom_push, done)
-            push_cost(self.hook, done, context["ti"].xcom_push)
+            push_cost(self.hook, done, context["ti"].xcom_push, asked)
 
         return Waiting(self, self.hook, self._interval, self.timeout, finish)
 

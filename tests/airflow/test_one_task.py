@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
-from tests.airflow.real_airflow import ROOT, RealAirflow
+from tests.airflow.real_airflow import REMEMBERS, ROOT, RealAirflow
 
 PICTURE = ROOT / "dags" / "pictures" / "mug.jpg"
 REQUEST = f'image="{PICTURE}", prompt="Steam rises.", duration=5'
@@ -83,19 +83,74 @@ def test_deferred_it_takes_two_segments(
 def test_a_retry_after_a_failed_landing_lands_the_same_generation(
     airflow: RealAirflow, vendor: EmulatorThread, videos: Path
 ) -> None:
-    videos.write_text("a file where a directory should be")
+    vendor.faults.add("cdn", 404, times=5)
     run = airflow.run(f"""
     KlingGenerateOperator(task_id="generate", {REQUEST}, path="{videos}/")
     """)
     assert run["generate"].state == "failed"
-    assert "already" not in run["generate"].xcom
-    videos.unlink()
+    assert "path" not in run["generate"].xcom
 
     run.clear("generate").go_on()
 
     assert run.state == "success", run.log[-3000:]
     assert submits(vendor) == 1
     assert [path.stem for path in videos.iterdir()] == [run["generate"].xcom["return_value"]]
+
+
+def test_a_picture_that_is_gone_by_then_is_not_missed(
+    airflow: RealAirflow, vendor: EmulatorThread, videos: Path, tmp_path: Path
+) -> None:
+    """An inbox that is emptied while the landing fails: the generation needs no picture any more."""
+    picture = tmp_path / "inbox.jpg"
+    picture.write_bytes(PICTURE.read_bytes())
+    vendor.faults.add("cdn", 404, times=5)
+    run = airflow.run(f"""
+    KlingGenerateOperator(
+        task_id="generate", image="{picture}", prompt="Steam rises.", duration=5, path="{videos}/"
+    )
+    """)
+    assert run["generate"].state == "failed"
+    picture.unlink()
+
+    run.clear("generate").go_on()
+
+    if not REMEMBERS:
+        assert "does not exist on this worker" in run.log
+        return
+    assert run.state == "success", run.log[-3000:]
+    assert "needs no picture any more" in run.log
+    assert submits(vendor) == 1
+    assert [path.stem for path in videos.iterdir()] == [run["generate"].xcom["return_value"]]
+
+    run.rewrite(**{"Steam rises.": "Steam falls."}).clear("generate").go_on()
+
+    assert run["generate"].state == "failed"
+    assert "inbox.jpg does not exist on this worker" in run.log
+    assert submits(vendor) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("s4://bucket/clip.mp4", "s4"),
+        ("FILE/clip.mp4", "NotADirectoryError"),
+        ("FOLDER", "is a directory"),
+    ],
+)
+def test_where_no_video_can_land_is_noticed_before_anything_is_paid(
+    airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path, path: str, said: str
+) -> None:
+    (tmp_path / "file").touch()
+    path = path.replace("FILE", f"{tmp_path}/file").replace("FOLDER", str(tmp_path))
+    run = airflow.run(f"""
+    KlingGenerateOperator(task_id="generate", {REQUEST}, path="{path}")
+    """)
+
+    assert run["generate"].state == "failed", run.log[-3000:]
+    assert f"No video can land at '{path}'" in run.log
+    assert said in run.log
+    assert "Nothing was submitted by this try" in run.log
+    assert submits(vendor) == 0
 
 
 @pytest.mark.parametrize(
@@ -234,6 +289,7 @@ def test_an_outlet_asset_s_event_has_the_facts_and_no_signed_url(
     )
     assert downloaded == {
         "generation_id": xcom["return_value"],
+        "model": "kling-video/v1.6/standard/image-to-video",
         "path": f"{videos}/again.mp4",
         "duration": 5.0,
     }

@@ -119,6 +119,27 @@ class TestRetry:
         assert len({each["client_request_id"] for each in vendor.generations}) == 2
         assert vendor.stats["charges"] == 1
 
+    @needs_memory
+    def test_a_prompt_that_renders_anew_in_each_try_is_not_paid_for_again(
+        self, airflow: RealAirflow, vendor: EmulatorThread
+    ) -> None:
+        """What changed is told, and submitted when a person clears the task."""
+        body = generate(
+            "Boat {{ ti.try_number }}.",
+            "post_execute=lambda context, result: 1 // max(0, context['ti'].try_number - 2)",
+        )
+        run = airflow.run(body)
+        assert run["generate"].state == "up_for_retry"
+
+        run.go_on()
+        assert run["generate"].tries == 2
+        assert "The request of this retry differs (changed: prompt)" in run.log
+        assert run["generate"].xcom["generation_id"] == only(vendor)["id"]
+
+        run.clear("generate").go_on()
+        assert run.state == "success"
+        assert [each["parameters"]["prompt"] for each in vendor.generations] == ["Boat 1.", "Boat 3."]
+
 
 class TestClear:
     @needs_memory

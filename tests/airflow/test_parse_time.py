@@ -87,6 +87,17 @@ def test_everything_is_named_at_once(airflow: RealAirflow) -> None:
             ],
         ),
         ('.partial(task_id="g").expand(prompt=["a", "b"])', ["needs the parameter 'image_url'"]),
+        (f'.partial(task_id="g", {FINE}, poke_interval=-1).expand(duration=[5])', ["poke_interval", "-1"]),
+        (f'.partial(task_id="g", {FINE}, timeout=1e12).expand(duration=[5])', ["timeout=1000000000000.0"]),
+        (f'.partial(task_id="g", {FINE}, on_clear="x").expand(duration=[5])', ["on_clear='x'"]),
+        (
+            f'.partial(task_id="g", {FINE}).expand(poke_interval=[5, float("nan")])',
+            ["In poke_interval[1]", "nan"],
+        ),
+        (
+            f'.partial(task_id="g", {FINE}, path="out/clip.mp4").expand(duration=[5, 10])',
+            ["all mapped tasks would land at 'out/clip.mp4'", "{generation_id}"],
+        ),
     ],
 )
 def test_mapped_tasks_are_checked_too(airflow: RealAirflow, mapped: str, said: list[str]) -> None:
@@ -94,6 +105,28 @@ def test_mapped_tasks_are_checked_too(airflow: RealAirflow, mapped: str, said: l
 
     for words in said:
         assert words in error
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ('KlingGenerationSensor.partial(task_id="w", poke_interval=0).expand(generation_id=["g"])', "is 0;"),
+        (
+            'KlingGenerationSensor.partial(task_id="w").expand(generation_id=["g"], timeout=[-1])',
+            "timeout=-1",
+        ),
+        (
+            'KlingDownloadOperator.partial(task_id="d", path="clip.mp4").expand(generation_id=["g", "h"])',
+            "all mapped tasks would land",
+        ),
+        ("task.kling_generate(poke_interval=-1)(lambda a: a).expand(a=['x'])", "-1"),
+    ],
+)
+def test_so_are_those_of_the_other_operators(airflow: RealAirflow, body: str, said: str) -> None:
+    error = airflow.import_error(body)
+
+    assert "AirflowFailException" in error
+    assert said in error
 
 
 @pytest.mark.parametrize(
@@ -110,6 +143,10 @@ def test_mapped_tasks_are_checked_too(airflow: RealAirflow, mapped: str, said: l
         f'up = {task(FINE)}\nKlingGenerationSensor(task_id="wait", generation_id=up.output, timeout=0)',
         'KlingDownloadOperator(task_id="d", generation_id="g", path="out/{{ ds }}/{generation_id}.mp4")',
         'KlingGenerateOperator.partial(task_id="g").expand(prompt=["a"], image=["{{ x }}"])',
+        f'KlingGenerateOperator.partial(task_id="g", {FINE}, path="{{{{ ti.map_index }}}}.mp4")'
+        ".expand(duration=[5, 10])",
+        f'KlingGenerateOperator.partial(task_id="g", {FINE}).expand(path=["a.mp4", "b.mp4"])',
+        'KlingGenerationSensor.partial(task_id="w").expand(generation_id=["g"], poke_interval=[5, 10])',
         f'KlingGenerateOperator.partial(task_id="g", image="{IMAGE}").expand_kwargs([dict(prompt="a")])',
         'KlingGenerateOperator.partial(task_id="g", prompt="a").expand('
         'image=task(task_id="t")(lambda: ["x"])())',

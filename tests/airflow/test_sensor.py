@@ -52,6 +52,25 @@ def test_it_waits(patient_airflow: RealAirflow, slow_vendor: EmulatorThread, mod
 
 
 @each_mode
+def test_it_knows_what_the_task_upstream_asked_for(
+    patient_airflow: RealAirflow, slow_vendor: EmulatorThread, mode: str
+) -> None:
+    """The model, whose usual duration it polls by, and what the price is estimated from."""
+    run = patient_airflow.run(f"""
+    generate = KlingGenerateOperator.partial(task_id="generate", model="{MODEL}").expand(prompt=["a", "b"])
+    KlingGenerationSensor.partial(task_id="wait", {mode}).expand(generation_id=generate.output)
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    ids = [run[f"generate[{index}]"].xcom["return_value"] for index in (0, 1)]
+    for index, generation_id in enumerate(ids):
+        waited = run[f"wait[{index}]"].xcom
+        assert waited["return_value"]["id"] == generation_id
+        assert waited["return_value"]["model"] == MODEL
+        assert waited["cost"]["usd"] == 0.29
+
+
+@each_mode
 def test_it_looks_once_before_it_waits(airflow: RealAirflow, vendor: EmulatorThread, mode: str) -> None:
     run = airflow.run(sensor(submitted(vendor), mode))
 

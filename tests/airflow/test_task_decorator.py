@@ -57,7 +57,7 @@ def test_a_mapping_of_arguments_and_of_the_vendor_s_parameters(
 def test_variants_are_generations_of_their_own_and_each_is_paid_once(
     airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
 ) -> None:
-    (tmp_path / "videos").write_text("a file where a directory should be")
+    vendor.faults.add("cdn", 404, times=15)
     run = airflow.run(f"""
     @task.kling_generate(model="{TEXT_MODEL}", path="{tmp_path}/videos/", duration=5)
     def tell():
@@ -68,7 +68,7 @@ def test_variants_are_generations_of_their_own_and_each_is_paid_once(
     assert run["tell"].state == "failed", run.log[-3000:]
     paid = submits(vendor)
     assert paid == 3
-    (tmp_path / "videos").unlink()
+    vendor.faults.clear()
 
     run.clear("tell").go_on()
 
@@ -150,13 +150,87 @@ def test_a_variant_that_fails_keeps_no_other_from_its_video(
     cat, dog, bird, fish = (each["id"] for each in slow_vendor.generations)
     tell = run["tell"].xcom
     assert sorted(each.stem for each in (tmp_path / "videos").glob("*.mp4")) == sorted((cat, bird))
-    assert tell["path"] == [f"{tmp_path}/videos/{cat}.mp4", None, f"{tmp_path}/videos/{bird}.mp4"]
-    assert [each and each["id"] for each in tell["generation"]] == [cat, None, bird]
+    assert tell["path"] == [f"{tmp_path}/videos/{cat}.mp4", None, f"{tmp_path}/videos/{bird}.mp4", None]
+    assert [each and each["id"] for each in tell["generation"]] == [cat, None, bird, None]
     assert [each and each["generation_id"] for each in tell["failure"]] == [None, dog, None, fish]
-    assert "2 of 4 variants have no video; all others were waited for and landed." in run.log
+    assert "2 of 4 variants failed; all others were waited for and landed." in run.log
     assert f"[1] Generation {dog}" in run.log
-    assert f"[2] Generation {fish}" in run.log
+    assert f"[3] Generation {fish}" in run.log
     assert submits(slow_vendor) == 4
+
+
+def test_a_retry_lands_what_an_earlier_try_could_not_beside_one_that_moderation_refused(
+    airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
+) -> None:
+    vendor.faults.add("cdn", 404, times=5)
+    run = airflow.run(f"""
+    @task.kling_generate(model="{TEXT_MODEL}", duration=5, path="{tmp_path}/videos/", retries=2)
+    def tell():
+        return ["A dog. [emulator: moderation]", "A cat."]
+
+    tell()
+    """)
+    assert run["tell"].state == "up_for_retry", run.log[-3000:]
+    assert not (tmp_path / "videos").exists() or not list((tmp_path / "videos").glob("*.mp4"))
+
+    run.go_on()
+
+    assert run["tell"].state == "failed", run.log[-3000:]
+    _, cat = (each["id"] for each in vendor.generations)
+    assert [each.stem for each in (tmp_path / "videos").iterdir()] == [cat]
+    assert "1 of 2 variants failed; all others were waited for and landed." in run.log
+    assert submits(vendor) == 2
+
+
+def test_a_variant_that_is_not_accepted_keeps_no_other_from_its_video(
+    airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
+) -> None:
+    run = airflow.run(f"""
+    @task.kling_generate(model="{TEXT_MODEL}", duration=5, path="{tmp_path}/videos/")
+    def tell():
+        return ["A dog.", {{"model": "kling/of-tomorrow", "prompt": "A cat."}}, "A bird."]
+
+    tell()
+    """)
+
+    assert run["tell"].state == "failed", run.log[-3000:]
+    assert run["tell"].xcom["generation_id"][1] is None
+    landed = [each["id"] for each in vendor.generations]
+    assert len(landed) == 2
+    assert sorted(each.stem for each in (tmp_path / "videos").iterdir()) == sorted(landed)
+    assert "1 of 3 variants failed" in run.log
+
+
+def test_all_variants_must_be_within_the_budget_before_the_first_is_submitted(
+    airflow: RealAirflow, vendor: EmulatorThread
+) -> None:
+    run = airflow.run(f"""
+    @task.kling_generate(model="{TEXT_MODEL}", max_cost_usd=0.3)
+    def tell():
+        return [{{"prompt": "A cat.", "duration": 5}}, {{"prompt": "A dog.", "duration": 10}}]
+
+    tell()
+    """)
+
+    assert run["tell"].state == "failed"
+    assert "0.58 USD" in run.log
+    assert submits(vendor) == 0
+
+
+def test_what_is_no_part_of_a_request_goes_to_the_decorator(
+    airflow: RealAirflow, vendor: EmulatorThread
+) -> None:
+    run = airflow.run("""
+    @task.kling_generate(duration=5)
+    def tell():
+        return {"prompt": "A cat.", "image": "https://pictures.example/cat.jpg", "max_cost_usd": 0.01}
+
+    tell()
+    """)
+
+    assert run["tell"].state == "failed"
+    assert "tell returned max_cost_usd, which is no part of a request" in run.log
+    assert submits(vendor) == 0
 
 
 def test_variants_that_would_land_on_one_path_are_refused_before_they_are_paid(

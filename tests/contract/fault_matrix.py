@@ -16,7 +16,6 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from airflow_provider_kling.api.client import Stream
-from airflow_provider_kling.api.decision import Attempt
 from airflow_provider_kling.api.errors import KlingError, Money, Recovery
 from airflow_provider_kling.api.identity import Work, fingerprint
 from airflow_provider_kling.api.landing import land
@@ -121,7 +120,7 @@ def logs(world: World, fault: Fault, lasting: bool) -> Scene:
     world.begin(fault, "logs", lasting)
 
     def act() -> str:
-        retry = Once(driver.flows, replace(ORDER, attempt=Attempt.RETRY))
+        retry = Once(driver.flows, replace(ORDER, tries=2))
         driver.run(retry.obtain(intent.encode()))
         return "the generation, found in the vendor's logs"
 

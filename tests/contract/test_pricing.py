@@ -117,7 +117,7 @@ def test_a_balance_that_does_not_cover_it(make: Callable[..., Driver]) -> None:
         driver = make(emulator)
         with pytest.raises(BudgetError, match=r"about 0\.29 USD .*balance is 0\.2 USD"):
             driver.run(
-                Budget(check_balance=True).check(driver.flows, GenerationRequest(MODEL, {"duration": 5}))
+                Budget(check_balance=True).check(driver.flows, [GenerationRequest(MODEL, {"duration": 5})])
             )
 
 

@@ -22,7 +22,8 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"hooks", "links"}),
     frozenset({"triggers"}),
     frozenset({"waiting"}),
-    frozenset({"sensors", "operators", "generating", "outcome", "cost_report"}),
+    frozenset({"upstream"}),
+    frozenset({"sensors", "operators", "ordering", "generating", "outcome", "cost_report"}),
     frozenset({"decorators", "ui"}),
 )
 """From the ground up: a part imports its own layer and those below. ``api`` imports only itself."""

@@ -159,7 +159,7 @@ def test_a_price_that_still_holds_is_not_sent_again(flows: Flows) -> None:
 
 
 def check(flows: Flows, vendor: Vendor, budget: Budget) -> Any:
-    return vendor.drive(budget.check(flows, REQUEST))
+    return vendor.drive(budget.check(flows, [REQUEST]))
 
 
 def test_without_a_budget_nothing_is_asked(flows: Flows) -> None:
@@ -169,7 +169,7 @@ def test_without_a_budget_nothing_is_asked(flows: Flows) -> None:
 
 
 def test_the_limit_itself_is_within_it(flows: Flows) -> None:
-    assert check(flows, Vendor(prices=prices()), Budget(0.29)).usd == 0.29
+    check(flows, Vendor(prices=prices()), Budget(0.29))
 
 
 def test_above_the_limit(flows: Flows) -> None:
@@ -201,3 +201,16 @@ def test_the_balance(flows: Flows, balance: float, priced: bool, covered: bool) 
         return
     with pytest.raises(BudgetError, match=f"balance is {balance:g} USD"):
         check(flows, vendor, Budget(check_balance=True))
+
+
+def test_the_balance_covers_all_that_is_submitted_together(flows: Flows) -> None:
+    vendor = Vendor(prices=prices(), balance={"current_balance": 0.86})
+    vendor.drive(Budget(check_balance=True).check(flows, [REQUEST] * 2))
+    with pytest.raises(BudgetError, match=r"These 3 generations would cost about 0\.87 USD together"):
+        vendor.drive(Budget(check_balance=True).check(flows, [REQUEST] * 3))
+
+
+def test_one_above_the_limit_keeps_all_from_being_submitted(flows: Flows) -> None:
+    longer = GenerationRequest(MODEL, {"duration": 10})
+    with pytest.raises(BudgetError, match=r"about 0\.58 USD .* limit is 0\.3 USD"):
+        Vendor(prices=prices()).drive(Budget(0.3).check(flows, [REQUEST, longer]))

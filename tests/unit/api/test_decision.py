@@ -89,15 +89,19 @@ none           -           in-vain  -        -       fail       -           no  
 intent*        -           no       -        -       -          -           -          LOOK_UP
 intent*        -           in-vain  -        -       resubmit   -           -          SUBMIT          anew
 intent*        -           in-vain  -        -       fail       -           -          STOP
-# A generation of another request, however it stands.
-id,-other      -           -        -        submit  -          -           -          SUBMIT          anew
-id,-other      -           -        -        fail    -          -           -          STOP
+# A generation of another request, however it stands: a person cleared the task.
+id,-other      -           -        clear    submit  -          -           -          SUBMIT          anew
+id,-other      -           -        clear    fail    -          -           -          STOP
+# The same in an automatic retry: nobody chose to pay again.
+id,-other      completed   -        -        -       -          -           -          ADOPT_AND_USE
+id,-other      error       -        -        -       -          -           -          SUBMIT          anew
+id,-other      moderation  -        -        -       -          -           -          SUBMIT          anew
 # A generation of this request.
-id             not-asked   -        -        -       -          -           -          ASK
-id             404         -        -        -       -          -           -          STOP
-id             queued      -        -        -       -          -           -          ADOPT_AND_WAIT
-id             generating  -        -        -       -          -           -          ADOPT_AND_WAIT
-id             unknown     -        -        -       -          -           -          ADOPT_AND_WAIT
+id*            not-asked   -        -        -       -          -           -          ASK
+id*            404         -        -        -       -          -           -          STOP
+id*            queued      -        -        -       -          -           -          ADOPT_AND_WAIT
+id*            generating  -        -        -       -          -           -          ADOPT_AND_WAIT
+id*            unknown     -        -        -       -          -           -          ADOPT_AND_WAIT
 # One after which a later try can have submitted anew, and nothing would be remembered of it.
 id             error       no       -        -       -          -           no         LOOK_UP
 id             moderation  no       -        -       -          -           no         LOOK_UP
@@ -203,7 +207,7 @@ def test_trouble_never_leads_to_a_submit():
 
 
 def test_what_changed_is_named():
-    reason = decided(CASES[0]._replace(record="id, other")).reason
+    reason = decided(CASES[0]._replace(record="id, other", attempt="clear")).reason
     assert "changed: prompt, seed" in reason
     assert "g1" in reason
 

@@ -363,10 +363,10 @@ class TestChecksums:
     def test_of_a_part_says_nothing_of_the_whole(
         self, go: Callable[..., Landed], cdn: Cdn, folder: Path
     ) -> None:
-        (folder / "clip.mp4").write_bytes(VIDEO)
+        (folder / f"{ID}.mp4").write_bytes(VIDEO)
         cdn.faults.append(Fault(headers={**self.stated(VIDEO[:1])[0]}))
 
-        assert go(folder / "clip.mp4").skipped
+        assert go(folder / f"{ID}.mp4").skipped
         assert cdn.ranges == ["bytes=0-0"]
 
     def test_damaged_on_the_way(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
@@ -515,16 +515,28 @@ class TestWhatIsThereAlready:
     def test_a_second_landing_downloads_nothing(
         self, go: Callable[..., Landed], cdn: Cdn, folder: Path
     ) -> None:
-        first = go(folder / "clip.mp4")
+        clip = folder / f"{ID}.mp4"
+        first = go(clip)
         cdn.sent = 0
-        before = (folder / "clip.mp4").stat()
+        before = clip.stat()
 
-        second = go(folder / "clip.mp4")
+        second = go(clip)
 
         assert second == Landed(**{**{f: getattr(first, f) for f in first.__slots__}, "skipped": True})
         assert cdn.sent <= 1
-        after = (folder / "clip.mp4").stat()
+        after = clip.stat()
         assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+    def test_one_length_is_not_taken_for_one_video(
+        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+    ) -> None:
+        end = (8).to_bytes(4, "big")
+        cdn.content = VIDEO + end + b"skip"
+        for name, content in (("same", cdn.content), ("other", VIDEO + end + b"free")):
+            (folder / f"{name}.mp4").write_bytes(content)
+
+        assert go(folder / "same.mp4").skipped
+        assert "content is another" in failure(go, folder / "other.mp4").what
 
     def test_a_server_without_ranges_is_asked_for_its_length_only(
         self, go: Callable[..., Landed], cdn: Cdn, folder: Path
@@ -733,7 +745,7 @@ class TestStorage:
     def test_a_second_landing_downloads_nothing(
         self, go: Callable[..., Landed], cdn: Cdn, memory: MemoryFileSystem
     ) -> None:
-        target = UPath("memory://bucket/clip.mp4")
+        target = UPath(f"memory://bucket/{ID}.mp4")
         first = go(target)
         cdn.sent = 0
 

@@ -10,6 +10,7 @@ from airflow_provider_kling.api.decision import Attempt, SubmitPolicy
 from airflow_provider_kling.api.errors import (
     AuthenticationError,
     BadRequestError,
+    InvalidRequestError,
     Money,
     RateLimitError,
     Recovery,
@@ -48,6 +49,8 @@ WORK = Work("dag", "run", "task")
 SAME = fingerprint(REQUEST.body(), "account")
 OTHER = fingerprint({**REQUEST.body(), "prompt": "she frowns"}, "account")
 GRACE = 300.0
+TRIES = {Attempt.FIRST: (1, 1), Attempt.CLEAR: (2, 2), Attempt.RETRY: (2, 1)}
+"""The number of the try, and of the first one since the last clear."""
 
 ACCEPTED = answer({"id": "g9", "status": "queued"}, 201)
 FAILED = standing("error", error={"name": "GenerationError", "message": "The model failed."})
@@ -82,6 +85,7 @@ def record(
         count=count,
         intended_at=at,
         generation_id=generation_id,
+        tries=1,
     ).encode()
 
 
@@ -95,6 +99,8 @@ def obtain(
     policy = {"uncertain_grace": GRACE} | {
         key: order.pop(key) for key in tuple(order) if key.startswith("on_") or key == "uncertain_grace"
     }
+    tries, first_try = TRIES[order.pop("attempt", Attempt.FIRST)]
+    order = {"tries": tries, "first_try": first_try} | order
     once = Once(flows(clock), Order(REQUEST, SAME, WORK, policy=SubmitPolicy(**policy), **order))
     driven = drive(once.obtain(stored), replies, clock, call_takes)
     assert driven.unused == 0
@@ -119,7 +125,7 @@ def test_the_intent_is_remembered_before_the_submit_and_the_id_right_after():
     assert driven.story == ["remember", "submit", "remember"]
     intent, known = driven.remembered
     assert Record.decode(intent) == Record(
-        WORK.digest, name(), MODEL, SAME.digest, SAME.parts, 0, START, generation_id=None
+        WORK.digest, name(), MODEL, SAME.digest, SAME.parts, 0, START, generation_id=None, tries=1
     )
     assert known == {**intent, "generation_id": "g9"}
     obtained = result(driven)
@@ -150,7 +156,8 @@ def test_an_id_from_the_header_is_as_good():
 @pytest.mark.parametrize("attempt", Attempt)
 def test_one_that_goes_on_is_adopted(status: str, attempt: Attempt):
     driven = obtain([standing(status)], record(), attempt=attempt)
-    assert driven.story == ["poll"]
+    # that a clear came to this is remembered: a retry of it is no other clear
+    assert driven.story == ["poll"] + ["remember"] * (attempt is Attempt.CLEAR)
     assert (result(driven).generation_id, result(driven).adopted) == ("g1", True)
 
 
@@ -482,6 +489,44 @@ def test_after_a_rate_limit_a_retry_submits_without_waiting():
     later = obtain([ACCEPTED], driven.remembered[-1], attempt=Attempt.RETRY, on_uncertain_submit="fail")
     assert later.pauses == []
     assert result(later).record.count == 0
+
+
+def test_a_retry_that_asks_for_something_else_does_not_pay_again(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO)
+    for status, story in ((standing("generating"), ["poll"]), (DONE, ["poll"])):
+        driven = obtain([status], record(request=OTHER), attempt=Attempt.RETRY)
+        assert driven.story == story
+        assert result(driven).adopted
+    assert "differs (changed: prompt)" in caplog.text
+    assert "when the task is cleared" in caplog.text
+
+    driven = obtain([REJECTED, ACCEPTED], record(request=OTHER), attempt=Attempt.RETRY)
+    assert names_sent(driven) == [name(1)]  # the other request may well be accepted
+
+
+def test_a_clear_that_came_to_nothing_is_gone_on_with_by_the_retry():
+    cleared = obtain([refusal(429)] * 4, record(request=OTHER), attempt=Attempt.CLEAR)
+    assert isinstance(cleared.error, RateLimitError)
+    before = cleared.remembered[-1]
+
+    driven = obtain([ACCEPTED], before, tries=3, first_try=2)
+
+    assert names_sent(driven) == [name(1)]
+    later = obtain([standing("queued")], driven.remembered[-1], tries=4, first_try=2, on_clear="regenerate")
+    assert later.story == ["poll"]
+
+
+def test_a_clear_that_adopted_is_over():
+    driven = obtain([standing("generating")], record(), attempt=Attempt.CLEAR, on_clear="regenerate")
+    driven = obtain([DONE], driven.remembered[-1], tries=3, first_try=2, on_clear="regenerate")
+    assert driven.story == ["poll"]
+
+
+def test_a_request_that_cannot_be_sent_adopts_what_was_and_submits_nothing():
+    unready = InvalidRequestError("image_url: /in/mug.jpg does not exist on this worker.")
+    assert result(obtain([DONE], record(), attempt=Attempt.RETRY, unready=unready)).adopted
+    for replies, stored in (([], None), ([FAILED], record())):
+        assert obtain(replies, stored, attempt=Attempt.RETRY, unready=unready).error is unready
 
 
 def test_what_was_known_before_a_refused_submit_is_still_known():

@@ -20,7 +20,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from airflow_provider_kling.api.decision import Attempt, SubmitPolicy
+from airflow_provider_kling.api.decision import SubmitPolicy
 from airflow_provider_kling.api.errors import KlingError, Money, Recovery
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.identity import Work, fingerprint
@@ -281,6 +281,7 @@ class OneTask(RuleBasedStateMachine):
         self.vendor = Vendor(self.clock, skew)
         self.store: Any = None
         self.tries = 0
+        self.first_try = 1
         self.prompt = PROMPTS[0]
         self.asked_before: str | None = None
         self.allowed = dict.fromkeys(PROMPTS, 1)
@@ -300,13 +301,8 @@ class OneTask(RuleBasedStateMachine):
     def start(self, cleared: bool, prompt: str) -> None:
         """Airflow runs the task: for the first time, again by itself, or because a person cleared it."""
         self.tries += 1
-        if self.tries == 1:
-            attempt = Attempt.FIRST
-        elif cleared or not self.may_retry:
-            attempt = Attempt.CLEAR
-        else:
-            attempt = Attempt.RETRY
-        if attempt is Attempt.CLEAR:
+        if self.tries > 1 and (cleared or not self.may_retry):
+            self.first_try = self.tries
             self.prompt = prompt
             if self.policy.on_clear == "regenerate":
                 self.allowed[prompt] += 1
@@ -318,10 +314,10 @@ class OneTask(RuleBasedStateMachine):
             request,
             fingerprint(request.body(), "account"),
             WORK,
-            attempt,
             self.policy,
             remembers=self.remembers,
             tries=self.tries,
+            first_try=self.first_try,
             earlier_since=self.began,
             earlier_until=self.ended_at,
         )

@@ -23,6 +23,7 @@ RECORDS = st.builds(
     count=st.integers(0, 10**6),
     intended_at=st.floats(allow_nan=False, allow_infinity=False),
     generation_id=st.none() | TEXT,
+    tries=st.integers(0, 10**6),
 )
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -42,6 +43,7 @@ def sound(**changes: Any) -> dict[str, Any]:
         "count": 0,
         "intended_at": 1_790_000_000.0,
         "generation_id": None,
+        "tries": 1,
     }
     return {**stored, **changes}
 
@@ -93,6 +95,7 @@ DAMAGED = {
     "a negative count": sound(count=-1),
     "count true": sound(count=True),
     "half a count": sound(count=1.5),
+    "no tries": sound(tries=None),
     "no time": sound(intended_at=None),
     "time true": sound(intended_at=True),
     "time as text": sound(intended_at="yesterday"),

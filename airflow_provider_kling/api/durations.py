@@ -14,6 +14,11 @@ from airflow_provider_kling.api.schedule import (
     Schedule,
 )
 
+_AT_ONCE: Final = 1e-3
+"""Seconds that stand for none, which has no logarithm."""
+_NOTHING_NEW: Final = 1e-3
+"""What counts less than this many completions is not kept."""
+
 
 class Durations:
     """What one process has seen of how long each model takes. Not for several threads.
@@ -47,9 +52,10 @@ class Durations:
     def observe(self, model: str, seconds: float, *, not_yet_at: float = 0.0, prior: Schedule) -> None:
         """Learn from a generation that completed; a failed one teaches nothing about durations.
 
-        Between the last poll that said "not yet" and this one nothing is known: the moment nearest
-        to what was expected is taken. So a generation that completed while nobody was looking,
-        during an outage, does not count as a slow one.
+        Between the last poll that said "not yet" and this one nothing is known, so its duration is
+        taken to be what the belief so far makes of any duration in between. It counts the less, the
+        surer it was to lie there: what nobody watched, during an outage or from one slow fixed poll
+        to the next, neither counts as a slow generation nor confirms what was believed before.
 
         :param model: the vendor's model id.
         :param seconds: from the submit to the poll that saw it completed. Values that only a
@@ -59,11 +65,19 @@ class Durations:
         """
         if not (0.0 < seconds < math.inf and 0.0 <= not_yet_at <= seconds):
             return
-        expected = self.sharpen(model, prior).usual_seconds
-        duration = min(max(expected, not_yet_at), seconds, LONGEST_USUAL)
+        belief = self.sharpen(model, prior)
+        expected = math.log(belief.usual_seconds)
+        low, high = (
+            (math.log(min(max(moment, least), LONGEST_USUAL)) - expected) / belief.spread
+            for moment, least in ((not_yet_at, _AT_ONCE), (seconds, SHORTEST_INTERVAL))
+        )
+        sure, z = _between(min(low, high), high)
+        weight = (1.0 - sure) ** 2
+        if weight < _NOTHING_NEW:
+            return
         seen = self._seen.setdefault(model, _Seen())
         self._seen.move_to_end(model)
-        seen.add(math.log(max(duration, SHORTEST_INTERVAL)), self.MEMORY)
+        seen.add(expected + belief.spread * z, weight, self.MEMORY)
         while len(self._seen) > self._models_kept:
             self._seen.popitem(last=False)
 
@@ -91,7 +105,9 @@ class Durations:
             spread = math.sqrt(squares / (self.PRIOR_WEIGHT_OF_SPREAD + seen.weight))
             known = Schedule(
                 interval=schedule.interval,
-                usual_seconds=min(math.exp(mean + off * seen.weight / total), LONGEST_USUAL),
+                usual_seconds=min(
+                    max(math.exp(mean + off * seen.weight / total), SHORTEST_INTERVAL), LONGEST_USUAL
+                ),
                 spread=round(min(max(spread, NARROWEST_SPREAD), WIDEST_SPREAD), 2),  # few shapes to compute
             )
             if len(seen.answers) >= self.PRIORS_KEPT:
@@ -136,10 +152,22 @@ class _Seen:
         self.squares = 0.0
         self.answers: dict[Schedule, Schedule] = {}
 
-    def add(self, value: float, memory: float) -> None:
-        keep = 1.0 - 1.0 / memory if self.weight >= memory else 1.0
-        self.weight = self.weight * keep + 1.0
+    def add(self, value: float, weight: float, memory: float) -> None:
+        keep = 1.0 - weight / memory if self.weight >= memory else 1.0
+        self.weight = self.weight * keep + weight
         delta = value - self.mean
-        self.mean += delta / self.weight
-        self.squares = self.squares * keep + delta * (value - self.mean)
+        self.mean += delta * weight / self.weight
+        self.squares = self.squares * keep + weight * delta * (value - self.mean)
         self.answers.clear()
+
+
+def _between(low: float, high: float) -> tuple[float, float]:
+    """The probability that a standard normal number lies between two, and its mean if it does."""
+    if low > -high:  # the mirror image: small probabilities are exact in the lower tail
+        sure, mean = _between(-high, -low)
+        return sure, -mean
+    sure = (math.erfc(-high / math.sqrt(2.0)) - math.erfc(-low / math.sqrt(2.0))) / 2.0
+    if sure <= 0.0:
+        return 0.0, high
+    mean = (math.exp(-low * low / 2.0) - math.exp(-high * high / 2.0)) / math.sqrt(2.0 * math.pi) / sure
+    return sure, min(max(mean, low), high)

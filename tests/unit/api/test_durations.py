@@ -65,6 +65,43 @@ def test_what_happened_during_an_outage_is_not_a_slow_generation():
     assert seen.sharpen("m", PRIOR).usual_seconds == pytest.approx(before, rel=0.01)
 
 
+@pytest.mark.parametrize("completions", [1, 10, 50, 200, 1000])
+def test_completions_that_nobody_watched_teach_nothing(completions):
+    """After a restart of the triggerer they are seen at the first look, whatever they took."""
+    seen = Durations()
+    for _ in range(completions):
+        seen.observe("m", 3700.0, prior=PRIOR)
+    sharpened = seen.sharpen("m", PRIOR)
+    assert sharpened.usual_seconds == pytest.approx(194, rel=0.01)
+    assert sharpened.spread == 0.5
+    for _ in range(10):
+        seen.observe("m", 776.0, not_yet_at=760.0, prior=PRIOR)
+    as_if_never = taught(*[776.0] * 10).sharpen("m", PRIOR)
+    assert seen.sharpen("m", PRIOR).usual_seconds == pytest.approx(as_if_never.usual_seconds, rel=0.03)
+
+
+def test_the_less_was_watched_the_less_it_teaches():
+    told = []
+    for not_yet_at in (0.0, 100.0, 200.0, 400.0, 590.0):
+        seen = Durations()
+        for _ in range(10):
+            seen.observe("m", 600.0, not_yet_at=not_yet_at, prior=PRIOR)
+        told.append(seen.sharpen("m", PRIOR).usual_seconds)
+    assert told == sorted(told)
+    assert told[0] == pytest.approx(194, rel=0.02)
+    assert told[-1] > 450
+
+
+def test_coarse_polls_do_not_make_it_certain():
+    """A fixed interval as long as the durations themselves shows hardly anything of them."""
+    rng, seen, prior = random.Random(1), Durations(), Schedule.fixed(600)
+    for _ in range(200):
+        duration = 194 * math.exp(rng.gauss(0, 0.5))
+        looks = math.ceil(duration / 600)
+        seen.observe("m", looks * 600.0, not_yet_at=(looks - 1) * 600.0, prior=prior)
+    assert seen.sharpen("m", PRIOR).spread > 0.4
+
+
 def test_a_slow_generation_that_was_watched_is_one():
     seen = taught(*[190.0] * 5)
     before = seen.sharpen("m", PRIOR).usual_seconds

@@ -27,7 +27,7 @@ from airflow_provider_kling.api.patience import Watcher as Watcher
 from airflow_provider_kling.api.patience import is_ready as is_ready
 from airflow_provider_kling.api.patience import not_ready as not_ready
 from airflow_provider_kling.api.patience import timed_out as timed_out
-from airflow_provider_kling.api.policy import FATAL_POLLS, Clock, Random, RetryPolicy
+from airflow_provider_kling.api.policy import FATAL_POLLS, REFUSED_PAUSE, Clock, Random, RetryPolicy
 from airflow_provider_kling.api.protocol import LOG_PAGE, LogRow, Protocol
 from airflow_provider_kling.api.schedule import Learner, Timetable, jittered
 from airflow_provider_kling.api.wire import Flow, HttpRequest, Pause, Remember, Reply, Send, T
@@ -63,7 +63,11 @@ class Flows:
         self.read_retries = READ_RETRIES
 
     def get_generation(self, generation_id: str) -> Flow[Generation]:
-        """Ask how a generation stands, and repeat while that can help."""
+        """Ask how a generation stands, and repeat while that can help.
+
+        A refusal must come :data:`~.policy.FATAL_POLLS` times, seconds apart: where the vendor does
+        not know a generation, another one may be paid for.
+        """
         return self.read(
             self.protocol.poll(generation_id),
             lambda reply: self.protocol.read_poll(reply, generation_id),
@@ -186,7 +190,8 @@ class Flows:
         """Wait until a generation is completed and its video has a URL.
 
         A poll that fails never ends the wait by itself: passing trouble is waited out until the
-        deadline, and even a refusal must come :data:`~.policy.FATAL_POLLS` times in a row.
+        deadline, and even a refusal must come :data:`~.policy.FATAL_POLLS` times in a row, over
+        :data:`~.policy.FATAL_SECONDS` at least.
 
         :param schedule: when to look.
         :param deadline: epoch seconds; one last look is taken then.
@@ -210,7 +215,7 @@ class Flows:
             try:
                 generation = self.protocol.read_poll(reply, generation_id)
             except KlingError as error:
-                patience.endure(error)
+                patience.endure(error, self.now())
                 retry_after = getattr(error, "retry_after", None)
             else:
                 elapsed = self.now() - since
@@ -258,7 +263,7 @@ class Flows:
                 refusals -= not passing
                 if refusals <= 0 or (passing and attempt >= retries.attempts):
                     raise
-                wait = self._wait_after(error, attempt, retries)
+                wait = self._wait_after(error, attempt, retries) + (0.0 if passing else REFUSED_PAUSE)
                 log.info("The %s request is sent again in %.1f s: %s", request.call, wait, error.what)
             yield Pause(wait)
 

@@ -14,7 +14,7 @@ from airflow_provider_kling.api.errors import (
     Recovery,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationStatus
-from airflow_provider_kling.api.policy import FATAL_POLLS, FINAL_LOOKS
+from airflow_provider_kling.api.policy import FATAL_POLLS, FATAL_SECONDS, FINAL_LOOKS, TROUBLE_TOLD
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,8 @@ class Patience:
         self._id = generation_id
         self._watch = watch
         self._refusals = 0
+        self._refused_since = 0.0
+        self._told_at: float | None = None
         self._looks_without_url = 0
         self._raw_status: str | None = None
         self._trouble: str | None = None
@@ -68,17 +70,22 @@ class Patience:
                 raise without_url(generation)
         return ready
 
-    def endure(self, error: KlingError) -> None:
-        """Take in a failed poll; raises it once it has been refused too often."""
+    def endure(self, error: KlingError, now: float) -> None:
+        """Take in a failed poll; raises it once it has been refused too often for too long.
+
+        :param now: epoch seconds.
+        """
         if error.recovery is Recovery.GIVE_UP:
+            self._refused_since = min(self._refused_since, now) if self._refusals else now
             self._refusals += 1
-            if self._refusals >= FATAL_POLLS:
+            if self._refusals >= FATAL_POLLS and now - self._refused_since >= FATAL_SECONDS:
                 raise error
         else:
             self._refusals = 0
-        if self._trouble is None:
-            log.warning("A poll of generation %s failed; the wait goes on: %s", self._id, error.what)
         self._trouble = error.what
+        if self._told_at is None or not 0.0 <= now - self._told_at < TROUBLE_TOLD:
+            self._told_at = now
+            log.warning("A poll of generation %s failed; the wait goes on: %s", self._id, error.what)
 
 
 def is_ready(generation: Generation) -> bool:

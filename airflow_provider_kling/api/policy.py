@@ -15,8 +15,18 @@ Random = Callable[[], float]
 """Returns a number in [0, 1)."""
 
 FATAL_POLLS: Final = 3
-"""How many hopeless answers in a row (wrong key, unknown generation) end a wait. One alone may be
-a hiccup of a load balancer, and behind the wait stands a video that is paid for."""
+"""How many hopeless answers in a row (wrong key, unknown generation) are believed. One alone may be
+a hiccup of a load balancer, and behind it stands a video that is paid for."""
+
+FATAL_SECONDS: Final = 60.0
+"""And over how long at least they end a wait: a gateway that is being deployed may refuse everybody
+for a while, however often it is asked."""
+
+REFUSED_PAUSE: Final = 3.0
+"""Seconds at least between refusals, where one asks without waiting for anything."""
+
+TROUBLE_TOLD: Final = 300.0
+"""Seconds after which a wait that still meets trouble, or meets it again, says so again."""
 
 FINAL_LOOKS: Final = 3
 """How many looks after ``completed`` may lack the video's URL before the wait ends as unreadable."""

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from airflow.jobs.triggerer_job_runner import TriggerRunner
 
-from airflow_provider_kling.api import poller
+from airflow_provider_kling.api import patience, poller
 from airflow_provider_kling.api.client import KlingClient
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.schedule import Schedule
@@ -204,6 +204,7 @@ def test_a_rotated_key_is_noticed_before_anybody_fails(
 def test_a_key_that_stays_wrong_fails_after_a_few_looks_with_what_to_do(
     monkeypatch: pytest.MonkeyPatch, vendor: EmulatorThread, readings: Counter[str]
 ):
+    monkeypatch.setattr(patience, "FATAL_SECONDS", 0.0)
     connect(monkeypatch, vendor, "wrong-key")
     events = asyncio.run(run_all([row(each) for each in submit(vendor, 5)]))
     for event in events.values():

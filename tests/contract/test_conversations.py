@@ -286,7 +286,7 @@ def test_another_accounts_generation_is_unknown(connect: Connect):
         generation = mine.run(mine.flows.submit(request()))
         with pytest.raises(NotFoundError, match="the connection is the one that submitted it"):
             wait(other, generation.id)
-        assert other.asked[Call.POLL] == 3, "one look that finds nothing may be a hiccup"
+        assert other.asked[Call.POLL] == 7, "a minute of looks that find nothing is no hiccup"
 
 
 # Looking a submit up in the vendor's logs.

@@ -29,8 +29,8 @@ HOPELESS = {
     "404",
     "redirect to another host",
 }
-"""What no repetition mends: submits and log look-ups are not repeated, a wait believes it after the
-third time in a row. (To the CDN, a refusal means that the URL expired, and a fresh one is tried.)"""
+"""What no repetition mends: submits and log look-ups are not repeated, a wait believes it after
+three times in a row, over a minute at least. (To the CDN, a refusal means that the URL expired, and a fresh one is tried.)"""
 
 UNCERTAIN_AND_NOT_ACCEPTED = {
     "read time-out, not accepted",

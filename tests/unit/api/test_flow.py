@@ -38,7 +38,13 @@ from airflow_provider_kling.api.flow import (
 )
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus
 from airflow_provider_kling.api.patience import is_ready, not_ready
-from airflow_provider_kling.api.policy import FATAL_POLLS, FINAL_LOOKS
+from airflow_provider_kling.api.policy import (
+    FATAL_POLLS,
+    FATAL_SECONDS,
+    FINAL_LOOKS,
+    REFUSED_PAUSE,
+    TROUBLE_TOLD,
+)
 from airflow_provider_kling.api.protocol import LOG_PAGE, LogRow
 from airflow_provider_kling.api.schedule import Schedule
 from airflow_provider_kling.api.wire import (
@@ -141,6 +147,7 @@ def test_a_refused_poll_is_believed_the_third_time(reply: Reply, kind: type[Klin
     driven = polled(*[reply] * FATAL_POLLS)
     assert type(driven.error) is kind
     assert driven.calls == [Call.POLL] * FATAL_POLLS
+    assert all(pause >= REFUSED_PAUSE for pause in driven.pauses)
     assert polled(reply, reply, DONE).result.video_url
 
 
@@ -491,16 +498,37 @@ def test_passing_trouble_lasts_until_the_deadline(trouble: Reply, caplog: pytest
     driven = settled(*[trouble] * 101)
     assert isinstance(driven.error, GenerationTimeoutError)
     assert "the last poll failed" in driven.error.what
-    assert len(caplog.records) == 1
+    assert len(caplog.records) == 1000 // TROUBLE_TOLD + 1
+
+
+def test_trouble_that_comes_and_goes_is_told_now_and_then(caplog: pytest.LogCaptureFixture):
+    """The waits of a triggerer may be thousands."""
+    assert settled(*[QUEUED, lost()] * 50, DONE, seconds=math.inf).result.video_url
+    assert len(caplog.records) == 1000 // TROUBLE_TOLD + 1
 
 
 @pytest.mark.parametrize("trouble", HOPELESS, ids=str)
-def test_three_refusals_in_a_row_end_it(trouble: Reply):
-    driven = settled(QUEUED, *[trouble] * FATAL_POLLS)
+@pytest.mark.parametrize(("interval", "polls"), [(1.0, 61), (10.0, 7), (30.0, 3), (300.0, 3)])
+def test_refusals_in_a_row_end_it(trouble: Reply, interval: float, polls: int):
+    driven = settled(QUEUED, *[trouble] * polls, interval=interval)
     assert driven.error is not None
     assert driven.error.recovery is Recovery.GIVE_UP
     assert driven.error.generation_id == "g1"
-    assert len(driven.sent) == 1 + FATAL_POLLS
+    assert len(driven.sent) == 1 + polls
+
+
+def test_however_often_it_is_asked_a_gateway_may_refuse_for_a_while():
+    refusals = int(FATAL_SECONDS) - 1
+    assert settled(*[refusal(404)] * refusals, QUEUED, DONE, interval=1.0).result.video_url
+
+
+def test_a_clock_that_is_set_does_not_make_refusals_last_longer():
+    clock = Clock()
+    refused = refusal(404)
+    driven = settled(
+        refused, refused, jumping(clock, -5000, refused), *[refused] * 6, clock=clock, seconds=math.inf
+    )
+    assert isinstance(driven.error, NotFoundError)
 
 
 def test_refusals_that_are_not_in_a_row_do_not():
@@ -601,9 +629,12 @@ def test_a_wait_ends_in_time_and_never_abandons_a_video(steps: list[Reply], seco
     elif isinstance(driven.error, GenerationTimeoutError):
         assert clock.now >= deadline
     else:
-        last = steps[: len(driven.sent)][-FATAL_POLLS:]
-        looks = steps[: len(driven.sent)].count(NO_URL)
-        assert looks >= FINAL_LOOKS or all(each in HOPELESS for each in last)
+        seen = steps[: len(driven.sent)]
+        refusals = len(list(itertools.takewhile(lambda each: each in HOPELESS, reversed(seen))))
+        polled = [at for at, e in zip(driven.times, driven.effects, strict=True) if isinstance(e, Send)]
+        assert seen.count(NO_URL) >= FINAL_LOOKS or (
+            refusals >= FATAL_POLLS and clock.now - polled[-refusals] >= FATAL_SECONDS
+        )
     assert all(isinstance(effect, Send | Pause) for effect in driven.effects)
     assert Call.SUBMIT not in driven.calls
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -24,7 +23,6 @@ REQUEST_KEY: Final = "request"
 """XCom of what was asked for: model, parameters with media by source and checksum, client request
 id, and the epoch seconds of the submit."""
 COLOR: Final = "#e8e4ff"
-_LONGEST: Final = 7 * 86_400.0
 _BACKSTOP: Final = timedelta(minutes=10)
 """How much later than the trigger's own deadline Airflow ends a deferral whose trigger is lost."""
 
@@ -174,13 +172,9 @@ def checked_seconds(name: str, value: float | timedelta, least: float = 1.0) -> 
 
     :raises AirflowFailException: it is not a number from ``least`` to a week.
     """
-    number = value.total_seconds() if isinstance(value, timedelta) else value
-    if (
-        isinstance(number, bool)
-        or not isinstance(number, int | float)
-        or not (math.isfinite(number) and least <= number <= _LONGEST)
-    ):
-        raise AirflowFailException(
-            f"{name}={value!r} is not allowed: give {least:g} to {_LONGEST:g} seconds, or a timedelta."
-        )
-    return float(number)
+    from airflow_provider_kling.api.policy import checked_span
+
+    try:
+        return checked_span(name, value.total_seconds() if isinstance(value, timedelta) else value, least)
+    except ValueError as error:
+        raise AirflowFailException(f"{error}, or a timedelta.") from None

@@ -83,12 +83,15 @@ class AsyncKlingClient:
         submitted_at: float | None = None,
         watch: Watcher | None = None,
     ) -> Generation:
-        """Wait at most ``timeout`` seconds until the video is there; see :meth:`.Flows.settle`."""
+        """Wait at most ``timeout`` seconds until the video is there; see :meth:`.Flows.settle`.
+
+        :raises ValueError: ``timeout`` is not a number from 0 to a week.
+        """
         return await self.run(
             self.flows.settle(
                 generation_id,
                 schedule=schedule or Schedule.adaptive(None),
-                deadline=self.flows.now() + timeout,
+                deadline=self.flows.deadline(timeout),
                 submitted_at=submitted_at,
                 watch=watch,
             )

@@ -9,6 +9,7 @@ blocking client, the async client and the triggerer alike.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Container
@@ -27,7 +28,14 @@ from airflow_provider_kling.api.patience import Watcher as Watcher
 from airflow_provider_kling.api.patience import is_ready as is_ready
 from airflow_provider_kling.api.patience import not_ready as not_ready
 from airflow_provider_kling.api.patience import timed_out as timed_out
-from airflow_provider_kling.api.policy import FATAL_POLLS, REFUSED_PAUSE, Clock, Random, RetryPolicy
+from airflow_provider_kling.api.policy import (
+    FATAL_POLLS,
+    REFUSED_PAUSE,
+    Clock,
+    Random,
+    RetryPolicy,
+    checked_span,
+)
 from airflow_provider_kling.api.protocol import LOG_PAGE, LogRow, Protocol
 from airflow_provider_kling.api.schedule import Learner, Timetable, jittered
 from airflow_provider_kling.api.wire import Flow, HttpRequest, Pause, Remember, Reply, Send, T
@@ -176,6 +184,14 @@ class Flows:
             recovery=Recovery.RETRY_TASK,
         )
 
+    def deadline(self, timeout: float) -> float:
+        """Epoch seconds at which a wait that begins now is over.
+
+        :param timeout: seconds.
+        :raises ValueError: it is not a number from 0 to a week.
+        """
+        return self.now() + checked_span("timeout", timeout)
+
     def settle(
         self,
         generation_id: str,
@@ -194,7 +210,7 @@ class Flows:
         :data:`~.policy.FATAL_SECONDS` at least.
 
         :param schedule: when to look.
-        :param deadline: epoch seconds; one last look is taken then.
+        :param deadline: epoch seconds; one last look is taken then. Infinity is none.
         :param submitted_at: epoch seconds of the submit, which the schedule counts from; None for now.
         :param watch: told each status when it changes.
         :param first_look_after: seconds before the first look.
@@ -202,7 +218,10 @@ class Flows:
         :raises GenerationFailedError: it ended in ``error``.
         :raises GenerationTimeoutError: the deadline passed.
         :raises KlingError: the vendor refuses to answer about it.
+        :raises ValueError: the deadline is not a number, and would never pass.
         """
+        if math.isnan(deadline):
+            raise ValueError(f"The deadline of the wait for generation {generation_id} is not a number.")
         since = self.now() if submitted_at is None else submitted_at
         not_yet_at = 0.0
         patience = Patience(generation_id, watch)

@@ -31,6 +31,21 @@ TROUBLE_TOLD: Final = 300.0
 FINAL_LOOKS: Final = 3
 """How many looks after ``completed`` may lack the video's URL before the wait ends as unreadable."""
 
+LONGEST_SPAN: Final = 7 * 86_400.0
+"""Seconds; the longest that anything may be waited for."""
+
+
+def checked_span(name: str, value: float, least: float = 0.0) -> float:
+    """A time span in seconds.
+
+    :param name: of the parameter, for the message.
+    :raises ValueError: it is not a number from ``least`` to a week.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not least <= value <= LONGEST_SPAN:  # a NaN compares false
+        raise ValueError(f"{name}={value!r} is not allowed: give {least:g} to {LONGEST_SPAN:g} seconds")
+    return float(value)
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:

@@ -57,6 +57,8 @@ WIDEST_SPREAD: Final = 0.8
 _FIRST_Z: Final = -6.0
 _LAST_Z: Final = 1.4
 _STEPS: Final = 148
+_LATEST: Final = 1e9
+"""Seconds, far beyond where the waits have become the longest; infinity has no next moment."""
 _STEP: Final = (_LAST_Z - _FIRST_Z) / _STEPS
 
 
@@ -163,7 +165,7 @@ class Schedule:
         """
         if self.interval is not None:
             return self.interval
-        elapsed = max(0.0, elapsed)
+        elapsed = min(max(0.0, elapsed), _LATEST)
         due = self._moment(max(self._polls_until(elapsed) + 1.0, FIRST_POLL))
         if elapsed < EARLY_ENOUGH:
             due = min(due, EARLY_LOOK)

@@ -145,7 +145,7 @@ class KlingHook(BaseHook):
     ) -> Generation:
         """Block until the video of a generation is there.
 
-        :param timeout: seconds at most.
+        :param timeout: seconds at most, 0 to a week; anything else is a ValueError.
         :param poke_interval: seconds between polls; None polls where completion is likely.
         :param model: the model, whose usual duration sharpens that.
         :param submitted_at: epoch seconds of the submit; None for now.

@@ -6,13 +6,17 @@ does not fit a line. Faults that last are in the fault matrix.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
 import re
 from typing import Any, NamedTuple
 
 import pytest
 import requests
 
+from airflow_provider_kling.api.aio import AsyncKlingClient
+from airflow_provider_kling.api.client import KlingClient
 from airflow_provider_kling.api.errors import (
     AuthenticationError,
     GenerationFailedError,
@@ -29,7 +33,7 @@ from airflow_provider_kling.api.errors import (
 from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
 from airflow_provider_kling.api.protocol import LogRow
 from airflow_provider_kling.api.schedule import Schedule
-from airflow_provider_kling.api.settings import UNIVERSAL_PATH, VENDOR_PATH
+from airflow_provider_kling.api.settings import UNIVERSAL_PATH, VENDOR_PATH, Settings
 from airflow_provider_kling.api.wire import Call, Flow
 from airflow_provider_kling.emulator import AnswerStyle, EmulatorOptions, EmulatorThread, IdStyle
 from airflow_provider_kling.emulator.faults import FaultRule
@@ -181,6 +185,21 @@ def test_the_vendors_id_is_sent_as_it_came(connect: Connect, vendor: EmulatorThr
             driver.run(driver.flows.get_generation(generation_id))
         assert caught.value.generation_id == generation_id
         assert vendor.journal[-1].query == (("generation_id", generation_id),)
+
+
+@pytest.mark.parametrize("timeout", [math.nan, -1.0, math.inf, 1e9])
+def test_a_wait_without_an_end_is_refused(vendor: EmulatorThread, timeout: float):
+    settings = Settings(vendor.api_key, vendor.url)
+    with KlingClient(settings) as client, pytest.raises(ValueError, match="give 0 to 604800 seconds"):
+        client.wait("g1", timeout=timeout)
+
+    async def wait() -> None:
+        async with AsyncKlingClient(settings) as client:
+            await client.wait("g1", timeout=timeout)
+
+    with pytest.raises(ValueError, match="give 0 to 604800 seconds"):
+        asyncio.run(wait())
+    assert vendor.journal == []
 
 
 def test_balance(connect: Connect, vendor: EmulatorThread):

@@ -472,6 +472,22 @@ def test_a_deadline_that_passed_long_ago_still_gives_one_look():
     assert settled(QUEUED, seconds=-1e6).story == ["poll"]
 
 
+def test_a_deadline_that_is_no_number_is_refused():
+    with pytest.raises(ValueError, match="generation g1 is not a number"):
+        settled(QUEUED, seconds=math.nan)
+
+
+@pytest.mark.parametrize("timeout", [math.nan, -1, math.inf, 7 * 86400 + 1, True, "60", None])
+def test_a_timeout_that_makes_no_sense_is_refused(timeout: Any):
+    with pytest.raises(ValueError, match=r"timeout=.* is not allowed: give 0 to 604800 seconds"):
+        flows(Clock()).deadline(timeout)
+
+
+def test_a_timeout_counts_from_now():
+    assert flows(Clock()).deadline(0) == START
+    assert flows(Clock()).deadline(7 * 86400) == START + 7 * 86400
+
+
 def test_without_a_deadline_it_waits_on():
     assert settled(*[QUEUED] * 500, DONE, seconds=math.inf).result.video_url
 

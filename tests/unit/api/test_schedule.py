@@ -97,6 +97,11 @@ def test_clocks_that_disagree_count_as_no_time(elapsed):
     assert Schedule.adaptive().next_wait(elapsed) == EARLY_LOOK
 
 
+@given(USUAL, SPREADS)
+def test_an_endless_wait_has_a_next_poll_too(usual, spread):
+    assert Schedule(usual_seconds=usual, spread=spread).next_wait(math.inf) == LONGEST_WAIT
+
+
 @given(USUAL, SPREADS, ELAPSED)
 def test_waits_are_bounded(usual, spread, elapsed):
     wait = Schedule(usual_seconds=usual, spread=spread).next_wait(elapsed)

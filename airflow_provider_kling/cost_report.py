@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_kling.api.flow import LOG_MARGIN, LONGEST_LOG_WINDOW
 from airflow_provider_kling.api.identity import place_in
 from airflow_provider_kling.api.once import CLOCK_SKEW
 from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
 
 if TYPE_CHECKING:
+    from airflow_provider_kling.api.client import KlingClient
     from airflow_provider_kling.api.reading import LogRow
     from airflow_provider_kling.compat import Context
 
@@ -111,7 +114,8 @@ class KlingCostReport:
         """The generations of the dag run that this is called in.
 
         Each task's XCom tells which they are, so dag and task have their full names. What an
-        earlier try submitted and a later one did not adopt is not among them.
+        earlier try submitted and a later one did not adopt is not among them. They are looked for
+        back to when the run began for the first time, 90 days at most.
 
         :param context: Airflow's, of a task downstream of those that generate.
         :param task_ids: of the tasks to sum; None for all of the dag.
@@ -123,9 +127,9 @@ class KlingCostReport:
         for task_id in task_ids if task_ids is not None else context["dag"].task_ids:
             pulled = ti.xcom_pull(task_ids=[task_id], key="generation_id")
             task_of |= dict.fromkeys(_texts(pulled), task_id)
-        moments = [getattr(run, name, None) for name in ("queued_at", "start_date", "logical_date")]
-        since = min(moment.timestamp() for moment in moments if isinstance(moment, datetime))
-        rows = self._rows(since - CLOCK_SKEW, None, lambda row: row.inference_id in task_of)
+        client = self._client()
+        since = max(_began(run) - CLOCK_SKEW, client.flows.now() + LOG_MARGIN - LONGEST_LOG_WINDOW)
+        rows = _rows(client, since, math.inf, lambda row: row.inference_id in task_of, most=len(task_of))
         missing = task_of.keys() - {row.inference_id for row in rows}
         return CostTable(
             f"What the run {run.run_id} of {ti.dag_id} cost:",
@@ -149,11 +153,17 @@ class KlingCostReport:
     def between(self, start: datetime, end: datetime, title: str | None = None) -> CostTable:
         """All generations of the account that were submitted in a time span; see :meth:`of_day`.
 
-        :param start: with a time zone; the first moment of the span.
-        :param end: the first moment after it, at most 90 days later.
+        :param start: the first moment of the span; UTC where it names no time zone.
+        :param end: the first moment after it; UTC likewise.
         :param title: of the table.
         :raises KlingError: the vendor did not tell.
+        :raises ValueError: the span ends before it begins.
         """
+        start, end = (each if each.tzinfo else each.replace(tzinfo=UTC) for each in (start, end))
+        if end < start:
+            raise ValueError(
+                f"The time span ends at {end.isoformat()}, before it begins ({start.isoformat()})."
+            )
         begins, ends = start.timestamp(), end.timestamp()
 
         def fits(row: LogRow) -> bool:
@@ -161,7 +171,7 @@ class KlingCostReport:
 
         return CostTable(
             title or f"What {start.isoformat()} to {end.isoformat()} cost:",
-            _summed((*_place(row), row) for row in self._rows(begins, ends, fits)),
+            _summed((*_place(row), row) for row in _rows(self._client(), begins, ends, fits)),
         )
 
     def tell(self, table: CostTable, csv_path: str | None = None) -> None:
@@ -177,22 +187,47 @@ class KlingCostReport:
             write_text(csv_path, table.csv())
             log.info("As CSV: %s", csv_path)
 
-    def _rows(self, since: float, until: float | None, fits: Callable[[LogRow], bool]) -> list[LogRow]:
-        """Rows of accepted submits, each generation once."""
+    def _client(self) -> KlingClient:
         from airflow_provider_kling.hooks.kling import KlingHook
 
-        found: dict[str, LogRow] = {}
+        return KlingHook(self.kling_conn_id).get_conn()
 
-        def collect(row: LogRow) -> bool:
-            if row.inference_id is not None and fits(row):
-                known = found.get(row.inference_id)
-                if known is None or (known.usd or 0.0) < (row.usd or 0.0):
-                    found[row.inference_id] = row
-            return False
 
-        client = KlingHook(self.kling_conn_id).get_conn()
-        client.run(client.flows.find_row(collect, since=since, until=until))
-        return list(found.values())
+def _rows(
+    client: KlingClient, since: float, until: float, fits: Callable[[LogRow], bool], most: float = math.inf
+) -> list[LogRow]:
+    """Rows of accepted submits, each generation once, in as many queries as the vendor's window takes.
+
+    :param most: how many generations there are at most; once they are found it ends.
+    """
+    found: dict[str, LogRow] = {}
+
+    def collect(row: LogRow) -> bool:
+        if row.inference_id is not None and fits(row):
+            known = found.get(row.inference_id)
+            if known is None or (known.usd or 0.0) < (row.usd or 0.0):
+                found[row.inference_id] = row
+        return len(found) >= most
+
+    until = min(until, client.flows.now() + LOG_MARGIN)
+    while until > since and len(found) < most:
+        begins = max(since, until - LONGEST_LOG_WINDOW)
+        client.run(client.flows.find_row(collect, since=begins, until=until))
+        until = begins
+    return list(found.values())
+
+
+def _began(run: Any) -> float:
+    """Epoch seconds of when a dag run began for the first time, or some time before.
+
+    A clear sets ``queued_at`` and ``start_date`` anew. What it leaves alone, ``run_after`` (Airflow 3)
+    and ``logical_date``, is long ago in a backfill, so it only counts where there was a clear.
+    """
+    names = ["queued_at", "start_date"]
+    if getattr(run, "clear_number", None) != 0:
+        names += ["run_after", "logical_date"]
+    moments = [getattr(run, name, None) for name in names]
+    return min((each.timestamp() for each in moments if isinstance(each, datetime)), default=-math.inf)
 
 
 def _summed(placed: Iterable[tuple[str, str, LogRow]]) -> tuple[CostRow, ...]:

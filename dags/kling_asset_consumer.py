@@ -26,7 +26,8 @@ with DAG(
         told = context.get("triggering_asset_events") or context.get("triggering_dataset_events") or {}
         facts = [event.extra for events in told.values() for event in events]
         for each in facts:
-            log.info("%s: %s s, %s USD", each["path"], each["duration"], each["cost"]["usd"])
+            cost = each.get("cost") or {}  # a fact that nobody knows is left out
+            log.info("%s: %s s, %s USD", each.get("path"), each.get("duration"), cost.get("usd"))
         return facts
 
     tell()

@@ -1,7 +1,8 @@
 """Four variants of one picture; an editor chooses in Airflow's UI, and the chosen one is published.
 
 Airflow's human-in-the-loop operators (3.1 and newer) hold no worker while the editor thinks. They
-show in the UI under *Required Actions*.
+show in the UI under *Required Actions*. The question names where each video was landed, not the
+vendor's URLs: Airflow keeps the question for ever, and those are signed and expire.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ if tuple(map(int, __version__.split(".")[:2])) >= (3, 1):
     with DAG("kling_human_choice", schedule=None, catchup=False, tags=["kling"], doc_md=__doc__) as dag:
 
         @task.kling_generate(
-            image=str(PICTURE), duration=5, wait_for_completion=True, deferrable=True, poke_interval=5
+            image=str(PICTURE),
+            duration=5,
+            path=f"{OUTPUT}/choices/{{generation_id}}.mp4",
+            deferrable=True,
+            poke_interval=5,
         )
         def generate() -> list[dict[str, Any]]:
             """Each variant is a generation of its own."""
@@ -46,7 +51,7 @@ if tuple(map(int, __version__.split(".")[:2])) >= (3, 1):
             task_id="choose",
             subject="Which video is to be published?",
             body="\n".join(
-                f"- **{name}**: {{{{ ti.xcom_pull(task_ids='generate', key='video_url')[{number}] }}}}"
+                f"- **{name}**: {{{{ ti.xcom_pull(task_ids='generate', key='path')[{number}] }}}}"
                 for number, name in enumerate(VARIANTS)
             ),
             options=list(VARIANTS),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import runpy
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -82,5 +84,15 @@ def test_four_variants_wait_for_an_editor(airflow: RealAirflow, vendor: Emulator
 
     assert run["generate"].state == "success", run.log[-3000:]
     assert len(set(run["generate"].xcom["return_value"])) == len(vendor.generations) == 4
+    paths = run["generate"].xcom["path"]
+    assert landed(airflow, ".mp4") == sorted(map(Path, paths)), "the editor has something to look at"
     assert run["choose"].state in ("awaiting_input", "deferred")
     assert run["publish"].state is None
+
+
+def test_the_consumer_takes_events_that_lack_a_fact() -> None:
+    """A vendor that tells no duration; a KlingDownloadOperator, which asks for no cost; another's event."""
+    events = [{"path": "a.mp4", "cost": {"usd": 0.29}}, {"path": "b.mp4", "duration": 5.0}, {}]
+    tell = runpy.run_path(str(DAGS / "kling_asset_consumer.py"))["dag"].task_dict["tell"].python_callable
+    triggering = {"x-kling://videos": [SimpleNamespace(extra=each) for each in events]}
+    assert tell(triggering_asset_events=triggering) == events

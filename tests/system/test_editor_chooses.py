@@ -77,7 +77,11 @@ def test_what_the_editor_chooses_is_published_and_nothing_else(stage: Stage) -> 
     ids = run.xcom("generate")
     assert len(set(ids)) == len(asked["options"]) == 4
     shown = [line.rpartition(": ")[2] for line in asked["body"].splitlines()]
-    assert shown == run.xcom("generate", "video_url")
+    assert shown == run.xcom("generate", "path")
+    assert [probe(Path(each), generation_id="?").duration for each in shown] == pytest.approx(
+        [5] * 4, abs=0.5
+    )
+    assert "ksSecret" not in json.dumps(asked)
     assert run.states()["publish"] is None
     assert not (stage.output / "published").exists()
 

@@ -2,7 +2,8 @@
 
 The vendor documents two kinds of prices (August 2026): ``fixed``, a list of units that are all
 charged, and ``variants``, of which the one applies whose ``when`` fits the request. A price is USD
-for ``per`` units; the unit ``second`` counts the video's seconds.
+for ``per`` units; the unit ``second`` counts the video's seconds. What a unit's ``measure`` means
+is documented nowhere: it must be a word that is known, and a second in either place counts.
 """
 
 from __future__ import annotations
@@ -174,8 +175,18 @@ def _rate(value: Mapping[str, Any], name: str) -> Rate | None:
     unit, usd, per = text(value.get(name)), number(value.get("price")), number(value.get("per", 1))
     if unit is None or usd is None or usd < 0 or per is None or per <= 0:
         return None
-    unit = unit.strip().lower()
-    return Rate(unit[:-1] if unit.endswith("s") else unit, usd, per)
+    unit, measure = _word(unit), value.get("measure")
+    if measure:
+        measure = _word(measure) if isinstance(measure, str) else ""
+        if not {unit, measure} <= {_SECOND, *_ONE_A_GENERATION}:
+            return None
+        # A video measured in seconds, or a second of video: charged for each second.
+        unit = _SECOND if measure == _SECOND else unit
+    return Rate(unit, usd, per)
+
+
+def _word(text: str) -> str:
+    return text.strip().lower().removesuffix("s")
 
 
 def _fits(when: Mapping[str, Any], given: Mapping[str, Any]) -> bool:

@@ -51,6 +51,18 @@ def test_a_price_a_video_is_not_multiplied_and_several_units_add_up() -> None:
     assert usd(fixed(unit("video", 0.4), unit("second", 0.1)), duration=10) == 1.4
 
 
+@pytest.mark.parametrize("name", ["video", "Videos", "second", "generation"])
+def test_a_unit_that_is_measured_in_seconds_is_charged_for_each(name: str) -> None:
+    assert usd(fixed(unit(name, 0.1, measure="second")), duration=10) == 1.0
+    assert usd(fixed(unit(name, 0.1, measure="Seconds ")), duration=10) == 1.0
+
+
+def test_a_unit_that_is_measured_by_the_piece_is_charged_once() -> None:
+    assert usd(fixed(unit("generation", 0.4, measure="video")), duration=10) == 0.4
+    for nothing in (None, ""):
+        assert usd(fixed(unit("video", 0.4, measure=nothing)), duration=10) == 0.4
+
+
 def test_the_figures_are_said() -> None:
     found = estimate(
         GenerationRequest(IMAGE_MODEL, {"duration": 10}),
@@ -72,6 +84,11 @@ def test_the_figures_are_said() -> None:
         fixed(unit("token", 0.1)),
         fixed(unit("second", 0.1), unit("token", 0.1)),
         fixed(unit("second", 0.1), {"name": "video"}),
+        fixed(unit("video", 0.1, measure="frame")),
+        fixed(unit("second", 0.1, measure="megapixel")),
+        fixed(unit("audio", 0.1, measure="second")),
+        fixed(unit("video", 0.1, measure=60)),
+        fixed(unit("video", 0.1, measure={"unit": "second"})),
         fixed(unit("second", None)),
         fixed(unit("second", -1)),
         fixed(unit("second", "much")),
@@ -126,7 +143,7 @@ def test_shots_with_lengths_of_their_own_count_where_they_are_longer() -> None:
     assert video_seconds({"multi_prompt": ["a", "b"]}) is None
 
 
-NAMES = st.sampled_from(["kind", "units", "variants", "when", "name", "unit", "price", "per"])
+NAMES = st.sampled_from(["kind", "units", "variants", "when", "name", "unit", "price", "per", "measure"])
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(),
     lambda each: st.lists(each) | st.dictionaries(NAMES, each),

@@ -43,6 +43,7 @@ class Money(enum.StrEnum):
     NOT_SPENT = "No money was spent."
     MAY_BE_SPENT = "The vendor may have accepted the request, and then it is billed."
     GOES_ON = "The generation goes on at the vendor and is billed when it completes."
+    ONCE = "Asking costs nothing; the generation is billed once, when it completes."
     ALREADY_PAID = "The generation is paid for; trying again costs nothing more."
     NOT_CHARGED = "The vendor does not charge for a generation that failed."
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from airflow_provider_kling import __version__
-from airflow_provider_kling.api.errors import InvalidRequestError, MalformedReplyError
+from airflow_provider_kling.api.errors import InvalidRequestError, KlingError, MalformedReplyError, Money
 from airflow_provider_kling.api.faults import (
     clean,
     error_from_response,
@@ -151,9 +151,13 @@ class Protocol:
         :raises ApiError: the vendor refused, or has trouble.
         :raises ConnectionLostError: no answer.
         """
-        response = self._success(reply, Call.POLL, generation_id)
-        body = self._object(response, Call.POLL, generation_id)
-        return read_generation(body, generation_id, key=self.settings.api_key)
+        try:
+            response = self._success(reply, Call.POLL, generation_id)
+            body = self._object(response, Call.POLL, generation_id)
+            return read_generation(body, generation_id, key=self.settings.api_key)
+        except KlingError as error:
+            error.money = Money.ONCE  # whether it works, is done, or was landed in part
+            raise
 
     def read_balance(self, reply: Reply) -> float:
         """The account's balance in USD.

@@ -509,6 +509,15 @@ def test_one_bad_poll_never_ends_the_wait(trouble: Reply):
     assert settled(QUEUED, trouble, GENERATING, trouble, trouble, DONE).result.video_url
 
 
+@pytest.mark.parametrize("trouble", PASSING + HOPELESS, ids=str)
+def test_whatever_a_look_meets_it_says_what_that_costs(trouble: Reply):
+    """A download that asks for a URL meets it too, and its video may be paid for."""
+    error = polled(*[trouble] * READ_RETRIES.attempts).error
+    assert error is not None
+    assert error.money is Money.ONCE
+    assert "billed once" in str(error)
+
+
 @pytest.mark.parametrize("trouble", PASSING, ids=str)
 def test_passing_trouble_lasts_until_the_deadline(trouble: Reply, caplog: pytest.LogCaptureFixture):
     driven = settled(*[trouble] * 101)

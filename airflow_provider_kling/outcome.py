@@ -68,7 +68,7 @@ def check_target(path: Any, *, several: bool) -> None:
     """
     if path is None:
         return
-    check_path(str(path))
+    check_path(path)
     if several and not tells_apart(str(path)):
         raise InvalidRequestError(
             f"Several videos cannot all land at {str(path)!r}.",

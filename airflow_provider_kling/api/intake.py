@@ -14,17 +14,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote
 
 from airflow_provider_kling.api.errors import KlingError, Money, Recovery
 from airflow_provider_kling.api.faults import clean
-from airflow_provider_kling.api.paths import StoragePath, is_stored, local_path
+from airflow_provider_kling.api.paths import StoragePath, file_of, is_stored, local_path, scheme_of
 
 OpenPath = Callable[[str], Any]
 """Gives the path object for a URI such as ``s3://conn@bucket/key``: ``ObjectStoragePath``."""
 
 _CHUNK: Final = 1024 * 1024  # bytes, and characters of base64: a multiple of 4
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")
 _LONGEST_NAME: Final = 300  # characters of a file's name that a message shows
 
@@ -66,14 +64,6 @@ class Found:
                 return None
 
 
-def scheme_of(value: str) -> str:
-    """The scheme in lower case: ``s3`` or ``data``, for example; empty for a local path."""
-    if value[:5].lower() == "data:":
-        return "data"
-    scheme = _SCHEME.match(value)
-    return scheme[1].lower() if scheme else ""
-
-
 @contextmanager
 def opened(
     value: str | os.PathLike[str] | StoragePath, open_path: OpenPath, most_bytes: int
@@ -91,7 +81,10 @@ def opened(
                 yield found
             return
         if scheme == "file":
-            value = _path_of_file_uri(value)
+            try:
+                value = file_of(value)
+            except ValueError as error:
+                raise UnusableError(_name(value), str(error)) from None
         elif scheme:
             with _storage_troubles(_name(value)):
                 value = open_path(value)
@@ -172,16 +165,6 @@ def _name(path: object) -> str:
     """A path as a message may call it: its end, where it is long."""
     text = " ".join(str(path).split())
     return text if len(text) <= _LONGEST_NAME else f"…{text[-_LONGEST_NAME:]}"
-
-
-def _path_of_file_uri(value: str) -> Path:
-    # by hand: urlsplit would take a '#' or '?' in a file's name for the end of the path
-    host, slash, path = value.partition("://")[2].partition("/")
-    if host not in ("", "localhost"):
-        raise UnusableError(
-            _name(value), "names a host; write file:///path with three slashes, or the path alone"
-        )
-    return Path(unquote(slash + path))
 
 
 def _check_size(name: str, size: int, most_bytes: int) -> None:

@@ -17,9 +17,9 @@ from airflow_provider_kling.api.errors import InvalidRequestError
 from airflow_provider_kling.api.faults import clean
 from airflow_provider_kling.api.findings import listed
 from airflow_provider_kling.api.identity import unsigned
-from airflow_provider_kling.api.intake import Found, OpenPath, UnusableError, opened, scheme_of
+from airflow_provider_kling.api.intake import Found, OpenPath, UnusableError, opened
 from airflow_provider_kling.api.parameter import MediaKind, MediaPlace
-from airflow_provider_kling.api.paths import StoragePath
+from airflow_provider_kling.api.paths import StoragePath, scheme_of
 from airflow_provider_kling.api.validation import map_media
 
 _MB: Final = 1024 * 1024

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import string
 import unicodedata
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Protocol, TypeGuard
+from urllib.parse import unquote_to_bytes
 
 from airflow_provider_kling.api.errors import DownloadError, InvalidRequestError, Recovery
 
@@ -22,6 +24,8 @@ _SEPARATORS: Final = "/\\"
 _MEANING_IN_STORAGE_URLS: Final = "?#%*"
 _UNSEEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, invisible, half a character, line breaks
 _LOCAL_PROTOCOLS: Final = ("", "file", "local")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(file):/", re.IGNORECASE)
+_TEMPLATE_MARKS: Final = ("{{", "{%", "{#")
 
 
 class StoragePath(Protocol):
@@ -41,6 +45,27 @@ class StoragePath(Protocol):
     @property
     def protocol(self) -> str:
         """For example ``s3``; empty or ``file`` for local files."""
+
+
+def scheme_of(value: str) -> str:
+    """The scheme in lower case: ``s3``, ``file`` or ``data``, for example; empty for a local path."""
+    if value[:5].lower() == "data:":
+        return "data"
+    scheme = _SCHEME.match(value)
+    return (scheme[1] or scheme[2]).lower() if scheme else ""
+
+
+def file_of(uri: str) -> Path:
+    """The local file that a ``file:`` URI names; for reading and for writing.
+
+    :raises ValueError: it names a host, in words that follow the URI.
+    """
+    # by hand: urlsplit would take a '#' or '?' in a file's name for the end of the path
+    rest = uri.partition(":")[2]
+    host, slash, path = rest[2:].partition("/") if rest.startswith("//") else ("", *rest.partition("/")[1:])
+    if host.lower() not in ("", "localhost"):
+        raise ValueError("names a host; write file:///path with three slashes, or the path alone")
+    return Path(os.fsdecode(unquote_to_bytes(os.fsencode(slash + path))))
 
 
 def is_stored(place: object) -> TypeGuard[StoragePath]:
@@ -97,46 +122,56 @@ def tells_apart(path: str) -> bool:
     return path.endswith("/") or any(placeholder in path for placeholder in own)
 
 
-def check_path(path: str) -> None:
+def check_path(path: object) -> None:
     """Check a target path as its author wrote it, before anything is spent.
 
-    :raises InvalidRequestError: an unknown placeholder, stray braces, or a ``..`` in it.
+    :param path: see :func:`expand_path`.
+    :raises InvalidRequestError: an unknown placeholder, stray braces, a template that nobody renders,
+        a ``..`` in it, a file URI with a host, or a path object that names no file.
     """
     try:
         _expand(path, dict.fromkeys(PLACEHOLDERS, "x"))
     except ValueError as error:
-        raise InvalidRequestError(f"The path {path!r} cannot be used: {error}.") from None
+        raise InvalidRequestError(f"The path {str(path)!r} cannot be used: {error}.") from None
 
 
-def expand_path(path: str, facts: Mapping[str, str | None]) -> str:
+def expand_path(path: object, facts: Mapping[str, str | None]) -> str:
     """Put a generation's facts into a target path: ``s3://videos/{model}/{generation_id}.mp4``.
 
     A path that ends with a slash is completed with ``{generation_id}.mp4``. Slashes in a model id
     become ``-``.
 
+    :param path: a local path, a ``file:`` URI or the URI of an object in storage, as text; or a path
+        object, which has to name a file.
     :param facts: values for :data:`PLACEHOLDERS`; ``generation_id`` is always needed.
-    :raises DownloadError: a placeholder that is unknown or has no value here, an id that would
-        leave its place in the path, or a ``..``.
+    :return: a local path without ``file:``, or the URI of an object.
+    :raises DownloadError: what :func:`check_path` refuses, or an id that would leave its place in
+        the path.
     """
     try:
         return _expand(path, facts)
     except ValueError as error:
         raise DownloadError(
-            f"The video cannot be written to {path!r}: {error}.",
+            f"The video cannot be written to {str(path)!r}: {error}.",
             advice="Correct the path and clear the task: the same generation is used.",
             recovery=Recovery.GIVE_UP,
             generation_id=facts.get("generation_id"),
         ) from None
 
 
-def _expand(path: str, facts: Mapping[str, str | None]) -> str:
-    if not path.strip():
+def _expand(path: object, facts: Mapping[str, str | None]) -> str:
+    text = path if isinstance(path, str) else _text_of(path)
+    if not text.strip():
         raise ValueError("it is empty")
-    if path.endswith("/"):
-        path += DEFAULT_NAME
+    if marks := [mark for mark in _TEMPLATE_MARKS if mark in text]:
+        raise ValueError(
+            f"it has {marks[0]!r} in it, and a template is rendered only in a path that is given as text"
+        )
+    if text.endswith("/"):
+        text += DEFAULT_NAME
     expanded = []
-    for text, field, spec, conversion in string.Formatter().parse(path):
-        expanded.append(text)
+    for literal, field, spec, conversion in string.Formatter().parse(text):
+        expanded.append(literal)
         if field is None:
             continue
         if spec or conversion or field not in PLACEHOLDERS:
@@ -144,11 +179,30 @@ def _expand(path: str, facts: Mapping[str, str | None]) -> str:
             raise ValueError(f"{{{field}}} is not a placeholder; there are {known}")
         expanded.append(_value(field, facts.get(field)))
     whole = "".join(expanded)
+    if isinstance(path, str) and scheme_of(whole) == "file":
+        try:
+            whole = str(file_of(whole))
+        except ValueError as error:
+            raise ValueError(f"it {error}") from None
+    # last, when nothing will be decoded any more
     if ".." in whole.replace("\\", "/").split("/"):
         raise ValueError("'..' climbs out of the directory that was given")
     if any(unicodedata.category(char) == "Cc" for char in whole):
         raise ValueError("it has control characters in it")
     return whole
+
+
+def _text_of(path: object) -> str:
+    try:
+        text = str(path if is_stored(path) else local_path(path))
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+    if not PurePosixPath(text).suffix:
+        raise ValueError(
+            "a path object drops the slash at its end, so that a directory cannot be told from a file "
+            "without a suffix; write the path as text, or name a file"
+        )
+    return text
 
 
 def _value(field: str, value: str | None) -> str:

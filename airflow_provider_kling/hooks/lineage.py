@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from airflow_provider_kling.api.intake import scheme_of
+from airflow_provider_kling.api.paths import scheme_of
 
 if TYPE_CHECKING:
     from airflow_provider_kling.compat import BaseHook, Context

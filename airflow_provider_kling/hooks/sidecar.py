@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 from airflow_provider_kling.api.landing import Landed
 from airflow_provider_kling.api.targets import target_for
-from airflow_provider_kling.hooks.storage import open_path
+from airflow_provider_kling.hooks.storage import place_of
 
 SCHEMA: Final = 1
 
@@ -62,15 +61,11 @@ def content(
 def write(path: str, said: Mapping[str, Any], *, generation_id: str, conn_id: str | None = None) -> None:
     """Write a sidecar in one step for every reader; an older one is replaced.
 
-    :param path: a local path, or the URI of an object in storage.
+    :param path: see :func:`.place_of`.
     :param conn_id: the connection of the storage, where the URI names none.
     :raises DownloadError: it could not be written; the video is there.
     """
-    if urlsplit(path).scheme == "file":
-        place: Any = urlsplit(path).path
-    else:
-        place = open_path(path, conn_id) if "://" in path else path
-    target = target_for(place, generation_id)
+    target = target_for(place_of(path, conn_id), generation_id)
     with target.staging() as staged:
         staged.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         target.place(staged, overwrite=True)

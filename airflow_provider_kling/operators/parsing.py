@@ -130,12 +130,13 @@ def refuse(problems: Sequence[str]) -> None:
 def check_path_if_known(path: Any) -> None:
     """Check a target path, where it is known when the DAG is parsed.
 
-    :raises AirflowFailException: an unknown placeholder, or a path that climbs out of itself.
+    :raises AirflowFailException: see :func:`.check_path`.
     """
     from airflow_provider_kling.api.errors import InvalidRequestError
     from airflow_provider_kling.api.paths import check_path
 
-    if not isinstance(path, str) or known(path) != path:
+    later = known(path) != path or (hasattr(path, "protocol") and is_template(str(path)))
+    if path is None or later:  # of path objects, Airflow renders ObjectStoragePath alone
         return
     try:
         check_path(path)

@@ -11,6 +11,7 @@ from airflow_provider_kling.api.errors import DownloadError, InvalidRequestError
 from airflow_provider_kling.api.paths import (
     check_path,
     expand_path,
+    file_of,
     is_stored,
     local_path,
     safe_name,
@@ -37,10 +38,19 @@ HOSTILE = [
         ("s3://c@b/{model}/{generation_id}", f"s3://c@b/kling-video-v1.6-standard-image-to-video/{ID}"),
         ("/videos/", f"/videos/{ID}.mp4"),
         ("s3://bucket/{client_request_id}/", f"s3://bucket/airflow:dag:task:0:1234/{ID}.mp4"),
-        ("/a {{b}}/ü 👩‍🚀..mp4", "/a {b}/ü 👩‍🚀..mp4"),
+        ("/a b/ü 👩‍🚀..mp4", "/a b/ü 👩‍🚀..mp4"),
+        ("/a#b?c/100%25.mp4", "/a#b?c/100%25.mp4"),
+        ("s3://bucket/a#b?c/%2e%2e/100%.mp4", "s3://bucket/a#b?c/%2e%2e/100%.mp4"),
+        ("file:///videos/a#b?c.mp4", "/videos/a#b?c.mp4"),
+        ("file:///videos/100%25 %7Bmodel%7D%2F%C3%BC%ff.mp4", "/videos/100% {model}/ü\udcff.mp4"),
+        ("FILE://localhost/videos/", f"/videos/{ID}.mp4"),
+        ("file:/videos/", f"/videos/{ID}.mp4"),
+        (Path("/videos/{generation_id}.mp4"), f"/videos/{ID}.mp4"),
+        (UPath("file:///videos/a%20b.mp4"), "/videos/a%20b.mp4"),
+        (UPath("memory://bucket/{generation_id}.mp4"), f"memory://bucket/{ID}.mp4"),
     ],
 )
-def test_placeholders(path: str, expanded: str) -> None:
+def test_placeholders(path: object, expanded: str) -> None:
     check_path(path)
     assert expand_path(path, FACTS) == expanded
 
@@ -60,13 +70,26 @@ def test_placeholders(path: str, expanded: str) -> None:
         ("/videos/../clip.mp4", "climbs out"),
         ("s3://bucket/videos/..", "climbs out"),
         ("videos\\..\\clip.mp4", "climbs out"),
+        ("file:///videos/%2e%2e/clip.mp4", "climbs out"),
+        ("file:///videos/%2E%2e%2f%2e./clip.mp4", "climbs out"),
+        ("file:///videos/.%2e%5cclip.mp4", "climbs out"),
+        ("file:///videos/a%0ab.mp4", "control characters"),
+        ("file://videos/clip.mp4", "three slashes"),
+        ("file://{generation_id}/clip.mp4", "three slashes"),
+        ("/videos/{{ ds }}/{generation_id}.mp4", "given as text"),
+        ("/videos/{% if ds %}a{% endif %}.mp4", "given as text"),
+        (Path("/videos/{{ ds }}/clip.mp4"), "given as text"),
+        (Path("/videos/"), "write the path as text, or name a file"),
+        (UPath("memory://bucket/videos/"), "write the path as text, or name a file"),
+        (Path("/videos/{generation_id}"), "write the path as text, or name a file"),
+        (7, "neither a path nor"),
         ("/videos/a\0b.mp4", "control characters"),
         ("/videos/a\nb.mp4", "control characters"),
         ("", "is empty"),
         ("  ", "is empty"),
     ],
 )
-def test_paths_that_are_refused(path: str, words: str) -> None:
+def test_paths_that_are_refused(path: object, words: str) -> None:
     with pytest.raises(InvalidRequestError) as early:
         check_path(path)
     assert words in str(early.value)
@@ -110,6 +133,22 @@ def test_no_id_leaves_the_directory(value: str) -> None:
         return
     assert Path(path).parent == Path("/base")
     assert Path(path).resolve().parent == Path("/base")
+
+
+@settings(deadline=None)
+@given(st.text(max_size=40))
+def test_no_file_uri_leaves_the_directory(value: str) -> None:
+    try:
+        path = expand_path(f"file:///base/{value.replace('{', '')}/clip.mp4", FACTS)
+    except DownloadError:
+        return
+    assert Path("/base") in Path(path).resolve().parents
+
+
+@given(st.text(st.characters(exclude_characters="\0"), min_size=1))
+def test_a_file_s_uri_names_it(name: str) -> None:
+    path = Path("/base", name.lstrip("/"))
+    assert file_of(path.as_uri()) == path
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "x" * 255, "ü" * 127, "a\udcffb"])

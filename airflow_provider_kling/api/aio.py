@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Final
 from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 from yarl import URL
 
+from airflow_provider_kling.api.body import JsonBody
 from airflow_provider_kling.api.flow import Flows, Watcher
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.protocol import Protocol
@@ -132,6 +133,11 @@ class AsyncKlingClient:
             self._proxies[scheme, host] = proxy_url(self.settings, request.url)
         proxy = self._proxies[scheme, host]
         session = self._session or await self.open()
+        headers: Mapping[str, str] = request.headers
+        body: object = request.body
+        if isinstance(request.body, JsonBody):
+            headers = {**headers, "Content-Length": str(len(request.body))}
+            body = _pieces(request.body)
         opened = False
         try:
             # Turns are taken here and not in the connector, where who waits for one would spend the
@@ -141,21 +147,21 @@ class AsyncKlingClient:
                 session.request(
                     request.method,
                     _address(request),
-                    headers=request.headers,
-                    data=request.body,
+                    headers=headers,
+                    data=body,
                     allow_redirects=False,
                     proxy=proxy,
                 ) as response,
             ):
                 opened = True
                 if response.content.is_eof():  # a poll's answer comes in one piece with its head
-                    body = response.content.read_nowait()
+                    answer = response.content.read_nowait()
                 else:
                     async with asyncio.timeout(self.settings.read_timeout):
-                        body = await _read(response)
+                        answer = await _read(response)
                 # aiohttp's headers are found in whatever case they are asked for.
-                cut = len(body) > LONGEST_REPLY
-                return HttpResponse(response.status, response.headers, body[:LONGEST_REPLY], cut)
+                cut = len(answer) > LONGEST_REPLY
+                return HttpResponse(response.status, response.headers, answer[:LONGEST_REPLY], cut)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return ConnectionLost(behind_proxy(_silence(error, opened), proxy), host)
         except ValueError:  # of an address that none can be; UnicodeError is one
@@ -205,6 +211,12 @@ def _address(request: HttpRequest) -> URL:
     if not request.params:
         return URL(request.url)
     return URL(f"{request.url}?{urlencode(request.params, quote_via=quote)}", encoded=True)
+
+
+async def _pieces(body: JsonBody) -> AsyncIterator[bytes]:
+    """As aiohttp takes a body in pieces; they are short, and read from the disk's cache."""
+    for piece in body:
+        yield piece
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:

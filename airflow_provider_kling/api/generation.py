@@ -113,5 +113,5 @@ class GenerationRequest:
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
 
     def body(self) -> dict[str, Any]:
-        """The JSON body of the submit."""
+        """The JSON body of the submit; a medium that is read from a file is a :class:`.DataUri` in it."""
         return {"model": self.model, **self.parameters}

@@ -1,10 +1,11 @@
-"""Opens what a media value points to: a data URI, a local file, an object in storage."""
+"""Brings in what a media value points to: a data URI, a local file, an object in storage."""
 
 from __future__ import annotations
 
 import binascii
 import errno
 import io
+import logging
 import os
 import re
 import stat
@@ -18,6 +19,8 @@ from typing import Any, Final
 from airflow_provider_kling.api.errors import KlingError, Money, Recovery
 from airflow_provider_kling.api.faults import clean
 from airflow_provider_kling.api.paths import StoragePath, file_of, is_stored, local_path, scheme_of
+
+log = logging.getLogger(__name__)
 
 OpenPath = Callable[[str], Any]
 """Gives the path object for a URI such as ``s3://conn@bucket/key``: ``ObjectStoragePath``."""
@@ -40,61 +43,76 @@ class UnusableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A media file, open for reading.
+    """A medium, copied to where nobody else can change it.
 
     :param name: what a message may call it.
-    :param file: at its start.
-    :param data_uri: the value itself where it was one, as it could be sent again.
+    :param file: the copy, open at its start.
     :param stored: the path in object storage, where it is there.
     """
 
     name: str
-    file: io.BufferedReader | io.BufferedRandom
-    data_uri: str | None = None
+    file: io.BufferedRandom
     stored: StoragePath | None = None
 
     def signed_url(self, seconds: int) -> str | None:
         """A URL that gives the content for so many seconds; None where the storage cannot sign."""
         if self.stored is None:
             return None
-        with _storage_troubles(self.name):
-            try:
-                return str(self.stored.fs.sign(self.stored.path, expiration=seconds))
-            except NotImplementedError:
-                return None
+        try:
+            return str(self.stored.fs.sign(self.stored.path, expiration=seconds))
+        except Exception as error:  # some raise what they like where their credentials cannot sign
+            why = f"{type(error).__name__}: {clean(str(error))}".rstrip(": ")
+            log.info("%s cannot be presigned, so its bytes are sent (%s).", self.name, why)
+            return None
 
 
 @contextmanager
 def opened(
     value: str | os.PathLike[str] | StoragePath, open_path: OpenPath, most_bytes: int
 ) -> Iterator[Found]:
-    """Open a media file; an object in storage is copied to a local temporary file first.
+    """Copy a medium to a temporary file: what is checked then is what is sent, whatever becomes of it.
 
     :param most_bytes: nothing longer is read.
     :raises UnusableError: it is not there, is no file, is too long, or is no base64.
-    :raises KlingError: the storage did not answer; a retry may help.
+    :raises KlingError: the storage did not answer, or the disk is full; a retry may help.
     """
-    if isinstance(value, str):
-        scheme = scheme_of(value)
-        if scheme == "data":
-            with _decoded(value, most_bytes) as found:
-                yield found
-            return
-        if scheme == "file":
-            try:
-                value = file_of(value)
-            except ValueError as error:
-                raise UnusableError(_name(value), str(error)) from None
-        elif scheme:
-            with _storage_troubles(_name(value)):
-                value = open_path(value)
-    with _fetched(value, most_bytes) if is_stored(value) else _local(local_path(value), most_bytes) as found:
-        yield found
+    stored = None
+    if isinstance(value, str) and scheme_of(value) == "data":
+        name = "the data URI"
+        chunks = _decoded(value, name)
+    else:
+        place = _place_of(value, open_path) if isinstance(value, str) else value
+        if is_stored(place):
+            name, stored = _name(place), place
+            chunks = _fetched(place, name, most_bytes)
+        else:
+            path = local_path(place)
+            name = _name(path)
+            chunks = _read(path, name, most_bytes)
+    with tempfile.TemporaryFile(prefix="kling-") as copy:
+        with _troubles(name):
+            for chunk in chunks:
+                copy.write(chunk)
+                _check_size(name, copy.tell(), most_bytes)
+            copy.seek(0)
+        yield Found(name, copy, stored)
 
 
-@contextmanager
-def _local(path: Path, most_bytes: int) -> Iterator[Found]:
-    name = _name(path)
+def _place_of(value: str, open_path: OpenPath) -> Path | StoragePath:
+    scheme = scheme_of(value)
+    if scheme == "file":
+        try:
+            return file_of(value)
+        except ValueError as error:
+            raise UnusableError(_name(value), str(error)) from None
+    if not scheme:
+        return local_path(value)
+    with _troubles(_name(value)):
+        place: StoragePath = open_path(value)
+    return place
+
+
+def _read(path: Path, name: str, most_bytes: int) -> Iterator[bytes]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
@@ -120,45 +138,33 @@ def _local(path: Path, most_bytes: int) -> Iterator[Found]:
             raise
         raise UnusableError(name, f"is no path ({error})") from error
     with file:
-        yield Found(name, file)
+        while chunk := file.read(_CHUNK):
+            yield chunk
 
 
-@contextmanager
-def _fetched(path: StoragePath, most_bytes: int) -> Iterator[Found]:
-    name = _name(path)
-    with tempfile.TemporaryFile(prefix="kling-") as copy:
-        with _storage_troubles(name):
-            info = path.fs.info(path.path)
-            if info.get("type") == "directory":
-                raise UnusableError(name, "is a directory")
-            _check_size(name, info.get("size") or 0, most_bytes)
-            with path.fs.open(path.path, "rb") as stored:
-                while chunk := stored.read(_CHUNK):
-                    copy.write(chunk)
-                    _check_size(name, copy.tell(), most_bytes)
-        copy.seek(0)
-        yield Found(name, copy, stored=path)
+def _fetched(path: StoragePath, name: str, most_bytes: int) -> Iterator[bytes]:
+    info = path.fs.info(path.path)
+    if info.get("type") == "directory":
+        raise UnusableError(name, "is a directory")
+    _check_size(name, info.get("size") or 0, most_bytes)
+    with path.fs.open(path.path, "rb") as stored:
+        while chunk := stored.read(_CHUNK):
+            yield chunk
 
 
-@contextmanager
-def _decoded(value: str, most_bytes: int) -> Iterator[Found]:
-    name = "the data URI"
+def _decoded(value: str, name: str) -> Iterator[bytes]:
     start = value.find(",", 0, 200) + 1
     if not value[:start].lower().endswith(";base64,"):
         raise UnusableError(name, "is not of the form data:<type>;base64,<content>")
-    with tempfile.TemporaryFile(prefix="kling-") as file:
-        for position in range(start, len(value), _CHUNK):
-            part = value[position : position + _CHUNK]
-            try:
-                decoded = binascii.a2b_base64(part, strict_mode=True)
-            except ValueError as error:  # also characters that are not ASCII
-                raise UnusableError(name, f"is not valid base64 ({error})") from None
-            if "=" in part and position + len(part) < len(value):
-                raise UnusableError(name, "is not valid base64 (it ends before its end)")
-            file.write(decoded)
-            _check_size(name, file.tell(), most_bytes)
-        file.seek(0)
-        yield Found(name, file, data_uri=value)
+    for position in range(start, len(value), _CHUNK):
+        part = value[position : position + _CHUNK]
+        try:
+            decoded = binascii.a2b_base64(part, strict_mode=True)
+        except ValueError as error:  # also characters that are not ASCII
+            raise UnusableError(name, f"is not valid base64 ({error})") from None
+        if "=" in part and position + len(part) < len(value):
+            raise UnusableError(name, "is not valid base64 (it ends before its end)")
+        yield decoded
 
 
 def _name(path: object) -> str:
@@ -174,11 +180,11 @@ def _check_size(name: str, size: int, most_bytes: int) -> None:
 
 
 @contextmanager
-def _storage_troubles(name: str) -> Iterator[None]:
+def _troubles(name: str) -> Iterator[None]:
     """Tell what is not there from a storage that fails. Storage libraries raise what they like."""
     try:
         yield
-    except (UnusableError, KlingError, NotImplementedError):
+    except (UnusableError, KlingError):
         raise
     except FileNotFoundError:
         raise UnusableError(name, "does not exist in the storage") from None

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
 from airflow_provider_kling.api import picture
+from airflow_provider_kling.api.body import DataUri
 from airflow_provider_kling.api.content import HEAD, content_of
 from airflow_provider_kling.api.errors import InvalidRequestError
 from airflow_provider_kling.api.faults import clean
@@ -23,7 +24,6 @@ from airflow_provider_kling.api.paths import StoragePath, scheme_of
 from airflow_provider_kling.api.validation import map_media
 
 _MB: Final = 1024 * 1024
-_CHUNK: Final = 3 * _MB  # a multiple of 3, so that base64 pads only the last one
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +56,23 @@ _ALLOWED: Final[Mapping[MediaKind, _Allowed]] = {
     "video": _Allowed(100 * _MB, {"MP4": "video/mp4", "QuickTime": "video/quicktime"}),
 }
 
+_in_use: weakref.WeakValueDictionary[tuple[str, str], DataUri] = weakref.WeakValueDictionary()
+"""By type and checksum: variants that show the same picture share one copy of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """One media value, ready to send.
 
-    :param sent: what the API gets: a URL, or a data URI. Never logged, and kept out of ``repr``.
+    :param sent: what the API gets: a URL, or the content as a data URI. Never logged, and kept out
+        of ``repr``.
     :param sha256: hexadecimal, of the content as it was found; of a URL, which is not read, its
         text without the signature.
     :param source: what a message or a log may call it.
     :param size: bytes of the content as it was found; None for a URL.
     """
 
-    sent: str = field(repr=False)
+    sent: str | DataUri = field(repr=False)
     sha256: str
     source: str
     size: int | None
@@ -88,9 +92,9 @@ def resolve(
     """Turn one media value into what the API accepts.
 
     An http(s) URL is passed on. A local path, a ``file://`` URI, a URI of object storage and a
-    data URI are read, checked and sent as a data URI: type by content, bytes, and for pictures
-    that they decode whole; for images also side lengths and aspect ratio, and a picture that EXIF
-    turns arrives upright. Otherwise the bytes are sent as they are.
+    data URI are copied to a temporary file, checked and sent from there as a data URI: type by
+    content, bytes, and for pictures that they decode whole; for images also side lengths and aspect
+    ratio, and a picture that EXIF turns arrives upright. Otherwise the bytes are sent as they are.
 
     Base64 without ``data:`` in front is refused: it could be a file's name, and nothing that
     keeps pictures out of logs would recognise it.
@@ -115,11 +119,11 @@ def resolve(
         ):
             mime, upright = _checked(place, found, allowed, turned)
             signed = found.signed_url(sign_seconds) if upright and sign_seconds else None
-            given = found.data_uri if upright and _names_type(found.data_uri, mime) else None
             found.file.seek(0)
             sha256 = hashlib.file_digest(found.file, "sha256").hexdigest()
+            inline = DataUri(mime, found.file if upright else turned)
             return Resolved(
-                sent=signed or given or _data_uri(mime, found.file if upright else turned),
+                sent=signed or _in_use.setdefault((mime, sha256), inline),
                 sha256=sha256,
                 source=found.name,
                 size=found.file.seek(0, os.SEEK_END),
@@ -145,7 +149,7 @@ def resolve_all(
     resolved: dict[str, Resolved] = {}
     problems: list[str] = []
 
-    def fetch(place: MediaPlace, value: str) -> str:
+    def fetch(place: MediaPlace, value: str) -> str | DataUri:
         try:
             one = resolve(place, value, open_path=open_path, sign_seconds=sign_seconds)
         except MediaError as error:
@@ -194,23 +198,6 @@ def _checked(place: MediaPlace, found: Found, allowed: _Allowed, turned: BinaryI
     if turned.tell() > allowed.most_bytes:
         raise UnusableError(found.name, f"is turned by EXIF, and has {turned.tell():,} bytes when upright")
     return mime, seen.upright
-
-
-def _names_type(data_uri: str | None, mime: str) -> bool:
-    return data_uri is not None and data_uri.startswith(f"data:{mime};base64,")
-
-
-def _data_uri(mime: str, file: BinaryIO) -> str:
-    """Encode a file in little more memory than the result needs.
-
-    A str that nobody else refers to grows in place, so that there are never two of them; joining
-    parts, or decoding bytes, would hold the text twice.
-    """
-    uri = f"data:{mime};base64,"
-    file.seek(0)
-    while chunk := file.read(_CHUNK):
-        uri += base64.b64encode(chunk).decode("ascii")
-    return uri
 
 
 def _refusal(place: MediaPlace, problems: Sequence[str]) -> MediaError:

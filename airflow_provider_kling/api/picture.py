@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _TURNED: Final = range(2, 9)  # 1 is upright; other values are mistakes of the w
 _JPEG_QUALITY: Final = 95
 _PNG_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _MOST_EXIF: Final = 1024 * 1024  # bytes
+_PIECE: Final = 256 * 1024  # bytes
 _FORMATS: Final = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG"}
 """Pillow's names of what is taken. MPO is what many phones and cameras write into a ``.jpg``."""
 
@@ -52,12 +54,12 @@ def inspect(file: BinaryIO) -> Picture:
     """Read a picture to its end.
 
     The memory that this takes is bounded: of a JPEG an eighth of each side is decoded, which
-    still reads all of its data; of a PNG every chunk's checksum is verified, and no pixel decoded.
+    still reads all of its data; of a PNG every chunk's checksum is verified, piece by piece, and no
+    pixel decoded.
 
     :param file: seekable, binary; left anywhere.
     :raises PictureError: not a JPEG or PNG, damaged, cut off, or of absurdly many pixels.
     """
-    late_exif = _png_exif(file)
     try:
         with _opened(file) as image:
             width, height = image.size
@@ -66,8 +68,7 @@ def inspect(file: BinaryIO) -> Picture:
             kind = _FORMATS[image.format or ""]
             if kind == "PNG":
                 exif = Image.Exif()
-                exif.load(late_exif)
-                image.verify()
+                exif.load(_read_png(file))
             else:
                 exif = image.getexif()
                 image.draft("L", (max(1, width // 8), max(1, height // 8)))
@@ -125,17 +126,35 @@ def _opened(file: BinaryIO) -> Iterator[Image.Image]:
             yield image
 
 
-def _png_exif(file: BinaryIO) -> bytes:
-    """The EXIF chunk of a PNG, without decoding the pixels that may stand before it."""
-    file.seek(0)
-    if file.read(len(_PNG_SIGNATURE)) != _PNG_SIGNATURE:
-        return b""
-    while len(header := file.read(8)) == 8:
+def _read_png(file: BinaryIO) -> bytes:
+    """Verify a PNG to its end, and return its EXIF, which may stand behind the pixels.
+
+    Pillow would read a chunk whole to verify it, and all pixels may stand in one.
+
+    :raises ValueError: it is damaged or cut off.
+    """
+    file.seek(len(_PNG_SIGNATURE))
+    exif, pixels = b"", 0
+    while True:
+        header = file.read(8)
+        if len(header) != 8:
+            raise ValueError("it ends before its end")
         length, kind = struct.unpack(">I4s", header)
-        if kind == b"eXIf":
-            return file.read(min(length, _MOST_EXIF))
-        file.seek(length + 4, os.SEEK_CUR)
-    return b""
+        if kind == b"IEND":
+            break
+        checksum, left = zlib.crc32(kind), length
+        if kind == b"eXIf" and length <= _MOST_EXIF:
+            exif = file.read(length)
+            file.seek(-len(exif), os.SEEK_CUR)
+        while left and (piece := file.read(min(left, _PIECE))):
+            checksum = zlib.crc32(piece, checksum)
+            left -= len(piece)
+        if left or file.read(4) != checksum.to_bytes(4, "big"):
+            raise ValueError(f"its chunk {kind!r} is cut off or has another checksum")
+        pixels += length if kind == b"IDAT" else 0
+    if not pixels:
+        raise ValueError("it has no pixels")
+    return exif
 
 
 def _damaged(error: Exception) -> PictureError:

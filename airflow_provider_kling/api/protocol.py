@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from airflow_provider_kling import __version__
+from airflow_provider_kling.api.body import encoded
 from airflow_provider_kling.api.errors import InvalidRequestError, KlingError, MalformedReplyError, Money
 from airflow_provider_kling.api.faults import (
     clean,
@@ -71,8 +72,8 @@ class Protocol:
                     advice=f"Give 1 to {LONGEST_CLIENT_REQUEST_ID} characters of A-Z a-z 0-9 . _ : -",
                 )
             headers[CLIENT_REQUEST_ID_HEADER] = client_request_id
-        body = json.dumps(request.body(), separators=(",", ":"), allow_nan=False).encode()
-        return HttpRequest(Call.SUBMIT, "POST", self._url(self.settings.generation_path), (), headers, body)
+        url = self._url(self.settings.generation_path)
+        return HttpRequest(Call.SUBMIT, "POST", url, (), headers, encoded(request.body()))
 
     def poll(self, generation_id: str) -> HttpRequest:
         """Ask how a generation stands; free."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
+from airflow_provider_kling.api.body import JsonBody
 from airflow_provider_kling.api.errors import Sent
 
 T = TypeVar("T")
@@ -37,7 +38,7 @@ class HttpRequest:
 
     :param call: which endpoint.
     :param headers: all headers, the key among them. Kept out of ``repr``.
-    :param body: JSON, encoded. Kept out of ``repr``, as it can hold a picture.
+    :param body: JSON, encoded; in pieces where it holds pictures. Kept out of ``repr``.
     """
 
     call: Call
@@ -45,7 +46,7 @@ class HttpRequest:
     url: str
     params: tuple[tuple[str, str], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    body: bytes | None = field(default=None, repr=False)
+    body: bytes | JsonBody | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,5 +73,5 @@ def test_a_picture_from_a_path(uri: str, memory: MemoryFileSystem, tmp_path: Pat
     for value in (source, str(source)):
         resolved = resolve(place, value, open_path=ObjectStoragePath)
 
-        assert resolved.sent == "data:image/png;base64," + base64.b64encode(content).decode()
+        assert b"".join(resolved.sent) == b"data:image/png;base64," + base64.b64encode(content)
         assert resolved.sha256 == hashlib.sha256(content).hexdigest()

@@ -180,16 +180,13 @@ class StorageTarget:
                 self._fs.put_file(str(staged), self._path, **self._put_options)
             else:
                 self._put_and_move(staged)
-            expected, info = staged.stat().st_size, self._info(self._path)
-            if info is None or info["size"] != expected:
-                stored = "nothing" if info is None else f"{info['size']} bytes"
-                self._forget(self._path)
-                raise DownloadError(
-                    f"The video of generation {self._generation_id} has {expected} bytes, and "
-                    f"{stored} arrived at {self.shown}.",
-                    advice="Run the task again: it lands the same generation.",
-                    generation_id=self._generation_id,
-                )
+            # What is there is not removed: it may be another task's, and whole.
+            self._check(
+                self._path,
+                staged,
+                "Nothing was removed, as another task may write there too; {generation_id} in the path keeps "
+                "them apart. Run the task again: it lands the same generation.",
+            )
 
     def _put_and_move(self, staged: Path) -> None:
         parent, _, name = self._path.rpartition("/")
@@ -198,10 +195,22 @@ class StorageTarget:
             if parent:
                 self._fs.makedirs(parent, exist_ok=True)
             self._fs.put_file(str(staged), temporary)
+            self._check(temporary, staged, "Run the task again: it lands the same generation.")
             self._fs.mv(temporary, self._path)
         except BaseException:
             self._forget(temporary)
             raise
+
+    def _check(self, path: str, staged: Path, advice: str) -> None:
+        expected, info = staged.stat().st_size, self._info(path)
+        if info is None or info["size"] != expected:
+            stored = "nothing is" if info is None else f"{info['size']} bytes are"
+            raise DownloadError(
+                f"The video of generation {self._generation_id} has {expected} bytes, and {stored} at "
+                f"{path if path != self._path else self.shown} right after it was written there.",
+                advice=advice,
+                generation_id=self._generation_id,
+            )
 
     def _forget(self, path: str) -> None:
         try:

@@ -823,8 +823,21 @@ class TestStorage:
     def test_a_storage_that_keeps_less_than_it_was_given(self, go: Callable[..., Landed]) -> None:
         filesystem = Forgetful()
 
-        assert "arrived" in failure(go, StorageOf(filesystem, "/clip.mp4")).what
+        assert "right after it was written" in failure(go, StorageOf(filesystem, "/clip.mp4")).what
         assert filesystem.find("/") == []
+
+    @pytest.mark.parametrize("protocol", ["s3", "memory"])
+    def test_what_another_task_wrote_at_the_same_time_stays(
+        self, go: Callable[..., Landed], protocol: str
+    ) -> None:
+        filesystem = SharedKey()
+
+        error = failure(go, StorageOf(filesystem, "/bucket/clip.mp4", protocol))
+
+        assert f"{len(OTHER)} bytes are at" in error.what
+        assert "{generation_id}" in error.advice
+        assert filesystem.find("/") == ["/bucket/clip.mp4"]
+        assert filesystem.cat("/bucket/clip.mp4") == OTHER
 
     @pytest.mark.parametrize(
         ("trouble", "recovery"),
@@ -932,9 +945,24 @@ class FailingMoves(OwnStore):
 
 
 class Forgetful(OwnStore):
+    def put_file(self, lpath: str, rpath: str, **options: Any) -> None:
+        self.pipe_file(rpath, Path(lpath).read_bytes()[:-1])
+
     def mv(self, path1: str, path2: str, **options: Any) -> None:
-        self.pipe_file(path2, self.cat(path1)[:-1])
-        self.rm_file(path1)
+        raise AssertionError("it was not whole")
+
+
+class SharedKey(OwnStore):
+    """Somebody else puts an object of the same name a moment after us."""
+
+    def put_file(self, lpath: str, rpath: str, **options: Any) -> None:
+        super().put_file(lpath, rpath)
+        if options:
+            self.pipe_file(rpath, OTHER)
+
+    def mv(self, path1: str, path2: str, **options: Any) -> None:
+        super().mv(path1, path2)
+        self.pipe_file(path2, OTHER)
 
 
 class Closed(OwnStore):

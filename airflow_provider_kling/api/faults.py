@@ -38,7 +38,12 @@ _STATUS_ERRORS: Final[dict[int, type[ApiError]]] = {
     429: RateLimitError,
 }
 _CANNOT_PAY = re.compile(r"balance|credit|fund|payment|top.?up|spending limit|quota exceeded", re.IGNORECASE)
-_QUERY = re.compile(r"(?<=\S)\?[\w%~.\[-][^\s\"'<>]*")
+_QUERY = re.compile(r"(?<=\S)\?(?:[\w%~.\[-]|[^\s\"'<>?=]*=)[^\s\"'<>]*")
+_USER = re.compile(
+    r"""(\bhttps?:\\*/\\*/) [^\s"'<>/?\#\\]* @              # also a token alone
+    | (:\\*/\\*/) [^\s"'<>/?\#\\@:]* : [^\s"'<>/?\#\\]* @  # s3://conn@bucket names a connection""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _BASE64 = re.compile(r"(?<=;base64,)[^\s\"'<>]+|[A-Za-z0-9+/=_%\\-]{120,}")
 _TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.IGNORECASE | re.DOTALL)
 _LONGEST_MESSAGE: Final = 500
@@ -158,11 +163,11 @@ def _text_of(body: Any) -> str:
 
 
 def clean(text: str, key: str = "") -> str:
-    """One line of bounded length that any log can hold, without the key, signed queries or base64."""
+    """One line of bounded length that any log can hold: no key, signed query, password or base64."""
     if key:
         text = text.replace(key, "***")
     text = text[:_LONGEST_READ]
-    text = _BASE64.sub("…", _QUERY.sub("?…", text))
+    text = _BASE64.sub("…", _QUERY.sub("?…", _USER.sub(r"\1\2…@", text)))
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
 

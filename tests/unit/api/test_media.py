@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import logging
 import os
 import struct
 import tempfile
@@ -437,6 +438,24 @@ class TestSigning:
 
         assert text_sent(get("memory://bucket/a.png", sign_seconds=600)) == data_uri(PNG, "image/png")
         assert text_sent(get(jpeg, sign_seconds=600)) == data_uri(JPEG)
+
+    def test_a_storage_whose_credentials_cannot_sign_sends_the_bytes_and_says_why(
+        self, memory: MemoryFileSystem, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def sign(path: str, expiration: int) -> str:  # as gcsfs does with a token alone
+            raise AttributeError("you need a private key to sign credentials.\nhttps://b.test/a?sig=abc")
+
+        monkeypatch.setattr(memory, "sign", sign)
+        memory.pipe("/bucket/a.png", PNG)
+
+        with caplog.at_level(logging.INFO, logger="airflow_provider_kling"):
+            assert text_sent(get("memory://bucket/a.png", sign_seconds=600)) == data_uri(PNG, "image/png")
+
+        (line,) = [each.getMessage() for each in caplog.records]
+        assert line.startswith("memory://bucket/a.png cannot be presigned, so its bytes are sent (Attribute")
+        assert "private key" in line
+        assert "abc" not in line
+        assert "\n" not in line
 
 
 def wav() -> bytes:

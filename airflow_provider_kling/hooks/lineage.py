@@ -3,29 +3,41 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote, unquote
 
-from airflow_provider_kling.api.paths import scheme_of
+from airflow_provider_kling.api.paths import file_of, scheme_of
 
 if TYPE_CHECKING:
     from airflow_provider_kling.compat import BaseHook, Context
 
 
+_PLAIN: Final = "/!$&'()*+,;=:@~"
+"""What a URI's path may hold as it is; everything else is percent-encoded, as Airflow's assets are ASCII."""
+
+
 def place_uri(place: str) -> str | None:
     """The URI of a file or an object, without a connection id or a signature in it.
 
-    :param place: a local path, or a URI such as ``s3://conn@bucket/key``.
-    :return: None for what has no place, such as a picture that was given inline.
+    :param place: a local path, or a URI such as ``s3://conn@bucket/key``, where a ``#``, ``?`` or ``%``
+        is part of the key; but http(s) URLs are encoded already, and have queries.
+    :return: ASCII; None for what has no place, such as a picture that was given inline.
     """
     scheme = scheme_of(place)
     if scheme == "data":
         return None
-    if not scheme:
-        return f"file://{os.path.abspath(place)}"
-    parts = urlsplit(place)
-    return urlunsplit((scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    if scheme in ("", "file"):
+        path = file_of(place) if scheme else Path(place)
+        return f"file://{quote(os.fsencode(os.path.abspath(path)), _PLAIN)}"
+    rest = place.partition("://")[2]
+    if scheme in ("http", "https"):
+        rest = re.split(r"[?#]", rest, maxsplit=1)[0]
+    host, slash, key = rest.partition("/")
+    kept = f"{_PLAIN}%" if scheme in ("http", "https") else _PLAIN
+    return f"{scheme}://{quote(host.rpartition('@')[2], '[]:')}{slash}{quote(key, kept, errors='replace')}"
 
 
 def media_uris(described: Any) -> list[str]:
@@ -100,8 +112,12 @@ def openlineage(inputs: Iterable[str], outputs: Iterable[str]) -> Any:
 
 
 def dataset_name(uri: str) -> tuple[str, str]:
-    """Namespace and name of a dataset, as the OpenLineage specification names files and objects."""
-    parts = urlsplit(uri)
-    if parts.scheme == "file":
-        return "file", unquote(parts.path)
-    return f"{parts.scheme}://{parts.netloc}", unquote(parts.path).lstrip("/") or "/"
+    """Namespace and name of a dataset, as the OpenLineage specification names files and objects.
+
+    :param uri: as :func:`place_uri` wrote it.
+    """
+    scheme, _, rest = uri.partition("://")
+    host, _, path = rest.partition("/")
+    if scheme == "file":
+        return "file", unquote(f"/{path}")
+    return f"{scheme}://{host}", unquote(path) or "/"

@@ -295,6 +295,35 @@ def test_an_outlet_asset_s_event_has_the_facts_and_no_signed_url(
     }
 
 
+def test_a_file_name_of_any_kind_becomes_an_asset(
+    airflow: RealAirflow, vendor: EmulatorThread, videos: Path
+) -> None:
+    directory = f"{videos}/vidéos #1? 100%"
+    run = airflow.run(f"""
+    from airflow.providers.common.compat.sdk import AssetAlias
+    alias = AssetAlias("video_of_any_name")
+
+    generate = KlingGenerateOperator(
+        task_id="generate", {REQUEST}, path="{directory}/{{generation_id}}.mp4", sidecar=True, outlets=[alias]
+    )
+
+    @task(inlets=[alias])
+    def read(inlet_events):
+        return [getattr(each, "asset", each).uri for each in inlet_events[alias]]
+
+    generate >> read()
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    path = f"{directory}/{run['generate'].xcom['return_value']}.mp4"
+    assert run["generate"].xcom["path"] == path
+    (uri,) = run["read"].xcom["return_value"]
+    assert uri == f"file://{videos}/vid%C3%A9os%20%231%3F%20100%25/{Path(path).name}"
+    assert sorted(each.name for each in Path(directory).iterdir()) == sorted(
+        [Path(path).name, f"{Path(path).stem}.json"]
+    )
+
+
 def test_hook_level_lineage_has_the_picture_and_the_video(
     airflow: RealAirflow, vendor: EmulatorThread, videos: Path, tmp_path: Path
 ) -> None:

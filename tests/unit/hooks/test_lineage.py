@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_provider_kling.hooks.lineage import dataset_name, media_uris, place_uri
 
@@ -17,6 +21,15 @@ from airflow_provider_kling.hooks.lineage import dataset_name, media_uris, place
         ("file:///data/mug.jpg", "file:///data/mug.jpg"),
         ("s3://conn@bucket/a/b.jpg", "s3://bucket/a/b.jpg"),
         ("https://x.example/a.png?X-Amz-Signature=secret", "https://x.example/a.png"),
+        ("https://x.example/a%20b/é.png?sig=1#part", "https://x.example/a%20b/%C3%A9.png"),
+        ("https://user:secret@x.example:8443/a.png", "https://x.example:8443/a.png"),
+        ("https://x.example?sig=1", "https://x.example"),
+        ("file:///data/a%23b.jpg", "file:///data/a%23b.jpg"),
+        ("file:///data/a#b.jpg", "file:///data/a%23b.jpg"),
+        ("/data/100%25.mp4", "file:///data/100%2525.mp4"),
+        ("s3://conn@bucket/a#b?c/100%.mp4", "s3://bucket/a%23b%3Fc/100%25.mp4"),
+        ("s3://bucket/day=1/at@08:00+01/a.mp4", "s3://bucket/day=1/at@08:00+01/a.mp4"),
+        ("gs://bucket", "gs://bucket"),
         ("data:image/png;base64,AAAA", None),
     ],
 )
@@ -47,7 +60,30 @@ def test_media_are_found_wherever_they_stand() -> None:
         ("s3://bucket/a/b%20c.mp4", ("s3://bucket", "a/b c.mp4")),
         ("file:///data/a.mp4", ("file", "/data/a.mp4")),
         ("https://x.example/a.png", ("https://x.example", "a.png")),
+        ("s3://bucket//a.mp4", ("s3://bucket", "/a.mp4")),
+        ("s3://bucket", ("s3://bucket", "/")),
     ],
 )
 def test_dataset_names_are_openlineage_s(uri: str, expected: tuple[str, str]) -> None:
     assert dataset_name(uri) == expected
+
+
+PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).map(
+    lambda text: f"/data/{text}.mp4"
+)
+
+
+@given(PATHS)
+def test_any_file_and_any_object_keeps_its_name(path: str) -> None:
+    """Airflow's assets refuse a URI that is not ASCII, and lose what looks like a fragment."""
+    for place, namespace, name in (
+        (path, "file", os.path.abspath(path)),
+        (f"s3://conn@bucket{path}", "s3://bucket", path[1:]),
+    ):
+        uri = place_uri(place)
+
+        assert uri is not None
+        assert uri.isascii()
+        assert (urlsplit(uri).query, urlsplit(uri).fragment) == ("", "")
+        assert dataset_name(uri) == (namespace, name)
+    assert place_uri(Path(path).as_uri()) == place_uri(str(Path(path)))

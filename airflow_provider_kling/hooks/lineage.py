@@ -101,9 +101,7 @@ class _Hashable(dict[str, Any]):
 def openlineage(inputs: Iterable[str], outputs: Iterable[str]) -> Any:
     """What the OpenLineage provider wants to know of a task; only it calls this, so it is installed."""
     from airflow.providers.common.compat.openlineage.facet import Dataset
-    from airflow.providers.openlineage.extractors import (  # type: ignore[import-not-found]  # optional
-        OperatorLineage,
-    )
+    from airflow.providers.openlineage.extractors import OperatorLineage
 
     def datasets(uris: Iterable[str]) -> list[Any]:
         return [Dataset(namespace=namespace, name=name) for namespace, name in map(dataset_name, uris)]

@@ -123,10 +123,12 @@ class RealAirflow:
     """The process; start it with ``with``.
 
     :param home: AIRFLOW_HOME, made here.
+    :param settings: environment variables that it needs from its start on.
     """
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **settings: str) -> None:
         self.home = home
+        self._settings = settings
         self.dags = home / "dags"
         self.output = home / "output"
         self.env: dict[str, str] = {}
@@ -245,4 +247,5 @@ class RealAirflow:
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",
             "NO_COLOR": "1",
+            **self._settings,
         }

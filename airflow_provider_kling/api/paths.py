@@ -94,6 +94,16 @@ def local_path(place: object) -> Path:
     raise TypeError(f"neither a path nor an object-storage path: {type(place).__name__}")
 
 
+def text_of(path: object) -> str:
+    """A path object as text: a local path, or the URI of an object in storage.
+
+    Nothing is encoded in a path object. Of a local file it is the path, then, that says what is meant.
+
+    :raises TypeError: it is no path.
+    """
+    return str(path if is_stored(path) else local_path(path))
+
+
 def temporary_name(name: str, token: str) -> str:
     """A hidden name for a file that is to become ``name``, short enough for any file system."""
     kept = os.fsencode(name)[:_LONGEST_NAME].decode(errors="ignore")
@@ -160,7 +170,7 @@ def expand_path(path: object, facts: Mapping[str, str | None]) -> str:
 
 
 def _expand(path: object, facts: Mapping[str, str | None]) -> str:
-    text = path if isinstance(path, str) else _text_of(path)
+    text = path if isinstance(path, str) else _named(path)
     if not text.strip():
         raise ValueError("it is empty")
     if marks := [mark for mark in _TEMPLATE_MARKS if mark in text]:
@@ -192,9 +202,9 @@ def _expand(path: object, facts: Mapping[str, str | None]) -> str:
     return whole
 
 
-def _text_of(path: object) -> str:
+def _named(path: object) -> str:
     try:
-        text = str(path if is_stored(path) else local_path(path))
+        text = text_of(path)
     except TypeError as error:
         raise ValueError(str(error)) from None
     if not PurePosixPath(text).suffix:

@@ -19,6 +19,7 @@ from airflow_provider_kling.api.parameter import (
     Parameter,
     Pending,
 )
+from airflow_provider_kling.api.paths import text_of
 
 __all__ = [
     "PENDING",
@@ -212,8 +213,8 @@ class Media(Parameter):
         return f"the {form} of {article} {self.kind}"
 
     def _read(self, value: Any, path: str, findings: Findings) -> Any:
-        if not findings.as_sent and callable(getattr(value, "as_uri", None)):
-            value = str(value)  # pathlib's and Airflow's path objects; the latter are no os.PathLike
+        if not findings.as_sent and _is_path(value):
+            value = text_of(value)
         right = _travels if findings.as_sent else str.strip
         if not (isinstance(value, str) and right(value)):
             return self.refuse(value, path, findings)
@@ -221,7 +222,7 @@ class Media(Parameter):
 
     def map_media(self, value: Any, path: str, fetch: Fetch) -> Any:
         if isinstance(value, str) or _is_path(value):
-            return fetch(MediaPlace(path, self.kind), str(value))
+            return fetch(MediaPlace(path, self.kind), value if isinstance(value, str) else text_of(value))
         return value
 
 

@@ -13,7 +13,7 @@ import pytest
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from tests.airflow.conftest import connected
 from tests.airflow.real_airflow import ROOT, RealAirflow, Run
-from tests.media_samples import picture
+from tests.media_samples import m4a, mp4, picture
 
 NEEDED = "needs s3fs, Airflow's Amazon provider and moto's server, which requirements/airflow-3.3.txt has"
 boto3 = pytest.importorskip("boto3", reason=NEEDED)
@@ -136,6 +136,102 @@ def test_a_presigned_url_goes_in_place_of_the_bytes(
     assert run["generate"].xcom["generation"]["status"] == "completed"
     assert "Signature" not in run.log
     assert "Signature" not in json.dumps(run["generate"].rendered)
+
+
+def test_media_are_read_from_a_bucket_wherever_they_stand(
+    bucket_airflow: RealAirflow, vendor: EmulatorThread, s3: Any
+) -> None:
+    given = {
+        "cup.png": picture("PNG"),
+        "mug.jpg": picture("JPEG"),
+        "mask #1 50%.png": picture("PNG", (640, 40)),
+        "voice.m4a": m4a(),
+        "walk.mp4": mp4(1),
+    }
+    for name, content in given.items():
+        s3.put_object(Bucket=BUCKET, Key=f"in/{name}", Body=content)
+    run = succeeded(
+        bucket_airflow.run("""
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    BUCKET = "s3://store@media/in"
+    line = [{"x": 1, "y": 2}, {"x": 3, "y": 4}]
+    KlingGenerateOperator(
+        task_id="masks", model="kling-video/v1/standard/image-to-video", prompt="A cup.", duration=5,
+        image=f"{BUCKET}/cup.png",
+        parameters={
+            "static_mask": f"{BUCKET}/mask #1 50%.png",
+            "dynamic_masks": [{"mask": f"{BUCKET}/mask #1 50%.png", "trajectories": line}],
+        },
+    )
+    KlingGenerateOperator(
+        task_id="elements", model="klingai/video-o1-reference-to-video", prompt="A cup.",
+        image=[f"{BUCKET}/cup.png", ObjectStoragePath(f"{BUCKET}/mug.jpg")],
+        parameters={
+            "elements": [
+                {
+                    "frontal_image_url": f"{BUCKET}/{{{{ 'mug' }}}}.jpg",
+                    "reference_image_urls": [ObjectStoragePath(f"{BUCKET}/cup.png"), f"{BUCKET}/mug.jpg"],
+                },
+            ],
+        },
+    )
+    KlingGenerateOperator(
+        task_id="speaks", model="klingai/avatar-standard", image=ObjectStoragePath(f"{BUCKET}/mug.jpg"),
+        parameters={"audio_url": f"{BUCKET}/voice.m4a"},
+    )
+    KlingGenerateOperator(
+        task_id="walks", model="klingai/video-o1-video-to-video-reference", prompt="A cup.",
+        parameters={"video_url": f"{BUCKET}/walk.mp4", "image_list": [f"{BUCKET}/cup.png"]},
+    )
+    """)
+    )
+
+    received = {each["id"]: each["parameters"] for each in vendor.generations}
+    masks, elements, speaks, walks = (
+        received[run[name].xcom["return_value"]] for name in ("masks", "elements", "speaks", "walks")
+    )
+    cup, mug, mask, voice, walk = (
+        f"sha256:{hashlib.sha256(each).hexdigest()} ({len(each)} bytes)" for each in given.values()
+    )
+    assert (masks["image_url"], masks["static_mask"]) == (cup, mask)
+    assert [each["mask"] for each in masks["dynamic_masks"]] == [mask]
+    assert elements["image_list"] == [cup, mug]
+    assert elements["elements"] == [{"frontal_image_url": mug, "reference_image_urls": [cup, mug]}]
+    assert (speaks["image_url"], speaks["audio_url"]) == (mug, voice)
+    assert (walks["video_url"], walks["image_list"]) == (walk, [cup])
+    asked = run["masks"].xcom["request"]["parameters"]
+    assert asked["dynamic_masks"][0]["mask"]["source"] == "s3://store@media/in/mask #1 50%.png"
+
+
+def test_a_video_lands_at_a_path_object_in_a_bucket(
+    bucket_airflow: RealAirflow, vendor: EmulatorThread, s3: Any
+) -> None:
+    run = succeeded(
+        bucket_airflow.run(f"""
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    bucket = ObjectStoragePath("s3://media", conn_id="store")
+    generate = KlingGenerateOperator(
+        task_id="generate", model="kling-video/v1.6/standard/text-to-video", {REQUEST}, sidecar=True,
+        path=bucket / "{{{{ dag.dag_id }}}}" / "{{generation_id}} #1 50%.mp4",
+    )
+    KlingDownloadOperator(
+        task_id="download", generation_id=generate.output, path=bucket / "{{{{ ds }}}}" / "again.mp4"
+    )
+    """)
+    )
+
+    generation_id = run["generate"].xcom["return_value"]
+    day = run["download"].xcom["path"].split("/")[-2]
+    assert objects(s3) == sorted(
+        [
+            f"{day}/again.mp4",
+            f"{run.dag_id}/{generation_id} #1 50%.json",
+            f"{run.dag_id}/{generation_id} #1 50%.mp4",
+        ]
+    )
+    assert day.count("-") == 2
 
 
 def test_the_example_over_a_prefix(bucket_airflow: RealAirflow, vendor: EmulatorThread, s3: Any) -> None:

@@ -158,6 +158,10 @@ def test_where_no_video_can_land_is_noticed_before_anything_is_paid(
     [
         ('path="{videos}/../x.mp4"', "climbs out"),
         ('path="{videos}/{{nonsense}}.mp4"', "not a placeholder"),
+        ('path="file://{videos}/%2e%2e/x.mp4"', "climbs out"),
+        ('path="file://videos/x.mp4"', "three slashes"),
+        ('path=__import__("pathlib").Path("{videos}/{{{{ ds }}}}/x.mp4")', "given as text"),
+        ('path=__import__("pathlib").Path("{videos}/")', "name a file"),
         ("max_cost_usd=0", "above 0"),
         ('max_cost_usd="cheap"', "above 0"),
     ],
@@ -183,6 +187,62 @@ def test_a_rendered_path_is_checked_before_anything_is_paid(
 
     assert run["generate"].state == "failed"
     assert "climbs out" in run.log
+    assert submits(vendor) == 0
+
+
+def test_paths_of_every_kind_are_read_and_written(
+    airflow: RealAirflow, vendor: EmulatorThread, videos: Path, tmp_path: Path
+) -> None:
+    odd = tmp_path / "mug #1? 100%25.jpg"
+    odd.write_bytes(PICTURE.read_bytes())
+    run = airflow.run(f"""
+    from pathlib import Path
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    asked = dict(prompt="Steam rises.", duration=5, sidecar=True)
+    objects = ObjectStoragePath("file://{videos}")
+    generate = KlingGenerateOperator(
+        task_id="object", image=ObjectStoragePath("file://{odd}"), **asked,
+        path=objects / "{{{{ dag.dag_id }}}}" / "{{generation_id}}.mp4",
+    )
+    KlingGenerateOperator(
+        task_id="path", image=Path({str(odd)!r}), **asked, path=Path("{videos}/path/{{generation_id}}.mp4")
+    )
+    KlingGenerateOperator(
+        task_id="uri", image={odd.as_uri()!r}, **asked, path="file://{videos}/uri/{{{{ ds }}}}/%23 #?%25.mp4"
+    )
+    KlingDownloadOperator(task_id="again", generation_id=generate.output, path=Path("{videos}/again.mp4"))
+    KlingDownloadOperator(task_id="anew", generation_id=generate.output, path=objects / "{{{{ ds }}}}.mp4")
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    ids = {name: run[name].xcom.get("generation_id") for name in ("object", "path", "uri")}
+    paths = {name: Path(task.xcom["path"]) for name, task in run.tasks.items()}
+    assert paths["object"] == videos / run.dag_id / f"{ids['object']}.mp4"
+    assert paths["path"] == videos / "path" / f"{ids['path']}.mp4"
+    assert paths["uri"] == videos / "uri" / paths["anew"].stem / "# #?%.mp4"
+    assert paths["again"] == videos / "again.mp4"
+    assert paths["anew"].parent == videos
+    landed = [each for each in videos.rglob("*") if each.is_file()]
+    beside = [paths[name].with_suffix(".json") for name in ids]
+    assert sorted(landed) == sorted([*paths.values(), *beside])
+    digests = {run[name].xcom["request"]["parameters"]["image_url"]["sha256"] for name in ids}
+    assert len(digests) == 1
+
+
+def test_a_path_object_that_names_no_file_is_refused_before_anything_is_paid(
+    airflow: RealAirflow, vendor: EmulatorThread, videos: Path
+) -> None:
+    run = airflow.run(f"""
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    KlingGenerateOperator(
+        task_id="generate", {REQUEST}, retries=3, path=ObjectStoragePath("file://{videos}/{{{{ ds }}}}/")
+    )
+    """)
+
+    assert run["generate"].state == "failed"
+    assert "name a file" in run.log
     assert submits(vendor) == 0
 
 

@@ -14,7 +14,8 @@ from airflow_provider_kling.api.errors import InvalidRequestError, KlingError
 from airflow_provider_kling.api.faults import clean
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.identity import Fingerprint, fingerprint
-from airflow_provider_kling.api.once import Obtained, Once, Order
+from airflow_provider_kling.api.once import Once
+from airflow_provider_kling.api.order import Obtained, Order
 from airflow_provider_kling.api.parameter import MediaPlace
 from airflow_provider_kling.api.record import Record
 from airflow_provider_kling.api.settings import checked_limit

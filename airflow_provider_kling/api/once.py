@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
-from airflow_provider_kling.api.cost import Budget
 from airflow_provider_kling.api.decision import (
     Action,
     Attempt,
     Decision,
-    SubmitPolicy,
     Unknown,
     decide,
 )
@@ -29,8 +27,9 @@ from airflow_provider_kling.api.errors import (
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.flow import Flows
-from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.identity import Fingerprint, Work, client_request_id
+from airflow_provider_kling.api.generation import Generation
+from airflow_provider_kling.api.identity import client_request_id
+from airflow_provider_kling.api.order import Obtained, Order
 from airflow_provider_kling.api.protocol import LogRow
 from airflow_provider_kling.api.record import NOTHING, Record
 from airflow_provider_kling.api.wire import Flow, Pause, Remember
@@ -47,62 +46,6 @@ CLOCK_SKEW: Final = 900.0
 
 class StoppedError(KlingError):
     """The decision was not to submit, and a person has to look."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """What a task wants.
-
-    :param request: model and parameters, ready to send.
-    :param fingerprint: of the request and the account.
-    :param work: the task instance.
-    :param attempt: why it runs.
-    :param policy: what the user chose.
-    :param remembers: whether records survive a retry; see :func:`~.decision.decide`.
-    :param tries: how many tries the task has had, this one included.
-    :param earlier_until: epoch seconds: earlier tries submitted before then. Only needed where
-        nothing is remembered.
-    :param earlier_since: epoch seconds: earlier tries submitted after then; likewise.
-    :param budget: checked before each submit, and not where an earlier one is adopted.
-    :param unready: why the request cannot be sent, where only an earlier one can be adopted.
-    """
-
-    request: GenerationRequest
-    fingerprint: Fingerprint
-    work: Work
-    policy: SubmitPolicy = field(default_factory=SubmitPolicy)
-    remembers: bool = True
-    tries: int = 1
-    first_try: int = 1
-    earlier_since: float = 0.0
-    earlier_until: float = 0.0
-    budget: Budget = field(default_factory=Budget)
-    unready: KlingError | None = None
-
-    @property
-    def attempt(self) -> Attempt:
-        """Why the task runs."""
-        return Attempt.of(self.tries, self.first_try)
-
-
-@dataclass(frozen=True, slots=True)
-class Obtained:
-    """The generation that a task goes on with.
-
-    :param record: what is remembered of it; always with an id.
-    :param adopted: True where an earlier submit is used, at no further cost.
-    :param generation: how it stands, where that is known.
-    """
-
-    record: Record
-    adopted: bool
-    generation: Generation | None = None
-
-    @property
-    def generation_id(self) -> str:
-        """The generation id."""
-        assert self.record.generation_id is not None
-        return self.record.generation_id
 
 
 class Once:

@@ -19,7 +19,8 @@ from airflow_provider_kling.api.client import Stream
 from airflow_provider_kling.api.errors import KlingError, Money, Recovery
 from airflow_provider_kling.api.identity import Work, fingerprint
 from airflow_provider_kling.api.landing import land
-from airflow_provider_kling.api.once import Once, Order
+from airflow_provider_kling.api.once import Once
+from airflow_provider_kling.api.order import Order
 from airflow_provider_kling.api.schedule import Schedule
 from airflow_provider_kling.api.wire import Call
 from tests.contract.drivers import DRIVERS, JITTER, Blocking, Driver

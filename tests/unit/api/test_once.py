@@ -23,11 +23,10 @@ from airflow_provider_kling.api.once import (
     CLOCK_SKEW,
     LOOK_UP_PAUSES,
     MOST_SUBMITS,
-    Obtained,
     Once,
-    Order,
     StoppedError,
 )
+from airflow_provider_kling.api.order import Obtained, Order
 from airflow_provider_kling.api.record import NOTHING, Record, UnusableRecordError
 from airflow_provider_kling.api.wire import Call, HttpRequest, HttpResponse, Reply, Silence
 from tests.unit.api.driving import (

@@ -24,7 +24,8 @@ from airflow_provider_kling.api.decision import SubmitPolicy
 from airflow_provider_kling.api.errors import KlingError, Money, Recovery
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.identity import Work, fingerprint
-from airflow_provider_kling.api.once import Obtained, Once, Order, StoppedError
+from airflow_provider_kling.api.once import Once, StoppedError
+from airflow_provider_kling.api.order import Obtained, Order
 from airflow_provider_kling.api.wire import (
     Call,
     Effect,

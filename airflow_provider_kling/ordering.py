@@ -22,7 +22,7 @@ from airflow_provider_kling.api.settings import checked_limit
 from airflow_provider_kling.api.validation import map_media, validate, with_image
 from airflow_provider_kling.operators.inline import reveal
 from airflow_provider_kling.operators.parsing import request_parameters
-from airflow_provider_kling.operators.task import TaskRun
+from airflow_provider_kling.task_run import TaskRun
 
 if TYPE_CHECKING:
     from airflow_provider_kling.compat import Context

@@ -164,7 +164,7 @@ def test_a_retry_lands_what_an_earlier_try_could_not_beside_one_that_moderation_
 ) -> None:
     vendor.faults.add("cdn", 404, times=5)
     run = airflow.run(f"""
-    @task.kling_generate(model="{TEXT_MODEL}", duration=5, path="{tmp_path}/videos/", retries=2)
+    @task.kling_generate(model="{TEXT_MODEL}", duration=5, path="{tmp_path}/videos/", retries=2, uncertain_grace=1)
     def tell():
         return ["A dog. [emulator: moderation]", "A cat."]
 

@@ -22,7 +22,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"hooks", "links"}),
     frozenset({"triggers"}),
     frozenset({"waiting"}),
-    frozenset({"upstream"}),
+    frozenset({"upstream", "task_run"}),
     frozenset({"sensors", "operators", "ordering", "generating", "outcome", "cost_report"}),
     frozenset({"decorators", "ui"}),
 )

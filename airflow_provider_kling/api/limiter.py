@@ -104,7 +104,7 @@ class Limiter:
     ``Retry-After`` says and halves the rate at which requests went; a series of 5xx takes a fifth
     of it; then the rate grows steadily until it is free again.
 
-    :param per_minute: requests a minute, 1 to 60000; None for no limit.
+    :param per_minute: see :meth:`configure`.
     :param clock: monotonic seconds. Should it jump, backwards or far ahead, the limiter neither
         stalls nor lets a burst go.
     :param random: numbers in [0, 1) for the jitter.
@@ -118,10 +118,7 @@ class Limiter:
         clock: Callable[[], float] = time.monotonic,
         random: Random = random.random,
     ) -> None:
-        configured = checked_rate(per_minute)
-        self._burst = 1.0 if configured is None else max(1.0, configured / 60.0)
-        # Less than the configured rate by what a burst can add to a minute.
-        self._ceiling = None if configured is None else (configured - self._burst + 1.0) / 60.0
+        self._burst, self._ceiling = _bucket(per_minute)
         self._clock = clock
         self._random = random
         self._lock = threading.Lock()
@@ -139,6 +136,25 @@ class Limiter:
         self._last_cut = -math.inf
         self._held_back_told = -math.inf
         self._news: PaceChange | None = None
+
+    def configure(self, per_minute: float | None) -> None:
+        """Take another configured rate from now on; what restrains beside it stays.
+
+        :param per_minute: requests a minute, 1 to 60000, of which a fraction is cut off: it would
+            let one more go in some minutes; None for no limit.
+        :raises ValueError: the rate is not allowed.
+        """
+        burst, ceiling = _bucket(per_minute)
+        with self._lock:
+            if (burst, ceiling) == (self._burst, self._ceiling):
+                return
+            self._advance()
+            self._burst, self._ceiling = burst, ceiling
+            if self._goal is None or self._rate is None:
+                self._rate = ceiling
+            elif ceiling is not None:
+                self._rate, self._goal = min(self._rate, ceiling), ceiling
+            self._tokens = min(self._tokens, self._capacity())
 
     @property
     def per_minute(self) -> float | None:
@@ -283,3 +299,14 @@ class Limiter:
 
     def _tell(self, pace: Pace, status: int | None, pause: float = 0.0) -> None:
         self._news = PaceChange(pace, status, pause, None if self._rate is None else self._rate * 60.0)
+
+
+def _bucket(per_minute: float | None) -> tuple[float, float | None]:
+    """How many requests may go at once, and how many a second may follow."""
+    configured = checked_rate(per_minute)
+    if configured is None:
+        return 1.0, None
+    whole = float(math.floor(configured))
+    burst = max(1.0, whole / 60.0)
+    # Less than the configured rate by what a burst can add to a minute.
+    return burst, (whole - burst + 1.0) / 60.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from functools import lru_cache
+from typing import Final
 from urllib.parse import urlsplit
 
 from airflow_provider_kling.api.errors import RateLimitError, ServiceUnavailableError
@@ -17,28 +17,32 @@ from airflow_provider_kling.api.wire import Call, ConnectionLost, HttpRequest, H
 log = logging.getLogger(__name__)
 
 _FIRST_ERROR = 400
+_PUBLIC: Final = (Call.METRICS, Call.PRICES)
+"""Asked without the key, so that what is answered is not about the account."""
+_LIMITERS: Final[dict[tuple[str, str], Limiter]] = {}
 
 
 def limiter_for(settings: Settings) -> Limiter:
-    """The limiter that all clients of an account share in this process.
+    """The limiter that all clients of an account share in this process, for as long as it lives.
 
-    :param settings: host and key make the account; another configured rate makes another limiter.
+    Host and key make the account, as what the vendor says to one of its clients holds for all. Each
+    call sets the configured rate: where connections of one account name several, the one that was
+    read last counts.
     """
-    return _limiter(settings.base_url, settings.api_key, settings.requests_per_minute)
-
-
-@lru_cache(maxsize=64)
-def _limiter(base_url: str, api_key: str, per_minute: float | None) -> Limiter:
-    return Limiter(per_minute)
+    account = settings.base_url, settings.api_key
+    # setdefault, so that of two threads that come first both get the same one.
+    limiter = _LIMITERS.get(account) or _LIMITERS.setdefault(account, Limiter())
+    limiter.configure(settings.requests_per_minute)
+    return limiter
 
 
 def report(limiter: Limiter, request: HttpRequest, reply: HttpResponse | ConnectionLost) -> None:
     """Tell a limiter what was answered, and log, once, what it makes of that.
 
     Not told: what is not about the account's rate, such as a 429 that speaks of the balance or an
-    answer of the public metrics.
+    answer of the public metrics and prices.
     """
-    if isinstance(reply, ConnectionLost) or request.call is Call.METRICS:
+    if isinstance(reply, ConnectionLost) or request.call in _PUBLIC:
         return
     retry_after = None
     if reply.status >= _FIRST_ERROR:

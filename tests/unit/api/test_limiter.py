@@ -80,6 +80,51 @@ def test_the_configured_rate_is_reached_not_only_kept():
     assert 580 <= went <= 600
 
 
+@pytest.mark.parametrize("per_minute", [1.5, 2.5, 30.5, 60.5, 90.7, 600.3])
+def test_a_fraction_lets_no_further_request_go(per_minute):
+    limited, clock = limiter(per_minute)
+    went: list[float] = []
+    while clock.now < 1200.0:
+        went += [clock.now] * let_go(limited)
+        clock.now += limited.acquire()
+    busiest = max(sum(start <= at < start + 60.0 - 1e-6 for at in went) for start in went)
+    assert busiest == math.floor(per_minute)
+
+
+def test_another_rate_can_be_configured():
+    limited, clock = limiter(600)
+    assert let_go(limited) == 10
+    clock.now += 10.0
+    limited.configure(60)
+    assert let_go(limited) == 1
+    assert limited.per_minute == 60.0
+    limited.configure(None)
+    assert let_go(limited) == 1000
+    limited.configure(6)
+    assert let_go(limited) <= 1
+    with pytest.raises(ValueError, match=r"requests a minute"):
+        limited.configure(0)
+    assert limited.per_minute == pytest.approx(6.0)
+
+
+@pytest.mark.parametrize("per_minute", [None, 30, 60_000])
+def test_another_configured_rate_lifts_no_restraint(per_minute):
+    limited, clock = limiter(600)
+    use(limited, clock, seconds=60, a_second=10)
+    limited.on_reply(429, 30.0)
+    restrained = limited.per_minute
+    assert restrained is not None
+    limited.configure(per_minute)
+    assert limited.acquire() >= 30.0
+    now = limited.per_minute
+    assert now is not None
+    assert now <= restrained
+    clock.now += 34.0
+    for _ in range(1200):
+        use(limited, clock, seconds=1, a_second=20)
+    assert limited.per_minute == (None if per_minute is None else pytest.approx(per_minute, rel=0.02))
+
+
 def test_holding_back_is_told_once_and_not_for_each_waiter():
     limited, clock = limiter(60)
     told: list[PaceChange] = []
@@ -335,7 +380,7 @@ RATES = st.one_of(st.none(), st.integers(int(LOWEST_RATE), 6000))
 STEPS = st.lists(st.tuples(st.floats(0.0, 30.0), st.integers(0, 30), STATUSES, RETRY_AFTER), max_size=60)
 
 
-@given(st.integers(int(LOWEST_RATE), 2000), STEPS)
+@given(st.floats(LOWEST_RATE, 2000), STEPS)
 def test_no_minute_holds_more_than_the_configured_rate(per_minute, steps):
     limited, clock = limiter(per_minute)
     went: list[float] = []

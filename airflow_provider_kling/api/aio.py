@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -13,9 +14,13 @@ import aiohttp
 from yarl import URL
 
 from airflow_provider_kling.api.body import JsonBody
+from airflow_provider_kling.api.errors import ConfigurationError
 from airflow_provider_kling.api.flow import Flows, Watcher
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
+from airflow_provider_kling.api.limiter import Limiter
+from airflow_provider_kling.api.network import ca_file
 from airflow_provider_kling.api.protocol import Protocol
+from airflow_provider_kling.api.restraint import limiter_for, report
 from airflow_provider_kling.api.schedule import Schedule
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport import behind_proxy, proxy_url, trusted
@@ -49,6 +54,8 @@ class AsyncKlingClient:
     :param settings: address, key, time-outs.
     :param flows: the decisions; None for the usual ones. Tests pass a clock and a random source in.
     :param sleep: how to wait a number of seconds.
+    :param limiter: how fast the account may be used, best :func:`.limiter_for`'s; None only keeps
+        the settings' own rate.
     :param connections: TCP connections at most.
     """
 
@@ -58,14 +65,20 @@ class AsyncKlingClient:
         *,
         flows: Flows | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        limiter: Limiter | None = None,
         connections: int = MOST_CONNECTIONS,
     ) -> None:
         self.settings = settings
+        self._limiter = limiter
+        if limiter is None and settings.requests_per_minute is not None:
+            self._limiter = limiter_for(settings)
         self.flows = flows or Flows(Protocol(settings, time.time))
         self._sleep = sleep
         self._turns = asyncio.Semaphore(connections)
         self._proxies: dict[tuple[str, str], str | None] = {}
         self._session: aiohttp.ClientSession | None = None
+        self._retired: list[aiohttp.ClientSession] = []
+        self._trusts: _FileState = None
 
     async def submit(self, request: GenerationRequest, client_request_id: str | None = None) -> Generation:
         """Ask for a generation, once; see :meth:`.Flows.submit`."""
@@ -118,21 +131,40 @@ class AsyncKlingClient:
                     remember(effect.record)
                     reply = None
                 else:
-                    reply = await self.send(effect.request)
+                    reply = await self._send_in_turn(effect.request)
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
             flow.close()
 
+    async def _send_in_turn(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
+        """Make one request as soon as the account's restraint lets it go."""
+        if self._limiter is None:
+            return await self.send(request)
+        while pause := self._limiter.acquire():
+            await self._sleep(pause)
+        reply = await self.send(request)
+        report(self._limiter, request, reply)
+        return reply
+
     async def send(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
-        """Make one request; what went wrong comes back as a value, for the flows to judge."""
+        """Make one request, at once; what went wrong comes back as a value, for the flows to judge."""
+        session = self._session or await self.open()
+        reply = await self._send_over(session, request)
+        untrusted = isinstance(reply, ConnectionLost) and reply.why is Silence.CERTIFICATE
+        if untrusted and (anew := await self._opened_anew(session)):
+            reply = await self._send_over(anew, request)
+        return reply
+
+    async def _send_over(
+        self, session: aiohttp.ClientSession, request: HttpRequest
+    ) -> HttpResponse | ConnectionLost:
         scheme, host, *_ = urlsplit(request.url)
         # Reading the environment costs as much as a poll.
         if (scheme, host) not in self._proxies:
             self._proxies[scheme, host] = proxy_url(self.settings, request.url)
         proxy = self._proxies[scheme, host]
-        session = self._session or await self.open()
         headers: Mapping[str, str] = request.headers
         body: object = request.body
         if isinstance(request.body, JsonBody):
@@ -173,14 +205,33 @@ class AsyncKlingClient:
         Certificates are read in a thread, as that takes tens of milliseconds.
         """
         trust: ssl.SSLContext | bool = True
-        if urlsplit(self.settings.base_url).scheme == "https":
-            _, trust = await asyncio.to_thread(trusted, self.settings)
+        secure = urlsplit(self.settings.base_url).scheme == "https"
+        if secure and (read := await asyncio.to_thread(_trusted_now, self.settings)):
+            self._trusts, trust = read
         if self._session is None:
             self._session = self._new_session(trust)
         return self._session
 
+    async def _opened_anew(self, refusing: aiohttp.ClientSession) -> aiohttp.ClientSession | None:
+        """Another session, where a certificate was refused and the file of authorities has changed.
+
+        :param refusing: the session that refused it.
+        :return: None where there is nothing new to trust.
+        """
+        if self._session is refusing:
+            try:
+                new = await asyncio.to_thread(_trusted_now, self.settings, unless=self._trusts)
+            except ConfigurationError:  # it is being written just now
+                new = None
+            if new is not None and self._session is refusing:  # no other request was quicker
+                self._retired.append(refusing)  # somebody may still be sending over it
+                self._trusts, self._session = new[0], self._new_session(new[1])
+        return None if self._session is refusing else self._session
+
     async def close(self) -> None:
         """Close all connections."""
+        while self._retired:
+            await self._retired.pop().close()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -204,6 +255,22 @@ class AsyncKlingClient:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
+
+
+_FileState = tuple[int, int, int] | None
+"""Of a file, what changes with its content; None where there is no file."""
+
+
+def _trusted_now(settings: Settings, unless: _FileState = None) -> tuple[_FileState, ssl.SSLContext] | None:
+    """What to trust, and the state that its file was in; None where it is in that state still."""
+    try:
+        found = os.stat(ca_file(settings))
+    except OSError:
+        state = None
+    else:
+        state = found.st_mtime_ns, found.st_size, found.st_ino
+    # Looked at before it is read, so that what is written meanwhile counts as newer.
+    return None if unless is not None and state == unless else (state, trusted(settings)[1])
 
 
 def _address(request: HttpRequest) -> URL:

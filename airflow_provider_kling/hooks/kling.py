@@ -74,9 +74,11 @@ class KlingHook(BaseHook):
     async def aget_conn(self) -> AsyncKlingClient:
         """A new async client; the caller closes it, best with ``async with``."""
         from airflow_provider_kling.api.aio import AsyncKlingClient
+        from airflow_provider_kling.api.restraint import limiter_for
         from airflow_provider_kling.hooks.connection import read_settings
 
-        return AsyncKlingClient(await read_settings(self.kling_conn_id))
+        settings = await read_settings(self.kling_conn_id)
+        return AsyncKlingClient(settings, limiter=limiter_for(settings))
 
     def prepare(
         self,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import socket
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from airflow_provider_kling import __version__
+from airflow_provider_kling.api.aio import AsyncKlingClient
 from airflow_provider_kling.api.errors import (
     ConfigurationError,
     ConnectionLostError,
@@ -25,7 +27,7 @@ from airflow_provider_kling.api.errors import (
     Sent,
 )
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.settings import VENDOR_PATH
+from airflow_provider_kling.api.settings import VENDOR_PATH, Settings
 from airflow_provider_kling.api.wire import Call, ConnectionLost, Flow, HttpResponse, Reply, Send, Silence
 from airflow_provider_kling.emulator import EmulatorThread
 from tests.contract.addresses import (
@@ -39,6 +41,7 @@ from tests.contract.addresses import (
     refusing,
     reset,
     say_nothing,
+    self_signed,
 )
 from tests.contract.conftest import KEY, NAME, Connect
 from tests.contract.drivers import Driver
@@ -229,6 +232,30 @@ def test_a_certificate_that_nobody_vouches_for_is_said_and_not_tried_again(
 def test_the_connections_bundle_makes_it_trusted(connect: Connect, secure: EmulatorThread, certificate: str):
     driver = connect(secure, ca_bundle=certificate)
     assert driver.run(driver.flows.get_balance()) == 1000.0
+
+
+def test_a_bundle_that_gets_the_right_content_meanwhile_is_read_again(
+    secure: EmulatorThread, certificate: str, tmp_path: Path
+):
+    """Only the async client lives long enough to meet that."""
+    bundle = tmp_path / "own.pem"
+    bundle.write_bytes(self_signed(tmp_path, "somebody-else.invalid").read_bytes())
+    settings = Settings(secure.api_key, secure.url, ca_bundle=str(bundle))
+
+    async def main() -> None:
+        async with AsyncKlingClient(settings) as client:
+            asking = client.flows.protocol.balance()
+            for _ in range(2):
+                refused = await client.send(asking)
+                assert refused == ConnectionLost(Silence.CERTIFICATE, secure.url.removeprefix("https://"))
+            bundle.write_text("being writ")
+            assert isinstance(await client.send(asking), ConnectionLost)
+            bundle.write_text(Path(certificate).read_text())
+            replies = await asyncio.gather(*(client.send(asking) for _ in range(40)))
+            assert {isinstance(reply, HttpResponse) and reply.status for reply in replies} == {200}
+            assert len(client._retired) == 1
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"])

@@ -35,7 +35,7 @@ _FEWEST_TO_SWEEP: Final = 64
 
 
 class OverdueError(Exception):
-    """A waiter got no turn until long after its deadline: requests are held back, or hang."""
+    """A waiter's flow did not end by itself: requests are held back or hang, or its clock was set."""
 
 
 class Sender(Protocol):
@@ -96,6 +96,9 @@ class WaitingRoom:
         self._due: asyncio.Queue[Waiter] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
         self._host: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self._held_back = 0
+        self._head = asyncio.Lock()
 
     def __len__(self) -> int:
         """How many wait."""
@@ -129,6 +132,7 @@ class WaitingRoom:
         self._waiters.add(waiter)
         if self._host is None:
             self._host = self._loop.create_task(self._open(), context=self._context)
+            self._host.add_done_callback(self._ended)
         self._step(waiter, None)
         return waiter
 
@@ -144,7 +148,7 @@ class WaitingRoom:
             return
         host, self._host = self._host, None
         self._sweep()
-        if not host.cancelling():
+        if host not in self._closing and not host.cancelling():
             host.cancel()
         await asyncio.wait({host})
 
@@ -158,19 +162,32 @@ class WaitingRoom:
     async def _open(self) -> None:
         """The room's own task: from the first waiter to the last."""
         sender = self._connect()
-        failure: BaseException | None = None
+        crew: list[asyncio.Task[None]] = []
         try:
             await sender.open()
-            workers = (self._work(sender) for _ in range(self._workers))
-            await asyncio.gather(self._give_up_overdue(), *workers)
-        except Exception as error:
-            failure = error
+            tasks = self._give_up_overdue(), *(self._work(sender) for _ in range(self._workers))
+            crew += map(self._loop.create_task, tasks)
+            await asyncio.gather(*crew)
         finally:
-            await sender.close()
-        if failure is not None and self._host is asyncio.current_task():
-            self._host = None
-            for waiter in tuple(self._waiters):
-                self._fail(waiter, failure)
+            host = asyncio.current_task()
+            assert host is not None
+            self._closing.add(host)
+            for each in crew:
+                each.cancel()
+            try:
+                await sender.close()
+            except Exception as error:
+                log.warning("A session could not be closed properly: %r", error)
+
+    def _ended(self, host: asyncio.Task[None]) -> None:
+        """Whatever ended the room's task: who still waits is told, and the next one opens it again."""
+        self._closing.discard(host)
+        failure = None if host.cancelled() else host.exception()
+        if self._host is not host:
+            return  # all had left
+        self._host = None
+        for waiter in tuple(self._waiters):
+            self._fail(waiter, failure or RuntimeError("The session of the wait was ended from outside."))
 
     async def _give_up_overdue(self) -> None:
         """One timer for all: a timer for each would cost as much memory as the rest of its wait."""
@@ -184,8 +201,8 @@ class WaitingRoom:
         """Send what is due, one request after the other."""
         while True:
             waiter = await self._due.get()
-            while not waiter.is_over and (pause := self._limiter.acquire()):
-                await asyncio.sleep(pause)
+            if not waiter.is_over and (self._held_back or self._limiter.acquire()):
+                await self._turn_of(waiter)
             request, waiter.request = waiter.request, None
             if waiter.is_over or request is None:
                 continue
@@ -196,6 +213,16 @@ class WaitingRoom:
                 self._fail(waiter, error)
             else:
                 self._step(waiter, reply)
+
+    async def _turn_of(self, waiter: Waiter) -> None:
+        """Wait until the limiter lets somebody go: first come, first served."""
+        self._held_back += 1
+        try:
+            async with self._head:  # a fair lock
+                while not waiter.is_over and (pause := self._limiter.acquire()):
+                    await asyncio.sleep(pause)
+        finally:
+            self._held_back -= 1
 
     def _step(self, waiter: Waiter, reply: HttpResponse | ConnectionLost | None) -> None:
         """Hand a flow its reply, and do what it says next."""

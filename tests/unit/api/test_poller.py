@@ -352,6 +352,74 @@ def test_a_room_that_cannot_open_says_so_to_everybody_and_tries_again_for_the_ne
     run(main())
 
 
+def test_who_leaves_a_room_that_cannot_open_lets_it_close():
+    async def main():
+        house = House()
+        closing = asyncio.Event()
+
+        async def failing() -> None:
+            house.vendor.opened += 1
+            raise OSError("no certificates")
+
+        async def slow_close() -> None:
+            closing.set()
+            await asyncio.sleep(5)
+            house.vendor.closed += 1
+
+        house.vendor.open, house.vendor.close = failing, slow_close
+        wait = house.enter("a", 0)
+        await closing.wait()
+        wait.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await wait
+        assert_left(house)
+
+    run(main())
+
+
+def no_sender() -> Vendor:
+    raise ZeroDivisionError
+
+
+async def fails() -> None:
+    raise ZeroDivisionError
+
+
+async def is_cancelled(*_: Any) -> HttpResponse:
+    raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize(
+    ("broken", "seen"),
+    [
+        ({"connect": no_sender}, ZeroDivisionError),
+        ({"open": fails}, ZeroDivisionError),
+        ({"open": fails, "close": is_cancelled}, RuntimeError),
+        ({"open": is_cancelled}, RuntimeError),
+        ({"send": is_cancelled}, RuntimeError),
+        ({"close": fails}, None),
+        ({"close": is_cancelled}, None),
+    ],
+    ids=str,
+)
+def test_whatever_ends_its_session_nobody_waits_in_vain(broken: dict[str, Any], seen: type[Exception] | None):
+    async def main():
+        house = House()
+        whole = {name: getattr(house.vendor, name) for name in ("open", "send", "close")}
+        for name, part in broken.items():
+            setattr(*((house.room, "_connect") if name == "connect" else (house.vendor, name)), part)
+        ends = await asyncio.gather(*(house.enter(f"g{i}", 0) for i in range(5)), return_exceptions=True)
+        assert {None if isinstance(end, Generation) else type(end) for end in ends} == {seen}
+        for name, part in whole.items():
+            setattr(house.vendor, name, part)
+        house.room._connect = house.vendor
+        assert (await house.enter("later", house.vendor.now + 20)).id == "later"
+        house.vendor.closed = house.vendor.opened
+        assert_left(house)
+
+    run(main())
+
+
 def test_it_closes_with_its_event_loop():
     vendors = []
 
@@ -454,6 +522,24 @@ def test_the_configured_rate_is_kept_and_told_once(caplog: pytest.LogCaptureFixt
     with caplog.at_level(logging.WARNING, "airflow_provider_kling.api.restraint"):
         run(main())
     assert len([r for r in caplog.records if "holds requests back" in r.getMessage()]) == 1
+
+
+@pytest.mark.parametrize("crowd", [3, 300])
+def test_who_is_held_back_is_served_first_come_first_served(crowd: int):
+    async def main():
+        house = House(per_minute=600)
+        waits = []
+        for i in range(crowd):
+            waits.append(house.enter(f"g{i}", 0))
+            await asyncio.sleep(0.001)
+        for i in range(0, crowd, 7):
+            waits[i].cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        asked = [int(generation_id[1:]) for _, generation_id in house.vendor.asked]
+        assert asked == sorted(asked)
+        assert_left(house)
+
+    run(main())
 
 
 def test_who_gets_no_turn_is_given_up_long_after_the_deadline():

@@ -1,7 +1,7 @@
 """Which waiting room serves which connection: one for each, in each event loop.
 
-Connections are read without blocking, once for all who wait on them. One that was changed (a
-rotated key, another host) gets a room of its own; who meets a 401 in the old one moves over.
+A connection that was changed (a rotated key, another host) gets a room of its own; who waits in
+the old one moves over when its next poll is due.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextvars import Context
 from typing import Any, Final, NamedTuple
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 from airflow_provider_kling.api.aio import AsyncKlingClient
 from airflow_provider_kling.api.durations import Durations, Sharpened
+from airflow_provider_kling.api.errors import ConfigurationError, GenerationFailedError, KlingError, Recovery
 from airflow_provider_kling.api.flow import Flows
 from airflow_provider_kling.api.metrics import live_schedule
 from airflow_provider_kling.api.poller import Waiter, WaitingRoom
@@ -23,18 +25,20 @@ from airflow_provider_kling.api.protocol import Protocol
 from airflow_provider_kling.api.restraint import limiter_for
 from airflow_provider_kling.api.schedule import Schedule
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.wire import ConnectionLost, Flow, HttpRequest, HttpResponse
-from airflow_provider_kling.hooks.connection import read_settings
+from airflow_provider_kling.api.wire import Call, ConnectionLost, Flow, HttpRequest, HttpResponse
+from airflow_provider_kling.hooks.readings import READING_TIMEOUT, Readings, UnreadableError
 
 log = logging.getLogger(__name__)
 
 FRESH_ENOUGH: Final = 60.0
 """Seconds for which a connection that was read serves those who come to wait."""
-FRESH_AFTER_A_401: Final = 5.0
+FRESH_AFTER_A_REFUSAL: Final = 5.0
 """Seconds; who is refused wants to know what the connection is now, once for all of them."""
+FRESH_IN_TROUBLE: Final = 180.0
+"""Seconds; while requests get lost or meet errors, the host may have been changed for that reason."""
 METRICS_TIMEOUT: Final = 30.0
 """Seconds after which nobody is interested in the live figures any more."""
-_UNAUTHORIZED: Final = 401
+_PASSING: Final = (408, 429)
 
 
 class ConnectionChangedError(Exception):
@@ -42,45 +46,44 @@ class ConnectionChangedError(Exception):
 
 
 class _Client(AsyncKlingClient):
-    """A client that looks at its connection again when the vendor refuses the key."""
+    """A client that notices when its connection was changed, and looks when it has reason to."""
 
-    def __init__(self, rooms: Rooms, conn_id: str, settings: Settings) -> None:
+    def __init__(self, readings: Readings, conn_id: str, settings: Settings) -> None:
         super().__init__(settings)
-        self._rooms = rooms
+        self._readings = readings
         self._conn_id = conn_id
 
     async def send(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
         """See :meth:`.AsyncKlingClient.send`.
 
-        :raises ConnectionChangedError: the key was refused, and the connection has another by now.
+        :raises ConnectionChangedError: it was read again, and is another by now.
         """
-        reply = await super().send(request)
-        refused = isinstance(reply, HttpResponse) and reply.status == _UNAUTHORIZED
-        if refused and await self._rooms.has_changed(self._conn_id, self.settings):
+        latest = self._readings.latest(self._conn_id)
+        if latest is not self.settings and latest not in (None, self.settings):
             raise ConnectionChangedError
+        reply = await super().send(request)
+        if isinstance(reply, ConnectionLost) or reply.status >= 300:
+            self._doubt(request, reply)
         return reply
 
-
-class _Reading:
-    """A connection being read, or read, for all who ask."""
-
-    def __init__(self, conn_id: str) -> None:
-        loop = asyncio.get_running_loop()
-        self.begun = loop.time()
-        self.task = loop.create_task(read_settings(conn_id))
-        # Taken note of here, should all who asked be gone by then.
-        self.task.add_done_callback(lambda task: task.cancelled() or task.exception())
-
-    @property
-    def failed(self) -> bool:
-        return self.task.done() and (self.task.cancelled() or self.task.exception() is not None)
+    def _doubt(self, request: HttpRequest, reply: HttpResponse | ConnectionLost) -> None:
+        """Have the connection read again beside the polls, where such a reply gives reason to."""
+        if request.call is not Call.POLL:
+            return
+        if isinstance(reply, ConnectionLost):
+            refused = not reply.why.passing
+        else:
+            refused = reply.status < 500 and reply.status not in _PASSING
+        fresh = FRESH_AFTER_A_REFUSAL if refused else FRESH_IN_TROUBLE
+        self._readings.look_again(self._conn_id, fresh=fresh)
 
 
 class _Room(WaitingRoom):
     """The room of one connection as it was read, and the decisions for its waits."""
 
-    def __init__(self, rooms: Rooms, conn_id: str, settings: Settings) -> None:
-        super().__init__(lambda: _Client(rooms, conn_id, settings), limiter_for(settings))
+    def __init__(self, readings: Readings, conn_id: str, settings: Settings) -> None:
+        super().__init__(lambda: _Client(readings, conn_id, settings), limiter_for(settings))
+        self.conn_id = conn_id
         self.settings = settings
         self.flows = Flows(Protocol(settings, time.time))
 
@@ -88,7 +91,7 @@ class _Room(WaitingRoom):
 class Seat(NamedTuple):
     """Somebody's place in a room."""
 
-    room: WaitingRoom
+    room: _Room
     waiter: Waiter
 
 
@@ -96,10 +99,11 @@ class Rooms:
     """The waiting rooms of one event loop, and what its waits have taught."""
 
     def __init__(self) -> None:
-        self.durations = Durations()
+        self.durations: defaultdict[str, Durations] = defaultdict(Durations)
+        """What was seen, for each base URL: an emulator teaches nothing about the vendor."""
         self._rooms: dict[tuple[str, Settings], _Room] = {}
-        self._readings: dict[str, _Reading] = {}
-        self._asked: set[str] = set()
+        self._readings = Readings()
+        self._asked: set[tuple[str, str]] = set()
         self._asking: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -124,46 +128,62 @@ class Rooms:
         :param begin: makes the flow.
         :param model: what is waited for, where it is known; its live figures sharpen the schedule.
         :param schedule: as the user's DAG built it.
-        :param at_most: see :meth:`.WaitingRoom.wait`.
+        :param at_most: seconds, the reading of the connection included; see
+            :meth:`.WaitingRoom.wait`.
         :return: await its future, catch :class:`ConnectionChangedError` to enter anew, and leave.
-        :raises ConfigurationError: the connection cannot be used.
+        :raises ConfigurationError: the connection cannot be used, or is not there.
+        :raises UnreadableError: it could not be read in all that time.
         """
-        room = self._room(conn_id, await self._settings(conn_id, FRESH_ENOUGH))
-        if model is not None and schedule.interval is None and model not in self._asked:
-            self._asked.add(model)
-            self._ask_live(room, model, schedule)
-        timetable = Sharpened(self.durations, model, schedule)
-        return Seat(room, room.enter(begin(room.flows, timetable), at_most=at_most))
+        loop = asyncio.get_running_loop()
+        until = loop.time() + at_most
+        try:
+            settings = await self._readings.get(conn_id, fresh=FRESH_ENOUGH, at_most=at_most)
+            room = self._room(conn_id, settings)
+            if model is not None and schedule.interval is None:
+                self._ask_live(room, model, schedule)
+            timetable = Sharpened(self.durations[settings.base_url], model, schedule)
+            flow = begin(room.flows, timetable)
+            return Seat(room, room.enter(flow, at_most=until - loop.time()))
+        except BaseException:
+            self._tidy()
+            raise
 
     async def leave(self, seat: Seat) -> None:
         """End a wait, over or not."""
-        await seat.room.leave(seat.waiter)
-        self._tidy()
-
-    async def has_changed(self, conn_id: str, settings: Settings) -> bool:
-        """Whether a connection, read again, has other settings by now."""
         try:
-            return await self._settings(conn_id, FRESH_AFTER_A_401) != settings
-        except Exception as error:
-            log.warning("A 401 came, and the connection %r could not be read again: %s", conn_id, error)
-            return False
+            await seat.room.leave(seat.waiter)
+        finally:
+            self._tidy()
 
-    async def _settings(self, conn_id: str, fresh: float) -> Settings:
-        reading = self._readings.get(conn_id)
-        now = asyncio.get_running_loop().time()
-        if reading is None or reading.failed or now - reading.begun > fresh:
-            reading = self._readings[conn_id] = _Reading(conn_id)
-        # Who is cancelled while it is read takes it from nobody else.
-        return await asyncio.shield(reading.task)
+    async def is_outdated(self, seat: Seat, error: KlingError, *, at_most: float) -> bool:
+        """Whether a wait met an error because its connection is another by now: reads it again.
+
+        :param seat: of one who has not left yet.
+        :param at_most: seconds to wait for that; at least one reading gets its time. Where it cannot
+            be read until then, the error stands.
+        """
+        if error.recovery is not Recovery.GIVE_UP or isinstance(error, GenerationFailedError):
+            return False
+        try:
+            latest = await self._readings.get(
+                seat.room.conn_id, fresh=FRESH_AFTER_A_REFUSAL, at_most=max(at_most, READING_TIMEOUT)
+            )
+        except (ConfigurationError, UnreadableError):
+            return False
+        return latest != seat.room.settings
 
     def _room(self, conn_id: str, settings: Settings) -> _Room:
         key = conn_id, settings
         if key not in self._rooms:
-            self._rooms[key] = _Room(self, conn_id, settings)
+            self._rooms[key] = _Room(self._readings, conn_id, settings)
         return self._rooms[key]
 
     def _ask_live(self, room: _Room, model: str, known: Schedule) -> None:
-        """Ask, beside the polls, how long the model takes at the moment."""
+        """Ask, once and beside the polls, how long the model takes at the moment."""
+        account = room.settings.base_url
+        if (account, model) in self._asked:
+            return
+        self._asked.add((account, model))
 
         async def ask() -> None:
             live = None
@@ -175,7 +195,7 @@ class Rooms:
             finally:
                 self._tidy()
             if live is not None:
-                self.durations.believe(model, live)
+                self.durations[account].believe(model, live)
 
         task = asyncio.get_running_loop().create_task(ask(), context=Context())
         self._asking.add(task)
@@ -185,10 +205,7 @@ class Rooms:
         """Forget the rooms that nobody is in."""
         for key in [key for key, room in self._rooms.items() if not len(room)]:
             del self._rooms[key]
-        inhabited = {conn_id for conn_id, _ in self._rooms}
-        for name in [name for name, each in self._readings.items() if each.task.done()]:
-            if name not in inhabited:
-                del self._readings[name]
+        self._readings.forget_all_but({conn_id for conn_id, _ in self._rooms})
 
 
 _ROOMS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Rooms]] = WeakKeyDictionary()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -16,33 +17,37 @@ from airflow_provider_kling.api.errors import (
     GenerationFailedError,
     GenerationTimeoutError,
     KlingError,
+    Money,
     Recovery,
 )
 from airflow_provider_kling.api.flow import Flows, timed_out
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.poller import OverdueError
-from airflow_provider_kling.api.schedule import Schedule
 from airflow_provider_kling.api.wire import Flow
 from airflow_provider_kling.failures import goes_on
 from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.triggers.row import Row
 
 EVENT_SCHEMA: Final = 1
 EARLIEST_EVENT: Final = 5.0
-"""Seconds before the first poll. An event within about two seconds of the deferral can make
-LocalExecutor fail the task: the worker has not reported its own end yet (measured on 3.3.2)."""
+"""Seconds before the first poll, and before any event. One within about two seconds of the deferral
+can make LocalExecutor fail the task: the worker has not reported its own end yet (measured on 3.3.2)."""
 FIRST_LOOKS_SPREAD: Final = 0.5
 """Up to this share later, so that the triggers of a restarted triggerer do not look all at once."""
 OVERDUE: Final = 180.0
-"""Seconds after the deadline that the last look may take, should requests be held back; the wait
-then ends without it."""
+"""Seconds after the deadline that the last look may take, should requests be held back or the
+connection be unreadable; the wait then ends without it."""
 ENDED: Final = "This wait ended: the task was stopped or cleared, or another triggerer took it over."
 HELD_BACK: Final = (
-    "its last look did not come about, as requests of this connection are held back or get no answer"
+    "its last look did not come about, as requests of this connection are held back or get no answer, "
+    "or as this machine's clock was set back"
 )
 
 
 class KlingGenerationTrigger(BaseTrigger):
     """Waits until a generation is completed, failed, or late.
+
+    Takes whatever it is given: :class:`.Row` says what is made of that when it runs.
 
     :param generation_id: what to wait for.
     :param kling_conn_id: the connection that submitted it.
@@ -51,26 +56,30 @@ class KlingGenerationTrigger(BaseTrigger):
     :param schedule: when to poll, as :meth:`.Schedule.as_dict` wrote it; None for the usual.
     :param submitted_at: epoch seconds of the submit, which the schedule counts from.
     :param model: the vendor's model id, where it is known, to learn how long it takes.
+    :param since: epoch seconds which the schedule counts from where ``submitted_at`` is not known;
+        nothing is learned from them.
     :param later: arguments of newer versions, which this one leaves alone.
     """
 
     def __init__(
         self,
-        generation_id: str,
+        generation_id: str = "",
         kling_conn_id: str = DEFAULT_CONNECTION_ID,
         deadline: float | None = None,
         schedule: Mapping[str, Any] | None = None,
         submitted_at: float | None = None,
         model: str | None = None,
+        since: float | None = None,
         **later: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
         self.generation_id = generation_id
         self.kling_conn_id = kling_conn_id
         self.deadline = deadline
-        self.schedule = dict(schedule or {})
+        self.schedule = dict(schedule) if isinstance(schedule, Mapping) else schedule
         self.submitted_at = submitted_at
         self.model = model
+        self.since = since
         self.later = later
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -84,37 +93,59 @@ class KlingGenerationTrigger(BaseTrigger):
                 "schedule": self.schedule,
                 "submitted_at": self.submitted_at,
                 "model": self.model,
+                "since": self.since,
                 **self.later,
             },
         )
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, then yield the one event."""
+        from airflow_provider_kling.hooks.readings import UnreadableError
         from airflow_provider_kling.hooks.rooms import ConnectionChangedError, Rooms
 
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
         rooms = Rooms.of_this_loop()
-        event: dict[str, Any] | None = None
+        row = Row.read(self.serialize()[1])
+        if row.odd:
+            self.log.warning(
+                "The trigger of generation %s has arguments that cannot be read; defaults stand in for: %s",
+                row.generation_id,
+                ", ".join(row.odd),
+            )
+        scheduled_from = time.time() if row.counted_from is None else row.counted_from
+        event = None if row.generation_id else failed_event("", nothing_to_wait_for())
         while event is None:
             try:
                 seat = await rooms.enter(
-                    self.kling_conn_id,
-                    self._begin,
-                    model=self.model,
-                    schedule=Schedule.from_dict(self.schedule),
-                    at_most=max(0.0, self._deadline - time.time()) + OVERDUE,
+                    row.conn_id,
+                    partial(self._begin, row, scheduled_from),
+                    model=row.model,
+                    schedule=row.schedule,
+                    at_most=max(0.0, row.deadline - time.time()) + OVERDUE,
                 )
                 # Awaited right here: Airflow runs this in a greenlet, which keeps a copy of its C
                 # stack for as long as it waits, and each call on the way is part of it.
                 try:
                     event = settled_event(await seat.waiter.future)
+                except KlingError as error:
+                    if not await rooms.is_outdated(seat, error, at_most=row.deadline - time.time()):
+                        raise
+                    raise ConnectionChangedError from error
                 finally:
                     await rooms.leave(seat)
             except ConnectionChangedError:
                 self.log.info("The connection was changed; the wait goes on with the new one.")
             except OverdueError:
-                event = failed_event(self.generation_id, timed_out(self.generation_id, HELD_BACK))
+                event = failed_event(row.generation_id, timed_out(row.generation_id, HELD_BACK))
+            except UnreadableError as error:
+                event = failed_event(row.generation_id, timed_out(row.generation_id, str(error)))
             except KlingError as error:
-                event = failed_event(self.generation_id, error)
+                if error.money is Money.NOT_SPENT:  # by this call; the generation was submitted before
+                    error.money = Money.GOES_ON
+                event = failed_event(row.generation_id, error)
+        if (early := EARLIEST_EVENT - (loop.time() - begun)) > 0:
+            await asyncio.sleep(early)
         yield _event(event)
 
     async def on_kill(self) -> None:
@@ -124,19 +155,15 @@ class KlingGenerationTrigger(BaseTrigger):
         """
         self.log.warning(goes_on(self.generation_id, ENDED))
 
-    @property
-    def _deadline(self) -> float:
-        return math.inf if self.deadline is None else self.deadline
-
-    def _begin(self, flows: Flows, timetable: Sharpened) -> Flow[Generation]:
+    def _begin(self, row: Row, scheduled_from: float, flows: Flows, timetable: Sharpened) -> Flow[Generation]:
         return flows.settle(
-            self.generation_id,
+            row.generation_id,
             schedule=timetable,
-            deadline=self._deadline,
-            submitted_at=self.submitted_at,
+            deadline=row.deadline,
+            submitted_at=scheduled_from,
             watch=self._watch,
             first_look_after=EARLIEST_EVENT * (1.0 + FIRST_LOOKS_SPREAD * flows.rng()),
-            learn=timetable.learn,
+            learn=None if row.submitted_at is None else timetable.learn,
         )
 
     def _watch(self, generation: Generation) -> None:
@@ -157,6 +184,15 @@ class Settled:
 
     generation_id: str
     error: KlingError | None
+
+
+def nothing_to_wait_for() -> KlingError:
+    """The error for a trigger that names no generation."""
+    return KlingError(
+        "The trigger names no generation id, so there is nothing to wait for.",
+        advice="If a generation was submitted, it goes on at the vendor and is billed: wait for it with "
+        "KlingGenerationSensor(generation_id=...); the task that submitted it has logged the id.",
+    )
 
 
 def settled_event(generation: Generation) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,12 +18,16 @@ from airflow.jobs.triggerer_job_runner import TriggerRunner
 from airflow_provider_kling.api import patience, poller
 from airflow_provider_kling.api.client import KlingClient
 from airflow_provider_kling.api.generation import GenerationRequest
+from airflow_provider_kling.api.restraint import limiter_for
 from airflow_provider_kling.api.schedule import Schedule
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
+from airflow_provider_kling.hooks import readings as connections
 from airflow_provider_kling.hooks import rooms
+from airflow_provider_kling.hooks.kling import KlingHook
 from airflow_provider_kling.triggers import kling as triggers
 from airflow_provider_kling.triggers.kling import KlingGenerationTrigger, read_event
+from tests.contract.addresses import self_signed
 
 MODEL = "kling-video/v1.6/standard/text-to-video"
 CONNECTION = "AIRFLOW_CONN_KLING_DEFAULT"
@@ -39,13 +44,13 @@ def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
 def readings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each connection is read."""
     count: Counter[str] = Counter()
-    really_read = rooms.read_settings
+    really_read = connections.read_settings
 
     async def read(conn_id: str) -> Settings:
         count[conn_id] += 1
         return await really_read(conn_id)
 
-    monkeypatch.setattr(rooms, "read_settings", read)
+    monkeypatch.setattr(connections, "read_settings", read)
     return count
 
 
@@ -135,7 +140,7 @@ def test_each_event_loop_has_rooms_of_its_own_and_leaves_none(
         [event] = asyncio.run(run_all([row(generation_id)])).values()
         assert event["status"] == "completed"
     for left in list(rooms._ROOMS.values()):
-        assert (left._rooms, left._readings, left._asking) == ({}, {}, set())
+        assert (left._rooms, len(left._readings), left._asking) == ({}, 0, set())
 
 
 def test_who_is_cancelled_touches_no_other(monkeypatch: pytest.MonkeyPatch, vendor: EmulatorThread):
@@ -191,7 +196,7 @@ def test_a_rotated_key_is_noticed_before_anybody_fails(
         while not readings:
             await asyncio.sleep(0)
         connect(monkeypatch, vendor, NEW_KEY)
-        monkeypatch.setattr(rooms, "FRESH_AFTER_A_401", 0.0)
+        monkeypatch.setattr(rooms, "FRESH_AFTER_A_REFUSAL", 0.0)
         await asyncio.gather(*tasks)
         return triggerer.events
 
@@ -261,7 +266,7 @@ def test_the_live_duration_is_asked_once_for_each_model_and_without_the_key(
     async def main(rows: list[dict[str, Any]]) -> None:
         await run_all(rows[:5])
         await run_all(rows[5:])
-        learned.append(rooms.Rooms.of_this_loop().durations)
+        learned.append(rooms.Rooms.of_this_loop().durations[vendor.url])
 
     adaptive = Schedule.adaptive(2.0).as_dict()
     asyncio.run(main([row(each, schedule=adaptive, model=MODEL) for each in submit(vendor, 10)]))
@@ -287,3 +292,52 @@ def test_metrics_that_do_not_answer_delay_nobody(
         return time.monotonic() - begun
 
     assert asyncio.run(main()) < 8
+
+
+def test_the_room_over_tls_and_a_ca_file_that_is_mended_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    (tmp_path / "other").mkdir()
+    certificate = self_signed(tmp_path, "127.0.0.1")
+    bundle = tmp_path / "bundle.pem"
+    options = EmulatorOptions(
+        queued_seconds=0.2, generating_seconds=0.8, keys=(OLD_KEY,), tls_certificate=str(certificate)
+    )
+    with EmulatorThread(options) as secure:
+        with KlingClient(Settings(OLD_KEY, secure.url, ca_bundle=str(certificate))) as client:
+            request = GenerationRequest(MODEL, {"prompt": "waves"})
+            ids = [client.submit(request).id for _ in range(40)]
+        before = secure.stats["connections"]
+        bundle.write_bytes(self_signed(tmp_path / "other", "somebody-else.invalid").read_bytes())
+        connect(monkeypatch, secure, ca_bundle=str(bundle))
+
+        async def main() -> dict[str, dict[str, Any]]:
+            triggerer = Triggerer()
+            tasks = [triggerer.start(row(each)) for each in ids]
+            await asyncio.sleep(0.8)
+            assert "poll" not in secure.stats["calls"]
+            bundle.write_bytes(certificate.read_bytes())
+            await asyncio.gather(*tasks)
+            return triggerer.events
+
+        events = asyncio.run(main())
+        assert {name: event.get("status") for name, event in events.items()} == dict.fromkeys(
+            ids, "completed"
+        )
+        assert secure.stats["connections"] - before <= 3 * 16
+
+
+def test_the_hooks_async_client_shares_the_restraint_of_its_account(
+    monkeypatch: pytest.MonkeyPatch, vendor: EmulatorThread
+):
+    connect(monkeypatch, vendor, requests_per_minute=600)
+    settings = Settings(OLD_KEY, vendor.url, requests_per_minute=600)
+
+    async def main() -> float:
+        limiter_for(settings).on_reply(429, 1.0)
+        begun = time.monotonic()
+        async with await KlingHook().aget_conn() as client:
+            await client.get_balance()
+        return time.monotonic() - begun
+
+    assert asyncio.run(main()) >= 1.0

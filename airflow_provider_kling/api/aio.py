@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -18,12 +17,11 @@ from airflow_provider_kling.api.errors import ConfigurationError
 from airflow_provider_kling.api.flow import Flows, Watcher
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.limiter import Limiter
-from airflow_provider_kling.api.network import ca_file
 from airflow_provider_kling.api.protocol import Protocol
 from airflow_provider_kling.api.restraint import limiter_for, report
 from airflow_provider_kling.api.schedule import Schedule
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport import behind_proxy, proxy_url, trusted
+from airflow_provider_kling.api.transport import FileState, behind_proxy, proxy_url, trusted_now
 from airflow_provider_kling.api.wire import (
     LONGEST_REPLY,
     ConnectionLost,
@@ -78,7 +76,7 @@ class AsyncKlingClient:
         self._proxies: dict[tuple[str, str], str | None] = {}
         self._session: aiohttp.ClientSession | None = None
         self._retired: list[aiohttp.ClientSession] = []
-        self._trusts: _FileState = None
+        self._trusts: FileState = None
 
     async def submit(self, request: GenerationRequest, client_request_id: str | None = None) -> Generation:
         """Ask for a generation, once; see :meth:`.Flows.submit`."""
@@ -206,7 +204,7 @@ class AsyncKlingClient:
         """
         trust: ssl.SSLContext | bool = True
         secure = urlsplit(self.settings.base_url).scheme == "https"
-        if secure and (read := await asyncio.to_thread(_trusted_now, self.settings)):
+        if secure and (read := await asyncio.to_thread(trusted_now, self.settings)):
             self._trusts, trust = read
         if self._session is None:
             self._session = self._new_session(trust)
@@ -220,7 +218,7 @@ class AsyncKlingClient:
         """
         if self._session is refusing:
             try:
-                new = await asyncio.to_thread(_trusted_now, self.settings, unless=self._trusts)
+                new = await asyncio.to_thread(trusted_now, self.settings, unless=self._trusts)
             except ConfigurationError:  # it is being written just now
                 new = None
             if new is not None and self._session is refusing:  # no other request was quicker
@@ -255,22 +253,6 @@ class AsyncKlingClient:
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
         )
-
-
-_FileState = tuple[int, int, int] | None
-"""Of a file, what changes with its content; None where there is no file."""
-
-
-def _trusted_now(settings: Settings, unless: _FileState = None) -> tuple[_FileState, ssl.SSLContext] | None:
-    """What to trust, and the state that its file was in; None where it is in that state still."""
-    try:
-        found = os.stat(ca_file(settings))
-    except OSError:
-        state = None
-    else:
-        state = found.st_mtime_ns, found.st_size, found.st_ino
-    # Looked at before it is read, so that what is written meanwhile counts as newer.
-    return None if unless is not None and state == unless else (state, trusted(settings)[1])
 
 
 def _address(request: HttpRequest) -> URL:

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from airflow_provider_kling.api.errors import RateLimitError, ServiceUnavailableError
 from airflow_provider_kling.api.faults import error_from_response
-from airflow_provider_kling.api.limiter import Limiter, Pace
+from airflow_provider_kling.api.limiter import Limiter
+from airflow_provider_kling.api.pace import Pace
 from airflow_provider_kling.api.policy import parse_retry_after
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.wire import Call, ConnectionLost, HttpRequest, HttpResponse

@@ -29,6 +29,25 @@ def trusted(settings: Settings) -> tuple[str, ssl.SSLContext]:
     return path, context
 
 
+FileState = tuple[int, int, int] | None
+"""Of a file, what changes with its content; None where there is no file."""
+
+
+def trusted_now(settings: Settings, unless: FileState = None) -> tuple[FileState, ssl.SSLContext] | None:
+    """What to trust, and the state that its file was in; None where it is in that state still.
+
+    :raises ConfigurationError: see :func:`trusted`.
+    """
+    try:
+        found = os.stat(ca_file(settings))
+    except OSError:
+        state = None
+    else:
+        state = found.st_mtime_ns, found.st_size, found.st_ino
+    # Looked at before it is read, so that what is written meanwhile counts as newer.
+    return None if unless is not None and state == unless else (state, trusted(settings)[1])
+
+
 def proxy_url(settings: Settings, url: str) -> str | None:
     """URL of the proxy for an address, None for none.
 

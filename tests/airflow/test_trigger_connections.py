@@ -16,6 +16,7 @@ from airflow.exceptions import AirflowNotFoundException
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_kling.api import patience
 from airflow_provider_kling.api.aio import AsyncKlingClient
 from airflow_provider_kling.api.errors import ConfigurationError
 from airflow_provider_kling.api.poller import MOST_WORKERS, OVERDUE_CHECK
@@ -55,6 +56,8 @@ class World:
         self.opened: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
         patch.setattr(readings, "read_settings", self.read_settings)
+        # Counted by the wall clock, which stands still here: three refusals are enough.
+        patch.setattr(patience, "FATAL_SECONDS", 0.0)
         for name in ("open", "close", "_send_over", "_opened_anew"):
             ours = getattr(self, name)
             patch.setattr(AsyncKlingClient, name, lambda client, *args, ours=ours: ours(client, *args))

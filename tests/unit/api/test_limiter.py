@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.limiter import LONGEST_PAUSE, Limiter, Pace, PaceChange
+from airflow_provider_kling.api.limiter import LONGEST_PAUSE, Limiter
+from airflow_provider_kling.api.pace import Pace, PaceChange
 from airflow_provider_kling.api.settings import HIGHEST_RATE, LOWEST_RATE, checked_rate
 
 

@@ -400,7 +400,7 @@ async def is_cancelled(*_: Any) -> HttpResponse:
         ({"close": fails}, None),
         ({"close": is_cancelled}, None),
     ],
-    ids=str,
+    ids=["connect", "open", "open, then close", "open cancelled", "send", "close", "close cancelled"],
 )
 def test_whatever_ends_its_session_nobody_waits_in_vain(broken: dict[str, Any], seen: type[Exception] | None):
     async def main():

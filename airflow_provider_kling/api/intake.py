@@ -26,6 +26,7 @@ OpenPath = Callable[[str], Any]
 """Gives the path object for a URI such as ``s3://conn@bucket/key``: ``ObjectStoragePath``."""
 
 _CHUNK: Final = 1024 * 1024  # bytes, and characters of base64: a multiple of 4
+_BLOCK: Final = 8 * 1024 * 1024  # bytes that a storage is asked for at once
 _BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")
 _LONGEST_NAME: Final = 300  # characters of a file's name that a message shows
 
@@ -147,7 +148,8 @@ def _fetched(path: StoragePath, name: str, most_bytes: int) -> Iterator[bytes]:
     if info.get("type") == "directory":
         raise UnusableError(name, "is a directory")
     _check_size(name, info.get("size") or 0, most_bytes)
-    with path.fs.open(path.path, "rb") as stored:
+    # of its own, s3fs would read ahead 50 MiB at once
+    with path.fs.open(path.path, "rb", block_size=_BLOCK) as stored:
         while chunk := stored.read(_CHUNK):
             yield chunk
 

@@ -24,9 +24,10 @@ from airflow_provider_kling.api.wire import ConnectionLost, Flow, HttpRequest, H
 
 log = logging.getLogger(__name__)
 
-TICK: Final = 0.1
-"""Seconds: polls that fall due within the same tick go together. At low rates most of the cost of
-a poll is the event loop waking up for it (measured), and no video is waited for to the tenth."""
+TICK: Final = 0.25
+"""Seconds: polls that fall due within the same tick go together. At low rates much of the cost of a
+poll is the event loop waking up for it: at 200 a second one costs a fifth less than with 0.1
+(measured), and no video is waited for to the tenth."""
 MOST_WORKERS: Final = 16
 """Requests under way at once, and so connections at most."""
 OVERDUE_CHECK: Final = 60.0

@@ -9,9 +9,8 @@ from airflow_provider_kling.compat import BaseOperator
 from airflow_provider_kling.failures import failing_as_airflow_expects
 from airflow_provider_kling.operators.parsing import (
     Check,
-    CheckedPartial,
+    CheckedWhenParsed,
     check_path_if_known,
-    checked_settings,
     refuse,
 )
 from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_kling.compat import Context
 
 
-class KlingDownloadOperator(BaseOperator):
+class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
     """Land the video of a completed generation: whole and verified, or not at all.
 
     Asks for a fresh URL, streams in constant memory, resumes where the connection breaks, checks
@@ -63,16 +62,6 @@ class KlingDownloadOperator(BaseOperator):
         self.sidecar = sidecar
         self.lineage: tuple[list[str], list[str]] = ([], [])
         refuse(self.problems_when_parsed({"path": path}, complete=True))
-
-    @classmethod
-    def partial(cls, **kwargs: Any) -> Any:
-        """Map the task over lists, see ``expand``; what is known of its path is checked at once."""
-        return CheckedPartial.of(super().partial(**kwargs))
-
-    @classmethod
-    def problems_when_parsed(cls, given: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
-        """See :class:`.Checked`."""
-        return checked_settings(cls, given)
 
     def execute(self, context: Context) -> str:
         """Land the video.

@@ -13,11 +13,10 @@ from airflow_provider_kling.operators.download import KlingDownloadOperator as K
 from airflow_provider_kling.operators.inline import InlineMediaField
 from airflow_provider_kling.operators.parsing import (
     Check,
-    CheckedPartial,
+    CheckedWhenParsed,
     check_limit_if_known,
     check_path_if_known,
     checked_choice,
-    checked_settings,
     refuse,
     request_problems,
 )
@@ -41,7 +40,7 @@ def _checked_grace(value: Any) -> float | None:
     return None if value is None else checked_seconds("uncertain_grace", value, least=0.0)
 
 
-class KlingGenerateOperator(BaseOperator):
+class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
     """Turn a picture and a prompt into a generation at the vendor, and pay for it once.
 
     Returns the generation id, and pushes it as XCom ``generation_id`` as soon as it is known,
@@ -183,14 +182,12 @@ class KlingGenerateOperator(BaseOperator):
 
     @classmethod
     def problems_when_parsed(cls, given: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
-        """See :class:`.Checked`."""
+        """See :class:`.CheckedWhenParsed`; what makes the request is checked too."""
         request = {"model": cls.default_model, **given}
-        return [*checked_settings(cls, given), *request_problems(request, complete=complete)]
-
-    @classmethod
-    def partial(cls, **kwargs: Any) -> Any:
-        """Map the task over lists, see ``expand``; what is known of the request is checked at once."""
-        return CheckedPartial.of(super().partial(**kwargs))
+        return [
+            *super().problems_when_parsed(given, complete=complete),
+            *request_problems(request, complete=complete),
+        ]
 
     @cached_property
     def hook(self) -> KlingHook:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from airflow_provider_kling.compat import AirflowFailException, OperatorPartial, validate_mapping_kwargs
 from airflow_provider_kling.operators.inline import hide, is_template, reveal
@@ -58,11 +58,16 @@ Check = Callable[[Any], Any]
 """Takes an argument as it was given and returns it as it is used; raises AirflowFailException."""
 
 
-class Checked(Protocol):
-    """An operator's class that says what is wrong with arguments while a DAG is parsed."""
+class CheckedWhenParsed:
+    """An operator's base that says what is wrong with arguments while a DAG is parsed."""
 
-    settings: ClassVar[Mapping[str, Check]]
-    """What each argument must be that is no part of the request."""
+    settings: ClassVar[Mapping[str, Check]] = {}
+    """What each argument must be that is no part of a request."""
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Map the task over lists, see ``expand``; what is known of its arguments is checked at once."""
+        return CheckedPartial.of(super().partial(**kwargs))  # type: ignore[misc]  # of BaseOperator
 
     @classmethod
     def problems_when_parsed(cls, given: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
@@ -71,21 +76,17 @@ class Checked(Protocol):
         :param given: arguments; a part of them may come later, from a template, an XCom or ``expand``.
         :param complete: False where further arguments come from ``expand``.
         """
+        from airflow_provider_kling.api.parameter import PENDING
 
-
-def checked_settings(checked: type[Checked], given: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the arguments that have a check of their own."""
-    from airflow_provider_kling.api.parameter import PENDING
-
-    problems = []
-    for name, check in checked.settings.items():
-        value = given.get(name, PENDING)
-        if value is not PENDING and not hasattr(value, "iter_references"):  # an XCom comes later
-            try:
-                check(value)
-            except AirflowFailException as error:
-                problems.append(str(error))
-    return problems
+        problems = []
+        for name, check in cls.settings.items():
+            value = given.get(name, PENDING)
+            if value is not PENDING and not hasattr(value, "iter_references"):  # an XCom comes later
+                try:
+                    check(value)
+                except AirflowFailException as error:
+                    problems.append(str(error))
+        return problems
 
 
 def request_problems(arguments: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
@@ -197,8 +198,8 @@ class CheckedPartial(OperatorPartial):
         return checked
 
     @property
-    def _operator(self) -> type[Checked]:
-        return cast("type[Checked]", self.operator_class)
+    def _operator(self) -> type[CheckedWhenParsed]:
+        return cast("type[CheckedWhenParsed]", self.operator_class)
 
     def expand(self, **mapped: Any) -> Any:
         """Map over lists; each value that is known by now is checked."""

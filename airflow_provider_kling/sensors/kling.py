@@ -18,7 +18,7 @@ from airflow_provider_kling.compat import (
     conf,
 )
 from airflow_provider_kling.failures import failing_as_airflow_expects
-from airflow_provider_kling.operators.parsing import Check, CheckedPartial, checked_settings
+from airflow_provider_kling.operators.parsing import Check, CheckedWhenParsed
 from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.waiting import (
     COLOR,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
 
 
-class KlingGenerationSensor(BaseSensorOperator):
+class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
     """Wait until the video of a generation can be fetched.
 
     Returns the generation as a dict: ``id``, ``status``, and where known ``video_url``,
@@ -88,16 +88,6 @@ class KlingGenerationSensor(BaseSensorOperator):
         self.model = model
         self._request: Mapping[str, Any] = {}
         self._model = model
-
-    @classmethod
-    def partial(cls, **kwargs: Any) -> Any:
-        """Map the sensor over lists, see ``expand``; what is known of its arguments is checked at once."""
-        return CheckedPartial.of(super().partial(**kwargs))
-
-    @classmethod
-    def problems_when_parsed(cls, given: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
-        """See :class:`.Checked`."""
-        return checked_settings(cls, given)
 
     @cached_property
     def hook(self) -> KlingHook:

@@ -257,9 +257,11 @@ class AsyncKlingClient:
 
 def _address(request: HttpRequest) -> URL:
     """The URL with its query, encoded once and for all."""
-    if not request.params:
-        return URL(request.url)
-    return URL(f"{request.url}?{urlencode(request.params, quote_via=quote)}", encoded=True)
+    if not request.kept:
+        query = f"?{urlencode(request.params, quote_via=quote)}" if request.params else ""
+        request.kept.append(URL(request.url + query, encoded=bool(query)))
+    address: URL = request.kept[0]
+    return address
 
 
 async def _pieces(body: JsonBody) -> AsyncIterator[bytes]:

@@ -257,7 +257,7 @@ class WaitingRoom:
                 self._timer.cancel()
                 self._timer = None
             return
-        at = math.ceil(self._later[0][0] / TICK) * TICK
+        at = math.ceil((self._later[0][0] - TICK / 2) / TICK) * TICK
         if self._timer is not None:
             if self._timer.when() <= at:
                 return
@@ -265,9 +265,9 @@ class WaitingRoom:
         self._timer = self._loop.call_at(at, self._tick, context=self._context)
 
     def _tick(self) -> None:
-        """Step everybody who is due, the longest due first."""
+        """Step everybody to whose time this tick is the nearest, the longest due first."""
         self._timer = None
-        now = self._loop.time()
-        while self._later and self._later[0][0] <= now:
+        until = self._loop.time() + TICK / 2
+        while self._later and self._later[0][0] <= until:
             self._step(heapq.heappop(self._later)[2], None)
         self._set_timer()

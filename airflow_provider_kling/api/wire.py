@@ -39,6 +39,7 @@ class HttpRequest:
     :param call: which endpoint.
     :param headers: all headers, the key among them. Kept out of ``repr``.
     :param body: JSON, encoded; in pieces where it holds pictures. Kept out of ``repr``.
+    :param kept: what a driver made of it, to send it again at less cost: a poll is sent many times.
     """
 
     call: Call
@@ -47,6 +48,7 @@ class HttpRequest:
     params: tuple[tuple[str, str], ...] = ()
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | JsonBody | None = field(default=None, repr=False)
+    kept: list[Any] = field(default_factory=list, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,7 +78,7 @@ class Waiting:
         from airflow_provider_kling.hooks.preparation import schedule_for
         from airflow_provider_kling.triggers.kling import KlingGenerationTrigger
 
-        if look_first and (generation := self._look(generation_id)) and is_ready(generation):
+        if look_first and (generation := self._look(generation_id, submitted_at)) and is_ready(generation):
             return self.finished(generation, model)
         self.task.log.info("Waiting for generation %s in the triggerer.", generation_id)
         self.task.defer(
@@ -96,14 +96,20 @@ class Waiting:
         )
         raise AssertionError("defer() does not return")
 
-    def _look(self, generation_id: str) -> Generation | None:
-        """How it stands; None where passing trouble hides it: the wait itself will see."""
-        from airflow_provider_kling.api.errors import KlingError, Recovery
+    def _look(self, generation_id: str, submitted_at: float | None) -> Generation | None:
+        """How it stands; None where trouble hides it: the wait itself will see.
 
+        A generation of this very minute is paid for, and may not be known everywhere at the vendor yet:
+        no refusal ends its wait here.
+        """
+        from airflow_provider_kling.api.errors import KlingError, Recovery
+        from airflow_provider_kling.api.policy import FATAL_SECONDS
+
+        just_now = submitted_at is not None and time.time() - submitted_at < FATAL_SECONDS
         try:
             generation = self.hook.get_generation(generation_id)
         except KlingError as error:
-            if error.recovery is Recovery.GIVE_UP:
+            if error.recovery is Recovery.GIVE_UP and not just_now:
                 raise
             self.task.log.warning("The first look failed; the wait goes on: %s", error)
             return None

@@ -7,6 +7,7 @@ import logging
 import random as _random
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,7 +101,10 @@ def land(
 def _bring(source: VideoSource, place: Target, overwrite: bool, generation_id: str) -> Landed:
     with place.staging() as staged:
         saved = source.save(staged)
-        facts = probe(staged, generation_id=generation_id)
+        with ThreadPoolExecutor(1, "kling-flush") as thread:  # while the demuxer reads it
+            flushed = thread.submit(place.flush, staged)
+            facts = probe(staged, generation_id=generation_id)
+        flushed.result()
         place.place(staged, overwrite=overwrite)
     landed = _landed(place, saved, facts, skipped=False)
     log.info(

@@ -59,6 +59,12 @@ class Target(Protocol):
     def staging(self) -> Any:
         """Context manager that gives a fresh local path to write to; gone when it is left."""
 
+    def flush(self, staged: Path) -> None:
+        """Have the staged file reach the disk, where it is to stay.
+
+        Before it gets its name, so that a power cut leaves the whole file or none.
+        """
+
     def place(self, staged: Path, *, overwrite: bool) -> None:
         """Make the staged file the target, in one step for every reader.
 
@@ -114,10 +120,13 @@ class LocalTarget:
             finally:
                 staged.unlink(missing_ok=True)
 
-    def place(self, staged: Path, *, overwrite: bool) -> None:
-        """Flush and rename; without ``overwrite`` by a hard link, which refuses an existing name."""
-        with staged.open("rb+") as file:  # before the name: a power cut leaves the whole file or none
+    def flush(self, staged: Path) -> None:
+        """Write it out."""
+        with staged.open("rb+") as file:
             os.fsync(file.fileno())
+
+    def place(self, staged: Path, *, overwrite: bool) -> None:
+        """Rename; without ``overwrite`` by a hard link, which refuses an existing name."""
         if overwrite:
             os.replace(staged, self._path)
         else:
@@ -170,6 +179,9 @@ class StorageTarget:
             tempfile.TemporaryDirectory(prefix="kling-") as directory,
         ):
             yield Path(directory, "video").with_suffix(Path(self._path).suffix)
+
+    def flush(self, staged: Path) -> None:
+        """Nothing: it is gone as soon as it is uploaded."""
 
     def place(self, staged: Path, *, overwrite: bool) -> None:
         """Upload; by a temporary name and a move where an upload is seen before it is complete."""

@@ -68,6 +68,7 @@ def write(path: str, said: Mapping[str, Any], *, generation_id: str, conn_id: st
     target = target_for(place_of(path, conn_id), generation_id)
     with target.staging() as staged:
         staged.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        target.flush(staged)
         target.place(staged, overwrite=True)
 
 

@@ -14,7 +14,7 @@ from airflow_provider_kling.api.flow import LONGEST_LOG_WINDOW
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.once import CLOCK_SKEW
 from airflow_provider_kling.api.paths import PLACEHOLDERS, check_path, tells_apart
-from airflow_provider_kling.api.pricing import video_seconds
+from airflow_provider_kling.api.pricing import video_seconds, with_defaults
 from airflow_provider_kling.api.targets import target_for
 from airflow_provider_kling.compat import AirflowNotFoundException
 from airflow_provider_kling.hooks import sidecar
@@ -114,7 +114,7 @@ def land(
         overwrite=overwrite,
         model=asked.get("model"),
         client_request_id=asked.get("client_request_id"),
-        expected_seconds=video_seconds(asked.get("parameters") or {}),
+        expected_seconds=video_seconds(with_defaults(asked["model"], asked["parameters"])) if asked else None,
     )
     if with_sidecar:
         said = sidecar.content(

@@ -131,8 +131,7 @@ def estimate(request: GenerationRequest, pricing: Pricing | None) -> Estimate | 
     """
     if pricing is None:
         return None
-    model = find_model(request.model)
-    given = {**(model.defaults if model else {}), **request.parameters}
+    given = with_defaults(request.model, request.parameters)
     charges = [_charge(rate, given) for rate in _charged_rates(pricing, given)]
     known = [charge for charge in charges if charge is not None]
     if not known or len(known) < len(charges):
@@ -140,6 +139,12 @@ def estimate(request: GenerationRequest, pricing: Pricing | None) -> Estimate | 
     if pricing.variants:
         known = [max(known)]
     return Estimate(round(sum(usd for usd, _ in known), 6), " and ".join(how for _, how in known))
+
+
+def with_defaults(model_id: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What the vendor makes of a request: parameters that are not given have the documented defaults."""
+    model = find_model(model_id)
+    return {**(model.defaults if model else {}), **parameters}
 
 
 def _charged_rates(pricing: Pricing, given: Mapping[str, Any]) -> list[Rate]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
@@ -44,6 +45,14 @@ def test_what_no_key_is(key: str):
         Settings(key)
     assert "key" in str(caught.value)
     assert not key.strip() or key not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [0, -5, math.nan, math.inf, 1e9, "fast", True])
+def test_a_rate_that_is_none_is_refused_with_what_is_allowed(rate: Any):
+    with pytest.raises(
+        ConfigurationError, match=r"requests_per_minute: .* from 1 to 60000 requests a minute"
+    ):
+        Settings("the-key", requests_per_minute=rate)
 
 
 REFUSED_URLS = {

@@ -10,6 +10,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from airflow_provider_kling.hooks import rooms
 from airflow_provider_kling.hooks.kling import KlingHook
 from airflow_provider_kling.triggers import kling as triggers
 from airflow_provider_kling.triggers.kling import KlingGenerationTrigger, read_event
+from tests.airflow.real_airflow import VERSION
 from tests.contract.addresses import self_signed
 
 MODEL = "kling-video/v1.6/standard/text-to-video"
@@ -95,7 +97,9 @@ class Triggerer:
     def start(self, kwargs: dict[str, Any]) -> asyncio.Task[None]:
         trigger_id = len(self.runner.triggers) + 1
         trigger = KlingGenerationTrigger(**kwargs)
-        if not hasattr(trigger, "task_instance"):
+        if VERSION < (3, 0):
+            trigger.task_instance = SimpleNamespace(trigger_timeout=None)
+        elif not hasattr(trigger, "task_instance"):
             trigger.task_instance = None
         self.runner.triggers[trigger_id] = {"name": f"trigger {trigger_id}", "events": 0}
         return asyncio.create_task(self.runner.run_trigger(trigger_id, trigger))

@@ -66,11 +66,9 @@ class Waiting:
         *,
         model: str | None = None,
         submitted_at: float | None = None,
-        look_first: bool = True,
     ) -> Generation:
         """Free the worker until the video is there; return at once when it is there already.
 
-        :param look_first: False for a generation that was submitted a moment ago.
         :raises TaskDeferred: to go on in ``execute_complete``.
         :raises GenerationFailedError: it ended in an error.
         """
@@ -78,7 +76,7 @@ class Waiting:
         from airflow_provider_kling.hooks.preparation import schedule_for
         from airflow_provider_kling.triggers.kling import KlingGenerationTrigger
 
-        if look_first and (generation := self._look(generation_id, submitted_at)) and is_ready(generation):
+        if (generation := self._look(generation_id, submitted_at)) and is_ready(generation):
             return self.finished(generation, model)
         self.task.log.info("Waiting for generation %s in the triggerer.", generation_id)
         self.task.defer(

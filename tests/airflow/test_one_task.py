@@ -80,6 +80,22 @@ def test_deferred_it_takes_two_segments(
     assert submits(slow_vendor) == 1
 
 
+def test_a_generation_that_is_not_known_everywhere_yet_is_waited_for(
+    patient_airflow: RealAirflow, slow_vendor: EmulatorThread
+) -> None:
+    """It was submitted a moment ago, and is paid for: a 404 does not end its wait."""
+    slow_vendor.faults.add("poll", 404, times=3)
+    run = patient_airflow.test(f"""
+    KlingGenerateOperator(
+        task_id="generate", {REQUEST}, wait_for_completion=True, deferrable=True, poke_interval=5
+    )
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    assert "The first look failed; the wait goes on" in run.log
+    assert submits(slow_vendor) == 1
+
+
 def test_a_retry_after_a_failed_landing_lands_the_same_generation(
     airflow: RealAirflow, vendor: EmulatorThread, videos: Path
 ) -> None:

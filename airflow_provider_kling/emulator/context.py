@@ -12,13 +12,13 @@ import aiohttp
 from aiohttp import web
 
 from airflow_provider_kling.emulator.clock import Clock
-from airflow_provider_kling.emulator.faults import FaultRule, Faults
+from airflow_provider_kling.emulator.faults.rules import FaultRule, Faults
 from airflow_provider_kling.emulator.journal import Journal, JournalEntry
-from airflow_provider_kling.emulator.media import PictureStore
 from airflow_provider_kling.emulator.options import EmulatorOptions
+from airflow_provider_kling.emulator.rendering.media import PictureStore
+from airflow_provider_kling.emulator.rendering.video_store import VideoStore
 from airflow_provider_kling.emulator.state import Account, VendorState
 from airflow_provider_kling.emulator.vendor import unauthorized
-from airflow_provider_kling.emulator.videos import VideoStore
 
 _BEARER = "bearer "
 

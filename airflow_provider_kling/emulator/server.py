@@ -14,13 +14,13 @@ from typing import Any, Self, TypeVar
 
 from aiohttp import web
 
-from airflow_provider_kling.emulator import control_routes
-from airflow_provider_kling.emulator.app import build_app
 from airflow_provider_kling.emulator.clock import Clock
 from airflow_provider_kling.emulator.context import Emulated
-from airflow_provider_kling.emulator.faults import Faults
+from airflow_provider_kling.emulator.faults.rules import Faults
 from airflow_provider_kling.emulator.journal import JournalEntry
 from airflow_provider_kling.emulator.options import EmulatorOptions
+from airflow_provider_kling.emulator.routes import control
+from airflow_provider_kling.emulator.routes.app import build_app
 
 T = TypeVar("T")
 
@@ -145,12 +145,12 @@ class EmulatorThread:
     @property
     def generations(self) -> list[dict[str, Any]]:
         """Every accepted generation, oldest first."""
-        return self._on_loop(lambda: control_routes.all_generations(self._server.emulated))
+        return self._on_loop(lambda: control.all_generations(self._server.emulated))
 
     @property
     def stats(self) -> dict[str, Any]:
         """Counts: ``accepted``, ``charges``, ``calls``, ``connections``, ``rendered``."""
-        return self._on_loop(lambda: control_routes.stats(self._server.emulated))
+        return self._on_loop(lambda: control.stats(self._server.emulated))
 
     def reset(self) -> None:
         """Back to the start: no generations, rules, journal; full balances."""

@@ -19,11 +19,11 @@ from typing import Any
 
 from airflow_provider_kling.api.catalog import Model
 from airflow_provider_kling.emulator.clock import Clock
-from airflow_provider_kling.emulator.directives import Directives, Outcome
+from airflow_provider_kling.emulator.faults.directives import Directives, Outcome
 from airflow_provider_kling.emulator.options import EmulatorOptions, IdStyle
 from airflow_provider_kling.emulator.prices import Price
+from airflow_provider_kling.emulator.rendering.video_store import VideoBrief
 from airflow_provider_kling.emulator.vendor import out_of_credits
-from airflow_provider_kling.emulator.videos import VideoBrief
 
 _ID_LETTERS = string.ascii_letters + string.digits + "_-"
 _RETRY_SETTLING = 0.1

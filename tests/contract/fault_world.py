@@ -10,7 +10,7 @@ from typing import Final
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
-from airflow_provider_kling.emulator.faults import FaultRule
+from airflow_provider_kling.emulator.faults.rules import FaultRule
 from airflow_provider_kling.emulator.journal import CallKind
 from tests.contract.addresses import UNKNOWN_NAME, deaf, other_host, refusing, self_signed
 from tests.contract.drivers import Driver

@@ -36,7 +36,7 @@ from airflow_provider_kling.api.schedule import Schedule
 from airflow_provider_kling.api.settings import UNIVERSAL_PATH, VENDOR_PATH, Settings
 from airflow_provider_kling.api.wire import Call, Flow
 from airflow_provider_kling.emulator import AnswerStyle, EmulatorOptions, EmulatorThread, IdStyle
-from airflow_provider_kling.emulator.faults import FaultRule
+from airflow_provider_kling.emulator.faults.rules import FaultRule
 from tests.contract.conftest import KEY, Connect
 from tests.contract.drivers import JITTER, Driver
 

@@ -87,7 +87,7 @@ def test_the_wheel_holds_the_package_whole_and_nothing_else(wheel: Path) -> None
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert f"{PACKAGE}/py.typed" in held
-    assert any(name.startswith(f"{PACKAGE}/emulator/pictures/") for name in held)
+    assert any(name.startswith(f"{PACKAGE}/emulator/rendering/pictures/") for name in held)
     in_wheel = {name for name in held if not name.split("/")[0].endswith(".dist-info")}
     assert in_wheel == in_checkout
 

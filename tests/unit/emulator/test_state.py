@@ -9,7 +9,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from airflow_provider_kling.api.catalog import find_model
 from airflow_provider_kling.emulator.clock import Clock
-from airflow_provider_kling.emulator.directives import Directives, Outcome
+from airflow_provider_kling.emulator.faults.directives import Directives, Outcome
 from airflow_provider_kling.emulator.options import EmulatorOptions, IdStyle
 from airflow_provider_kling.emulator.prices import Price
 from airflow_provider_kling.emulator.state import Stage, StoredGeneration, VendorState

@@ -6,7 +6,7 @@
 ``stall``                  it never ends
 ``slow=SECONDS``           it is ``generating`` for so long
 ``expired-url``            each video URL is already expired when it is given out
-a fault rule               for this generation alone, in the form of :mod:`.faults`, for example
+a fault rule               for this generation alone, in the form of :mod:`.rules`, for example
                            ``[emulator: submit:429:retry_after=2]`` or
                            ``[emulator: poll:503:times=3]``
 =========================  ====================================================================
@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_kling.emulator.faults import FaultRule
+from airflow_provider_kling.emulator.faults.rules import FaultRule
 
 _DIRECTIVE = re.compile(r"\[emulator:\s*([^\]]*?)\s*\]")
 MARK = b"[emulator:"

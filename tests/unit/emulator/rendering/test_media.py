@@ -6,7 +6,7 @@ import io
 import pytest
 from PIL import Image
 
-from airflow_provider_kling.emulator.media import (
+from airflow_provider_kling.emulator.rendering.media import (
     MAX_BYTES,
     BadMedia,
     PictureStore,

@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 
 from airflow_provider_kling.emulator.context import EMULATED, vendor_exchange
-from airflow_provider_kling.emulator.faults import FaultKind, FaultRule
+from airflow_provider_kling.emulator.faults.rules import FaultKind, FaultRule
 from airflow_provider_kling.emulator.journal import CallKind
 from airflow_provider_kling.emulator.vendor import Refusal, out_of_credits, unauthorized
 

@@ -14,10 +14,10 @@ from urllib.parse import quote
 from aiohttp import web
 
 from airflow_provider_kling.emulator.context import EMULATED, Emulated, vendor_exchange
-from airflow_provider_kling.emulator.faults import FaultKind, FaultRule
+from airflow_provider_kling.emulator.faults.injection import GATEWAY_HTML, hang, reset_connection
+from airflow_provider_kling.emulator.faults.rules import FaultKind, FaultRule
+from airflow_provider_kling.emulator.rendering.video_store import VideoFile
 from airflow_provider_kling.emulator.state import Stage, StoredGeneration
-from airflow_provider_kling.emulator.trouble import GATEWAY_HTML, hang, reset_connection
-from airflow_provider_kling.emulator.videos import VideoFile
 
 PREFIX = "/cdn/"
 _CHUNK = 1 << 18

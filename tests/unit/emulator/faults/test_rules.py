@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.emulator.faults import FaultKind, FaultRule, Faults
+from airflow_provider_kling.emulator.faults.rules import FaultKind, FaultRule, Faults
 from airflow_provider_kling.emulator.journal import CallKind
 
 

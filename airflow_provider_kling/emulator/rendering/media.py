@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from PIL import Image
 
-from airflow_provider_kling.emulator.render import placeholder
+from airflow_provider_kling.emulator.rendering.video import placeholder
 
 # The limits are those of the vendor's v3 turbo pages; the emulator holds every model to them.
 MAX_BYTES = 50 * 1024 * 1024

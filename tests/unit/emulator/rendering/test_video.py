@@ -6,7 +6,7 @@ import av
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from airflow_provider_kling.emulator.render import frame_size, placeholder, render_video
+from airflow_provider_kling.emulator.rendering.video import frame_size, placeholder, render_video
 
 
 def picture() -> Image.Image:

@@ -8,13 +8,6 @@ import uuid
 
 from aiohttp import web
 
-from airflow_provider_kling.emulator import (
-    account_routes,
-    catalogue_routes,
-    cdn,
-    control_routes,
-    generation_routes,
-)
 from airflow_provider_kling.emulator.context import (
     EMULATED,
     Emulated,
@@ -22,10 +15,17 @@ from airflow_provider_kling.emulator.context import (
     begin_exchange,
     current_exchange,
 )
-from airflow_provider_kling.emulator.directives import MARK, submit_faults
-from airflow_provider_kling.emulator.faults import FaultRule
+from airflow_provider_kling.emulator.faults.directives import MARK, submit_faults
+from airflow_provider_kling.emulator.faults.injection import Handler, trouble
+from airflow_provider_kling.emulator.faults.rules import FaultRule
 from airflow_provider_kling.emulator.journal import CallKind
-from airflow_provider_kling.emulator.trouble import Handler, trouble
+from airflow_provider_kling.emulator.routes import (
+    account,
+    catalog,
+    cdn,
+    control,
+    generations,
+)
 from airflow_provider_kling.emulator.vendor import (
     CLIENT_REQUEST_ID,
     CLIENT_REQUEST_ID_FORM,
@@ -56,19 +56,19 @@ def build_app(emulated: Emulated) -> web.Application:
     app = web.Application(middlewares=[_conversation], client_max_size=_MAX_BODY)
     app[EMULATED] = emulated
     for path in GENERATION_PATHS:
-        app.router.add_post(path, generation_routes.submit)
-        app.router.add_get(path, generation_routes.poll, allow_head=False)
+        app.router.add_post(path, generations.submit)
+        app.router.add_get(path, generations.poll, allow_head=False)
     app.router.add_routes(
         [
-            web.get("/v2/logs", account_routes.logs),
-            web.get("/v2/billing", account_routes.balance),
-            web.get("/v2/billing/transactions", account_routes.transactions),
-            web.get("/v1/billing/balance", account_routes.balance_v1),
-            web.get("/v1/key", account_routes.key),
-            web.get("/v1/models", catalogue_routes.models),
-            web.get("/models/metrics", catalogue_routes.metrics),
+            web.get("/v2/logs", account.logs),
+            web.get("/v2/billing", account.balance),
+            web.get("/v2/billing/transactions", account.transactions),
+            web.get("/v1/billing/balance", account.balance_v1),
+            web.get("/v1/key", account.key),
+            web.get("/v1/models", catalog.models),
+            web.get("/models/metrics", catalog.metrics),
             web.get(cdn.PREFIX + "{name:.+}", cdn.video),
-            *control_routes.routes(),
+            *control.routes(),
         ]
     )
     app.on_response_prepare.append(_add_headers)
@@ -80,7 +80,7 @@ async def _conversation(request: web.Request, handler: Handler) -> web.StreamRes
     """Note the request, let a fault have it or serve it, and note its answer."""
     emulated = request.app[EMULATED]
     path = request.path
-    if path.startswith(control_routes.PREFIX):
+    if path.startswith(control.PREFIX):
         begin_exchange(None)
         return await _served(request, handler, emulated)
     call = CallKind.CDN if path.startswith(cdn.PREFIX) else _CALLS.get((request.method, path))

@@ -12,16 +12,21 @@ from aiohttp import web
 
 from airflow_provider_kling.api.catalog import Model, find_model
 from airflow_provider_kling.api.validation import MediaPlace, inspect, map_media
-from airflow_provider_kling.emulator.answers import generation_body
-from airflow_provider_kling.emulator.cdn import signed_url
 from airflow_provider_kling.emulator.context import EMULATED, Emulated, vendor_exchange
-from airflow_provider_kling.emulator.directives import Directives, caption, read_directives
-from airflow_provider_kling.emulator.faults import FaultRule
-from airflow_provider_kling.emulator.media import BadMedia, check_picture, check_sound, decode_data_uri
+from airflow_provider_kling.emulator.faults.directives import Directives, caption, read_directives
+from airflow_provider_kling.emulator.faults.rules import FaultRule
 from airflow_provider_kling.emulator.prices import price_of, video_seconds
+from airflow_provider_kling.emulator.rendering.media import (
+    BadMedia,
+    check_picture,
+    check_sound,
+    decode_data_uri,
+)
+from airflow_provider_kling.emulator.rendering.video_store import VideoBrief
+from airflow_provider_kling.emulator.routes.answers import generation_body
+from airflow_provider_kling.emulator.routes.cdn import signed_url
 from airflow_provider_kling.emulator.state import Stage, StoredGeneration
 from airflow_provider_kling.emulator.vendor import Refusal, bad_body, bad_query, json_response
-from airflow_provider_kling.emulator.videos import VideoBrief
 
 _LARGE_BODY = 64 * 1024
 _MEDIA_PATIENCE = 1.0

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_provider_kling.emulator.media import PictureStore
-from airflow_provider_kling.emulator.render import render_video
+from airflow_provider_kling.emulator.rendering.media import PictureStore
+from airflow_provider_kling.emulator.rendering.video import render_video
 
 _WORKERS = 2
 _MAX_FILES = 256

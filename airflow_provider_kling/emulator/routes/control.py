@@ -7,7 +7,7 @@ from typing import Any
 from aiohttp import web
 
 from airflow_provider_kling.emulator.context import EMULATED, Emulated
-from airflow_provider_kling.emulator.faults import FaultRule
+from airflow_provider_kling.emulator.faults.rules import FaultRule
 from airflow_provider_kling.emulator.state import StoredGeneration
 from airflow_provider_kling.emulator.vendor import Refusal
 

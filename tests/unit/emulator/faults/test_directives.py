@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kling.emulator.directives import (
+from airflow_provider_kling.emulator.faults.directives import (
     Outcome,
     caption,
     prompt_text,

@@ -1,0 +1,1 @@
+"""Pictures that come in, videos that go out."""

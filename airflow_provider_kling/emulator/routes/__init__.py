@@ -1,0 +1,1 @@
+"""What the emulated vendor answers, and its control plane."""

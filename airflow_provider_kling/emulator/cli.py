@@ -20,6 +20,7 @@ from airflow_provider_kling.emulator.options import (
     EmulatorOptions,
     IdStyle,
 )
+from airflow_provider_kling.emulator.rendering.video import EncoderMissing, encoder
 from airflow_provider_kling.emulator.server import EmulatorServer
 
 _DEFAULT_PORT = 8765
@@ -55,6 +56,10 @@ async def _run(options: EmulatorOptions, port_file: Path | None) -> int:
         connection = json.dumps({"conn_type": "kling", "host": server.url, "password": options.keys[0]})
         print(f"Kling emulator on {server.url} with API key {options.keys[0]} (Ctrl-C stops it)")
         print(f"export AIRFLOW_CONN_KLING_DEFAULT='{connection}'", flush=True)
+        try:
+            encoder()
+        except EncoderMissing as error:
+            print(f"kling-emulator: {error}", file=sys.stderr, flush=True)
         await stop.wait()
     finally:
         await server.stop()

@@ -12,10 +12,12 @@ import textwrap
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 from PIL import Image, ImageDraw, ImageFont
+
+if TYPE_CHECKING:
+    import av
 
 FRAMES_A_SECOND = 24
 _PIXELS = 1280 * 720
@@ -28,6 +30,29 @@ _ENCODING: dict[str, Any] = {
     "x264-params": "colormatrix=smpte170m:range=tv",  # what Pillow's YCbCr is
 }
 _THREADS = 2  # Not the machine's number of cores: x264's output depends on it.
+
+
+class EncoderMissing(ModuleNotFoundError):
+    """A video cannot be rendered: PyAV, which brings the H.264 encoder, is not installed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the emulator cannot render videos without PyAV; "
+            "install it with: pip install 'airflow-provider-kling[emulator]'",
+            name="av",
+        )
+
+
+def encoder() -> Any:
+    """PyAV, loaded when the first video is rendered: an emulator that renders none does without.
+
+    :raises EncoderMissing: it is not installed.
+    """
+    try:
+        import av
+    except ImportError as error:
+        raise EncoderMissing from error
+    return av
 
 
 def render_video(
@@ -46,7 +71,9 @@ def render_video(
     :param picture: the reference picture, whose shape the video takes; None draws a background
         of colours that depend on the caption.
     :param aspect_ratio: of a video without a picture, for example ``"9:16"``; None is 16:9.
+    :raises EncoderMissing: PyAV is not installed.
     """
+    av = encoder()
     size = frame_size(picture.size if picture else _ratio(aspect_ratio))
     scene = _background(caption, size) if picture is None else picture.convert("RGB")
     # Slightly larger than the frame: zooming in must not show the pixels.
@@ -78,6 +105,7 @@ def placeholder(text: str) -> Image.Image:
 def _frames(
     scene: Image.Image, strip: Image.Image, size: tuple[int, int], count: int
 ) -> Iterator[av.VideoFrame]:
+    av = encoder()
     # Zooming brightness and the two half-size colours is twice as fast as zooming RGB pixels.
     scenes, strips = _planes(scene), _planes(strip.convert("RGB"))
     alpha = strip.getchannel("A")

@@ -16,6 +16,7 @@ from aiohttp import web
 from airflow_provider_kling.emulator.context import EMULATED, Emulated, vendor_exchange
 from airflow_provider_kling.emulator.faults.injection import GATEWAY_HTML, hang, reset_connection
 from airflow_provider_kling.emulator.faults.rules import FaultKind, FaultRule
+from airflow_provider_kling.emulator.rendering.video import EncoderMissing
 from airflow_provider_kling.emulator.rendering.video_store import VideoFile
 from airflow_provider_kling.emulator.state import Stage, StoredGeneration
 
@@ -62,7 +63,10 @@ async def video(request: web.Request) -> web.StreamResponse:
         return web.Response(status=404, text="404 Not Found\n")
     if kind is FaultKind.NOT_A_VIDEO:
         return web.Response(text=GATEWAY_HTML, content_type="text/html")
-    file = await emulated.videos.get(generation.brief)
+    try:
+        file = await emulated.videos.get(generation.brief)
+    except EncoderMissing as error:
+        return web.Response(status=501, text=f"501 Not Implemented: {error}\n")
     etag = f'"{secrets.token_hex(16)}"' if kind is FaultKind.CHANGED_ETAG else file.etag
     modified = formatdate(generation.final_at(), usegmt=True)
     headers = {

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import av
 import pytest
 from PIL import Image, ImageChops, ImageStat
 
-from airflow_provider_kling.emulator.rendering.video import frame_size, placeholder, render_video
+from airflow_provider_kling.emulator.rendering.video import (
+    EncoderMissing,
+    frame_size,
+    placeholder,
+    render_video,
+)
 
 
 def picture() -> Image.Image:
@@ -105,3 +111,11 @@ def test_any_caption_can_be_drawn_on_any_shape(tmp_path, caption: str):
 def test_a_placeholder_is_a_valid_picture_of_its_own():
     assert min(placeholder("one").size) >= 300
     assert placeholder("one").tobytes() != placeholder("two").tobytes()
+
+
+def test_without_the_encoder_the_error_names_the_extra(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(EncoderMissing, match=r"airflow-provider-kling\[emulator\]") as raised:
+        render_video(tmp_path / "v.mp4", seconds=1, caption="")
+    assert raised.value.name == "av"
+    assert list(tmp_path.iterdir()) == []

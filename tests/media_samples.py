@@ -20,10 +20,14 @@ def mp4(
     size: tuple[int, int] = (320, 180),
     options: dict[str, str] = FASTSTART,
     noise: int = 40,
+    suffix: str = ".mp4",
 ) -> bytes:
-    """An H.264 video of noise, so that it has some weight: about 600 KB a second."""
+    """An H.264 video of noise, so that it has some weight: about 600 KB a second.
+
+    :param suffix: chooses the container: ``.mov`` is QuickTime's.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "video.mp4")  # a real file: +faststart reads it again
+        path = Path(folder, "video").with_suffix(suffix)  # a real file: +faststart reads it again
         with av.open(str(path), "w", options=options) as container:
             stream = container.add_stream("libx264", rate=24, options={"preset": "ultrafast"})
             stream.width, stream.height = size

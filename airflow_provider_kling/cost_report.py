@@ -11,15 +11,28 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_kling.api.flow import LOG_MARGIN, LONGEST_LOG_WINDOW
-from airflow_provider_kling.api.identity import place_in
-from airflow_provider_kling.api.once import CLOCK_SKEW
-from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.api.calls import (
+    LOG_MARGIN,
+    LONGEST_LOG_WINDOW,
+)
+from airflow_provider_kling.api.durable.identity import (
+    place_in,
+)
+from airflow_provider_kling.api.durable.submit import (
+    CLOCK_SKEW,
+)
+from airflow_provider_kling.get_provider_info import (
+    DEFAULT_CONNECTION_ID,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_kling.api.client import KlingClient
-    from airflow_provider_kling.api.reading import LogRow
-    from airflow_provider_kling.compat import Context
+    from airflow_provider_kling.api.transport.response_parsing import (
+        LogRow,
+    )
+    from airflow_provider_kling.version_compat import (
+        Context,
+    )
 
 log = logging.getLogger(__name__)
 
@@ -182,7 +195,9 @@ class KlingCostReport:
         """
         log.info("%s", table.text())
         if csv_path is not None:
-            from airflow_provider_kling.hooks.storage import write_text
+            from airflow_provider_kling.hooks.object_storage import (
+                write_text,
+            )
 
             write_text(csv_path, table.csv())
             log.info("As CSV: %s", csv_path)

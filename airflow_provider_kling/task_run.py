@@ -8,12 +8,21 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_kling.api.decision import Attempt
-from airflow_provider_kling.api.identity import Work
-from airflow_provider_kling.api.record import NOTHING
+from airflow_provider_kling.api.durable.decision import (
+    Attempt,
+)
+from airflow_provider_kling.api.durable.identity import (
+    Work,
+)
+from airflow_provider_kling.api.durable.record import (
+    NOTHING,
+)
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.compat import BaseOperator, Context
+    from airflow_provider_kling.version_compat import (
+        BaseOperator,
+        Context,
+    )
 
 log = logging.getLogger(__name__)
 

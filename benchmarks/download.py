@@ -118,9 +118,13 @@ def run_once(how: str, url: str, target: Path) -> None:
     :param how: ``landing``, or ``download`` for the part of it that curl does.
     """
     from airflow_provider_kling.api.client import KlingClient
-    from airflow_provider_kling.api.landing import land
+    from airflow_provider_kling.api.download.resumable_fetch import (
+        CHUNK,
+    )
+    from airflow_provider_kling.api.download.save_video import (
+        land,
+    )
     from airflow_provider_kling.api.settings import Settings
-    from airflow_provider_kling.api.transfer import CHUNK
 
     sha256 = None
     Path("/proc/self/clear_refs").write_text("5")  # the peak so far is that of the imports

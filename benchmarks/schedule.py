@@ -26,8 +26,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from airflow_provider_kling.api.durations import Durations
-from airflow_provider_kling.api.schedule import (
+from airflow_provider_kling.api.polling.learned_durations import (
+    Durations,
+)
+from airflow_provider_kling.api.polling.schedule import (
     EARLY_LOOK,
     JITTER,
     POLL_PRICE,

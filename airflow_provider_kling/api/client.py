@@ -13,17 +13,26 @@ import urllib3
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
-from airflow_provider_kling.api.connecting import TlsConnection, silence, silence_of_reading
-from airflow_provider_kling.api.errors import ConnectionLostError, DownloadError, Money, Recovery
-from airflow_provider_kling.api.flow import Flows, Watcher
+from airflow_provider_kling.api.calls import (
+    Flows,
+    Watcher,
+)
+from airflow_provider_kling.api.exceptions import (
+    ConnectionLostError,
+    DownloadError,
+    Money,
+    Recovery,
+)
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.limiter import Limiter
-from airflow_provider_kling.api.protocol import USER_AGENT, Protocol
-from airflow_provider_kling.api.restraint import limiter_for, report
-from airflow_provider_kling.api.schedule import Schedule
+from airflow_provider_kling.api.polling.schedule import (
+    Schedule,
+)
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport import behind_proxy, proxy_url, trusted
-from airflow_provider_kling.api.wire import (
+from airflow_provider_kling.api.transport.endpoints import (
+    USER_AGENT,
+    Protocol,
+)
+from airflow_provider_kling.api.transport.messages import (
     LONGEST_REPLY,
     ConnectionLost,
     Flow,
@@ -36,6 +45,23 @@ from airflow_provider_kling.api.wire import (
     Silence,
     T,
     forget,
+)
+from airflow_provider_kling.api.transport.rate_limiter import (
+    Limiter,
+)
+from airflow_provider_kling.api.transport.shared_rate_limiter import (
+    limiter_for,
+    report,
+)
+from airflow_provider_kling.api.transport.tls_and_proxy import (
+    behind_proxy,
+    proxy_url,
+    trusted,
+)
+from airflow_provider_kling.api.transport.urllib3_errors import (
+    TlsConnection,
+    silence,
+    silence_of_reading,
 )
 
 _CHUNK: Final = 64 * 1024

@@ -5,8 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from airflow_provider_kling.api.findings import Findings, did_you_mean, shown
-from airflow_provider_kling.api.parameter import Fetch, Parameter
+from airflow_provider_kling.api.catalog.parameter import (
+    Fetch,
+    Parameter,
+)
+from airflow_provider_kling.api.catalog.problems import (
+    Findings,
+    did_you_mean,
+    shown,
+)
 
 
 class ListOf(Parameter):

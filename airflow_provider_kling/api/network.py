@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 import certifi
 
-from airflow_provider_kling.api.errors import ConfigurationError
+from airflow_provider_kling.api.exceptions import (
+    ConfigurationError,
+)
 from airflow_provider_kling.api.settings import Settings, is_loopback
 
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")

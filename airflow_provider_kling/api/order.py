@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from airflow_provider_kling.api.cost import Budget
-from airflow_provider_kling.api.decision import Attempt, SubmitPolicy
-from airflow_provider_kling.api.errors import KlingError
+from airflow_provider_kling.api.billing.cost import (
+    Budget,
+)
+from airflow_provider_kling.api.durable.decision import (
+    Attempt,
+    SubmitPolicy,
+)
+from airflow_provider_kling.api.durable.identity import (
+    Fingerprint,
+    Work,
+)
+from airflow_provider_kling.api.durable.record import (
+    Record,
+)
+from airflow_provider_kling.api.exceptions import (
+    KlingError,
+)
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.identity import Fingerprint, Work
-from airflow_provider_kling.api.record import Record
 
 
 @dataclass(frozen=True, slots=True)

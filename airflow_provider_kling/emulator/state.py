@@ -17,7 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_kling.api.catalog import Model
+from airflow_provider_kling.api.catalog.models import (
+    Model,
+)
 from airflow_provider_kling.emulator.clock import Clock
 from airflow_provider_kling.emulator.faults.directives import Directives, Outcome
 from airflow_provider_kling.emulator.options import EmulatorOptions, IdStyle

@@ -12,7 +12,7 @@ def widgets(fields: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     Airflow takes text, password, integer and boolean fields here and drops the whole hook for any
     other, so a choice is a text that only validates as one of its words.
 
-    :param fields: name -> label, description, schema, as in :data:`.provider.CONNECTION_FIELDS`.
+    :param fields: name -> label, description, schema, as in :data:`.get_provider_info.CONNECTION_FIELDS`.
     """
     from flask_appbuilder.fieldwidgets import BS3TextFieldWidget
     from flask_babel import lazy_gettext

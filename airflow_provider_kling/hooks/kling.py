@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kling.api.errors import (
+from airflow_provider_kling.api.exceptions import (
     AuthenticationError,
     ConfigurationError,
     ConnectionLostError,
@@ -14,9 +14,7 @@ from airflow_provider_kling.api.errors import (
     KlingError,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.compat import BaseHook
-from airflow_provider_kling.hooks.connection import settings_from
-from airflow_provider_kling.provider import (
+from airflow_provider_kling.get_provider_info import (
     CONNECTION_FIELDS,
     CONNECTION_TYPE,
     DEFAULT_CONNECTION_ID,
@@ -25,15 +23,29 @@ from airflow_provider_kling.provider import (
     PLACEHOLDERS,
     RELABELING,
 )
+from airflow_provider_kling.hooks.connection import settings_from
+from airflow_provider_kling.version_compat import (
+    BaseHook,
+)
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.api.aio import AsyncKlingClient
+    from airflow_provider_kling.api.async_client import (
+        AsyncKlingClient,
+    )
+    from airflow_provider_kling.api.billing.price_list import (
+        Estimate,
+    )
+    from airflow_provider_kling.api.calls import (
+        Watcher,
+    )
     from airflow_provider_kling.api.client import KlingClient
-    from airflow_provider_kling.api.flow import Watcher
-    from airflow_provider_kling.api.landing import Landed
-    from airflow_provider_kling.api.pricing import Estimate
+    from airflow_provider_kling.api.download.save_video import (
+        Landed,
+    )
     from airflow_provider_kling.api.settings import Settings
-    from airflow_provider_kling.hooks.preparation import Prepared
+    from airflow_provider_kling.hooks.prepare_request import (
+        Prepared,
+    )
 
 
 class KlingHook(BaseHook):
@@ -63,7 +75,9 @@ class KlingHook(BaseHook):
     @cached_property
     def _client(self) -> KlingClient:
         from airflow_provider_kling.api.client import KlingClient
-        from airflow_provider_kling.api.restraint import limiter_for
+        from airflow_provider_kling.api.transport.shared_rate_limiter import (
+            limiter_for,
+        )
 
         return KlingClient(self.settings, limiter=limiter_for(self.settings))
 
@@ -73,8 +87,12 @@ class KlingHook(BaseHook):
 
     async def aget_conn(self) -> AsyncKlingClient:
         """A new async client; the caller closes it, best with ``async with``."""
-        from airflow_provider_kling.api.aio import AsyncKlingClient
-        from airflow_provider_kling.api.restraint import limiter_for
+        from airflow_provider_kling.api.async_client import (
+            AsyncKlingClient,
+        )
+        from airflow_provider_kling.api.transport.shared_rate_limiter import (
+            limiter_for,
+        )
         from airflow_provider_kling.hooks.connection import read_settings
 
         settings = await read_settings(self.kling_conn_id)
@@ -99,7 +117,9 @@ class KlingHook(BaseHook):
         :raises InvalidRequestError: naming every problem at once.
         """
         from airflow_provider_kling.hooks.lineage import collect, media_uris
-        from airflow_provider_kling.hooks.preparation import prepare
+        from airflow_provider_kling.hooks.prepare_request import (
+            prepare,
+        )
 
         prepared = prepare(model, parameters, image=image, account=self.account, sign_seconds=sign_seconds)
         collect(self, inputs=media_uris(prepared.described))
@@ -130,7 +150,9 @@ class KlingHook(BaseHook):
 
         :raises KlingError: the vendor does not know it, refuses, or cannot be reached.
         """
-        from airflow_provider_kling.hooks.preparation import check_generation_id
+        from airflow_provider_kling.hooks.prepare_request import (
+            check_generation_id,
+        )
 
         check_generation_id(generation_id)
         return self.get_conn().get_generation(generation_id)
@@ -156,7 +178,10 @@ class KlingHook(BaseHook):
         :raises GenerationTimeoutError: the time is over; it may still complete.
         :raises KlingError: the vendor refuses to answer about it.
         """
-        from airflow_provider_kling.hooks.preparation import check_generation_id, schedule_for
+        from airflow_provider_kling.hooks.prepare_request import (
+            check_generation_id,
+            schedule_for,
+        )
 
         check_generation_id(generation_id)
         return self.get_conn().wait(
@@ -194,11 +219,20 @@ class KlingHook(BaseHook):
         :raises GenerationFailedError: it ended in an error.
         :raises DownloadError: the video did not arrive; it stays paid and can be fetched again.
         """
-        from airflow_provider_kling.api.flow import is_ready, not_ready
-        from airflow_provider_kling.api.landing import land
+        from airflow_provider_kling.api.calls import (
+            is_ready,
+            not_ready,
+        )
+        from airflow_provider_kling.api.download.save_video import (
+            land,
+        )
         from airflow_provider_kling.hooks.lineage import collect, place_uri
-        from airflow_provider_kling.hooks.preparation import check_generation_id
-        from airflow_provider_kling.hooks.storage import target_path
+        from airflow_provider_kling.hooks.object_storage import (
+            target_path,
+        )
+        from airflow_provider_kling.hooks.prepare_request import (
+            check_generation_id,
+        )
 
         check_generation_id(generation_id)
         client = self.get_conn()
@@ -232,8 +266,13 @@ class KlingHook(BaseHook):
         :raises InvalidRequestError: naming every problem at once.
         :raises KlingError: the vendor did not tell.
         """
-        from airflow_provider_kling.api.cost import estimate_of
-        from airflow_provider_kling.api.validation import validate, with_image
+        from airflow_provider_kling.api.billing.cost import (
+            estimate_of,
+        )
+        from airflow_provider_kling.api.catalog.validation import (
+            validate,
+            with_image,
+        )
 
         request, _ = validate(GenerationRequest(model, with_image(model, parameters, image)))
         client = self.get_conn()
@@ -251,7 +290,9 @@ class KlingHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Ask for the balance, which costs nothing, and say plainly what came of it."""
         from airflow_provider_kling.api.client import KlingClient
-        from airflow_provider_kling.api.policy import RetryPolicy
+        from airflow_provider_kling.api.retry import (
+            RetryPolicy,
+        )
 
         try:
             settings = self.settings

@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_kling.compat import BaseOperator
-from airflow_provider_kling.failures import failing_as_airflow_expects
-from airflow_provider_kling.operators.parsing import (
+from airflow_provider_kling.get_provider_info import (
+    DEFAULT_CONNECTION_ID,
+)
+from airflow_provider_kling.task.arguments import (
     Check,
     CheckedWhenParsed,
     check_path_if_known,
     refuse,
 )
-from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
-from airflow_provider_kling.waiting import COLOR
+from airflow_provider_kling.task.failures import (
+    failing_as_airflow_expects,
+)
+from airflow_provider_kling.task.wait import (
+    COLOR,
+)
+from airflow_provider_kling.version_compat import (
+    BaseOperator,
+)
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.compat import Context
+    from airflow_provider_kling.version_compat import (
+        Context,
+    )
 
 
 class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
@@ -69,8 +79,14 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
         :return: the path, with its placeholders filled.
         """
         from airflow_provider_kling.hooks.kling import KlingHook
-        from airflow_provider_kling.outcome import Outcome, land, tell
-        from airflow_provider_kling.upstream import asked_upstream
+        from airflow_provider_kling.task.results import (
+            Outcome,
+            land,
+            tell,
+        )
+        from airflow_provider_kling.task.xcom import (
+            asked_upstream,
+        )
 
         request = asked_upstream(context, self.generation_id)
         with failing_as_airflow_expects():

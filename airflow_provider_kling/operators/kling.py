@@ -7,11 +7,11 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from airflow_provider_kling.compat import BaseOperator, conf
-from airflow_provider_kling.failures import failing_as_airflow_expects, goes_on
+from airflow_provider_kling.get_provider_info import (
+    DEFAULT_CONNECTION_ID,
+)
 from airflow_provider_kling.operators.download import KlingDownloadOperator as KlingDownloadOperator
-from airflow_provider_kling.operators.inline import InlineMediaField
-from airflow_provider_kling.operators.parsing import (
+from airflow_provider_kling.task.arguments import (
     Check,
     CheckedWhenParsed,
     check_limit_if_known,
@@ -20,18 +20,32 @@ from airflow_provider_kling.operators.parsing import (
     refuse,
     request_problems,
 )
-from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
-from airflow_provider_kling.waiting import (
+from airflow_provider_kling.task.failures import (
+    failing_as_airflow_expects,
+    goes_on,
+)
+from airflow_provider_kling.task.inline_media import (
+    InlineMediaField,
+)
+from airflow_provider_kling.task.wait import (
     COLOR,
     DEFAULT_TIMEOUT,
     checked_interval,
     checked_seconds,
 )
+from airflow_provider_kling.version_compat import (
+    BaseOperator,
+    conf,
+)
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.compat import Context
-    from airflow_provider_kling.generating import Generating
     from airflow_provider_kling.hooks.kling import KlingHook
+    from airflow_provider_kling.task.generate import (
+        Generating,
+    )
+    from airflow_provider_kling.version_compat import (
+        Context,
+    )
 
 DEFAULT_MODEL: Final = "kling-video/v1.6/standard/image-to-video"
 
@@ -233,6 +247,8 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         return {name: getattr(self, name) for name in names}
 
     def _generating(self, context: Context, *, several: bool = False) -> Generating:
-        from airflow_provider_kling.generating import Generating
+        from airflow_provider_kling.task.generate import (
+            Generating,
+        )
 
         return Generating(context, self, several)

@@ -11,22 +11,39 @@ from typing import Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_kling.api import errors
-from airflow_provider_kling.api.durations import Sharpened
-from airflow_provider_kling.api.errors import (
+from airflow_provider_kling.api import (
+    exceptions,
+)
+from airflow_provider_kling.api.calls import (
+    Flows,
+    timed_out,
+)
+from airflow_provider_kling.api.exceptions import (
     GenerationFailedError,
     GenerationTimeoutError,
     KlingError,
     Money,
     Recovery,
 )
-from airflow_provider_kling.api.flow import Flows, timed_out
 from airflow_provider_kling.api.generation import Generation
-from airflow_provider_kling.api.poller import OverdueError
-from airflow_provider_kling.api.wire import Flow
-from airflow_provider_kling.failures import goes_on
-from airflow_provider_kling.provider import DEFAULT_CONNECTION_ID
-from airflow_provider_kling.triggers.row import Row
+from airflow_provider_kling.api.polling.learned_durations import (
+    Sharpened,
+)
+from airflow_provider_kling.api.polling.shared_poller import (
+    OverdueError,
+)
+from airflow_provider_kling.api.transport.messages import (
+    Flow,
+)
+from airflow_provider_kling.get_provider_info import (
+    DEFAULT_CONNECTION_ID,
+)
+from airflow_provider_kling.task.failures import (
+    goes_on,
+)
+from airflow_provider_kling.triggers.arguments import (
+    Row,
+)
 
 EVENT_SCHEMA: Final = 1
 EARLIEST_EVENT: Final = 5.0
@@ -100,8 +117,13 @@ class KlingGenerationTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, then yield the one event."""
-        from airflow_provider_kling.hooks.readings import UnreadableError
-        from airflow_provider_kling.hooks.rooms import ConnectionChangedError, Rooms
+        from airflow_provider_kling.triggers.connection_cache import (
+            UnreadableError,
+        )
+        from airflow_provider_kling.triggers.shared_pollers import (
+            ConnectionChangedError,
+            Rooms,
+        )
 
         loop = asyncio.get_running_loop()
         begun = loop.time()
@@ -225,7 +247,7 @@ def read_event(event: Any) -> Settled:
     if not isinstance(event, Mapping) or not isinstance(event.get("generation_id"), str):
         raise KlingError(
             f"The trigger's event cannot be read: {str(event)[:200]}.",
-            money=errors.Money.GOES_ON,
+            money=exceptions.Money.GOES_ON,
             recovery=Recovery.RETRY_TASK,
             advice="Clear the task: it waits for the same generation again.",
         )
@@ -236,7 +258,7 @@ def read_event(event: Any) -> Settled:
             f"The trigger's event about generation {generation_id} has schema {event.get('schema')!r}, "
             "and this "
             f"worker reads {EVENT_SCHEMA}: the triggerer runs another version of the provider.",
-            money=errors.Money.GOES_ON,
+            money=exceptions.Money.GOES_ON,
             recovery=Recovery.RETRY_TASK,
             advice="Install the same version on workers and triggerers.",
             generation_id=generation_id,

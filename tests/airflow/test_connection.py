@@ -12,7 +12,12 @@ from urllib.parse import quote
 import pytest
 
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
-from airflow_provider_kling.provider import CONNECTION_FIELDS, HIDDEN_FIELDS, PLACEHOLDERS, RELABELING
+from airflow_provider_kling.get_provider_info import (
+    CONNECTION_FIELDS,
+    HIDDEN_FIELDS,
+    PLACEHOLDERS,
+    RELABELING,
+)
 from tests.airflow.real_airflow import INSIDE, VERSION, RealAirflow
 
 CONN = "AIRFLOW_CONN_KLING_DEFAULT"

@@ -12,10 +12,17 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 from fsspec.implementations.memory import MemoryFileSystem
 
+from airflow_provider_kling.api.catalog.parameter import (
+    MediaPlace,
+)
 from airflow_provider_kling.api.client import KlingClient
-from airflow_provider_kling.api.landing import Landed, land
-from airflow_provider_kling.api.media import resolve
-from airflow_provider_kling.api.parameter import MediaPlace
+from airflow_provider_kling.api.download.save_video import (
+    Landed,
+    land,
+)
+from airflow_provider_kling.api.media.resolve import (
+    resolve,
+)
 from airflow_provider_kling.api.settings import Settings
 from tests.faulty_cdn import Cdn, serving
 from tests.media_samples import mp4, picture

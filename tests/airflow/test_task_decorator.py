@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kling.api.video import probe
+from airflow_provider_kling.api.download.verify import (
+    probe,
+)
 from airflow_provider_kling.emulator import EmulatorThread
 from tests.airflow.real_airflow import RealAirflow
 

@@ -16,19 +16,48 @@ from airflow.exceptions import AirflowNotFoundException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api import patience
-from airflow_provider_kling.api.aio import AsyncKlingClient
-from airflow_provider_kling.api.errors import ConfigurationError
-from airflow_provider_kling.api.poller import MOST_WORKERS, OVERDUE_CHECK
-from airflow_provider_kling.api.restraint import limiter_for
+from airflow_provider_kling.api.async_client import (
+    AsyncKlingClient,
+)
+from airflow_provider_kling.api.exceptions import (
+    ConfigurationError,
+)
+from airflow_provider_kling.api.polling import (
+    poll_tracker,
+)
+from airflow_provider_kling.api.polling.shared_poller import (
+    MOST_WORKERS,
+    OVERDUE_CHECK,
+)
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.wire import Call, ConnectionLost, HttpRequest, HttpResponse, Silence
-from airflow_provider_kling.hooks import readings, rooms
-from airflow_provider_kling.hooks.readings import FAILED_FOR, MISSING_FOR
-from airflow_provider_kling.hooks.rooms import FRESH_AFTER_A_REFUSAL, FRESH_IN_TROUBLE, Rooms
+from airflow_provider_kling.api.transport.messages import (
+    Call,
+    ConnectionLost,
+    HttpRequest,
+    HttpResponse,
+    Silence,
+)
+from airflow_provider_kling.api.transport.shared_rate_limiter import (
+    limiter_for,
+)
+from airflow_provider_kling.triggers import (
+    connection_cache,
+    shared_pollers,
+)
 from airflow_provider_kling.triggers import kling as triggers
+from airflow_provider_kling.triggers.connection_cache import (
+    FAILED_FOR,
+    MISSING_FOR,
+)
 from airflow_provider_kling.triggers.kling import EARLIEST_EVENT, OVERDUE, KlingGenerationTrigger, read_event
-from tests.unit.api.test_poller import answer
+from airflow_provider_kling.triggers.shared_pollers import (
+    FRESH_AFTER_A_REFUSAL,
+    FRESH_IN_TROUBLE,
+    Rooms,
+)
+from tests.unit.api.polling.test_shared_poller import (
+    answer,
+)
 from tests.unit.api.virtual_time import run, this_loop
 
 OLD = Settings("old-key", "http://127.0.0.1:9")
@@ -55,9 +84,9 @@ class World:
         self.under_way = 0
         self.opened: Counter[str] = Counter()
         self.closed: Counter[str] = Counter()
-        patch.setattr(readings, "read_settings", self.read_settings)
+        patch.setattr(connection_cache, "read_settings", self.read_settings)
         # Counted by the wall clock, which stands still here: three refusals are enough.
-        patch.setattr(patience, "FATAL_SECONDS", 0.0)
+        patch.setattr(poll_tracker, "FATAL_SECONDS", 0.0)
         for name in ("open", "close", "_send_over", "_opened_anew"):
             ours = getattr(self, name)
             patch.setattr(AsyncKlingClient, name, lambda client, *args, ours=ours: ours(client, *args))
@@ -157,7 +186,7 @@ async def no_answer(_: str) -> None:
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
-    own = [record for record in caplog.records if record.name == readings.__name__]
+    own = [record for record in caplog.records if record.name == connection_cache.__name__]
     return [record.getMessage() for record in own if record.levelno >= logging.WARNING]
 
 
@@ -492,7 +521,7 @@ def test_what_one_host_teaches_stays_with_it(monkeypatch: pytest.MonkeyPatch):
 def test_since_serves_the_schedule_and_teaches_nothing(monkeypatch: pytest.MonkeyPatch):
     def elapsed_at_first(**row: Any) -> float:
         asked: list[float] = []
-        original = rooms.Sharpened.next_wait
+        original = shared_pollers.Sharpened.next_wait
 
         def next_wait(timetable: Any, elapsed: float) -> float:
             asked.append(elapsed)
@@ -501,7 +530,7 @@ def test_since_serves_the_schedule_and_teaches_nothing(monkeypatch: pytest.Monke
         async def main() -> None:
             world = World(monkeypatch)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(rooms.Sharpened, "next_wait", next_wait)
+                patch.setattr(shared_pollers.Sharpened, "next_wait", next_wait)
                 await world.start(done_after=20, schedule=None, model=MODEL, **row)
             seen = Rooms.of_this_loop().durations[OLD.base_url]._seen
             assert bool(seen) == ("submitted_at" in row)

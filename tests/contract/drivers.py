@@ -6,12 +6,25 @@ import asyncio
 from collections import Counter
 from typing import Any, Protocol
 
-from airflow_provider_kling.api.aio import AsyncKlingClient
+from airflow_provider_kling.api.async_client import (
+    AsyncKlingClient,
+)
+from airflow_provider_kling.api.calls import (
+    Flows,
+)
 from airflow_provider_kling.api.client import KlingClient
-from airflow_provider_kling.api.flow import Flows
-from airflow_provider_kling.api.protocol import Protocol as VendorProtocol
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.wire import Call, Flow, Memory, Send, T, forget
+from airflow_provider_kling.api.transport.endpoints import (
+    Protocol as VendorProtocol,
+)
+from airflow_provider_kling.api.transport.messages import (
+    Call,
+    Flow,
+    Memory,
+    Send,
+    T,
+    forget,
+)
 
 JITTER = 0.5
 """Every random number that a driven client draws."""

@@ -16,13 +16,28 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from airflow_provider_kling.api.client import Stream
-from airflow_provider_kling.api.errors import KlingError, Money, Recovery
-from airflow_provider_kling.api.identity import Work, fingerprint
-from airflow_provider_kling.api.landing import land
-from airflow_provider_kling.api.once import Once
+from airflow_provider_kling.api.download.save_video import (
+    land,
+)
+from airflow_provider_kling.api.durable.identity import (
+    Work,
+    fingerprint,
+)
+from airflow_provider_kling.api.durable.submit import (
+    Once,
+)
+from airflow_provider_kling.api.exceptions import (
+    KlingError,
+    Money,
+    Recovery,
+)
 from airflow_provider_kling.api.order import Order
-from airflow_provider_kling.api.schedule import Schedule
-from airflow_provider_kling.api.wire import Call
+from airflow_provider_kling.api.polling.schedule import (
+    Schedule,
+)
+from airflow_provider_kling.api.transport.messages import (
+    Call,
+)
 from tests.contract.drivers import DRIVERS, JITTER, Blocking, Driver
 from tests.contract.fault_table import CALLS, FAULTS, Fault
 from tests.contract.fault_world import REQUEST, World

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from airflow_provider_kling.api.aio import AsyncKlingClient
+from airflow_provider_kling.api.async_client import (
+    AsyncKlingClient,
+)
 from airflow_provider_kling.api.client import KlingClient
-from airflow_provider_kling.api.errors import (
+from airflow_provider_kling.api.exceptions import (
     AuthenticationError,
     GenerationFailedError,
     GenerationTimeoutError,
@@ -31,10 +33,17 @@ from airflow_provider_kling.api.errors import (
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
-from airflow_provider_kling.api.protocol import LogRow
-from airflow_provider_kling.api.schedule import Schedule
+from airflow_provider_kling.api.polling.schedule import (
+    Schedule,
+)
 from airflow_provider_kling.api.settings import UNIVERSAL_PATH, VENDOR_PATH, Settings
-from airflow_provider_kling.api.wire import Call, Flow
+from airflow_provider_kling.api.transport.endpoints import (
+    LogRow,
+)
+from airflow_provider_kling.api.transport.messages import (
+    Call,
+    Flow,
+)
 from airflow_provider_kling.emulator import AnswerStyle, EmulatorOptions, EmulatorThread, IdStyle
 from airflow_provider_kling.emulator.faults.rules import FaultRule
 from tests.contract.conftest import KEY, Connect

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_kling import __version__
-from airflow_provider_kling.api.errors import (
+from airflow_provider_kling.api.exceptions import (
     ConfigurationError,
     ConnectionLostError,
     DownloadError,

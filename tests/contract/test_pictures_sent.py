@@ -14,11 +14,17 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kling.api.body import JsonBody
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.media import resolve_all
-from airflow_provider_kling.api.protocol import Protocol
+from airflow_provider_kling.api.media.resolve import (
+    resolve_all,
+)
 from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.transport.body import (
+    JsonBody,
+)
+from airflow_provider_kling.api.transport.endpoints import (
+    Protocol,
+)
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from tests.contract.conftest import Connect
 from tests.media_samples import picture
@@ -166,10 +172,10 @@ def test_memory_of_a_process_that_sends_50_mb(
     script = """
         import asyncio, base64, sys
         from pathlib import Path
-        from airflow_provider_kling.api.aio import AsyncKlingClient
+        from airflow_provider_kling.api.async_client import AsyncKlingClient
         from airflow_provider_kling.api.client import KlingClient
         from airflow_provider_kling.api.settings import Settings
-        from airflow_provider_kling.hooks.preparation import prepare
+        from airflow_provider_kling.hooks.prepare_request import prepare
 
         def memory(name):
             lines = Path("/proc/self/status").read_text().splitlines()

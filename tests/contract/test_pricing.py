@@ -7,10 +7,21 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.catalog import MODELS
-from airflow_provider_kling.api.cost import Budget, BudgetError, cost_of, estimate_of, pricing_of
+from airflow_provider_kling.api.billing.cost import (
+    Budget,
+    BudgetError,
+    cost_of,
+    estimate_of,
+    pricing_of,
+)
+from airflow_provider_kling.api.billing.price_list import (
+    PRICES,
+    PriceList,
+)
+from airflow_provider_kling.api.catalog.models import (
+    MODELS,
+)
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.pricing import PRICES, PriceList
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from airflow_provider_kling.emulator.options import AnswerStyle

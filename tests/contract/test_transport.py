@@ -17,8 +17,10 @@ from typing import NamedTuple
 import pytest
 
 from airflow_provider_kling import __version__
-from airflow_provider_kling.api.aio import AsyncKlingClient
-from airflow_provider_kling.api.errors import (
+from airflow_provider_kling.api.async_client import (
+    AsyncKlingClient,
+)
+from airflow_provider_kling.api.exceptions import (
     ConfigurationError,
     ConnectionLostError,
     KlingError,
@@ -28,7 +30,15 @@ from airflow_provider_kling.api.errors import (
 )
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.settings import VENDOR_PATH, Settings
-from airflow_provider_kling.api.wire import Call, ConnectionLost, Flow, HttpResponse, Reply, Send, Silence
+from airflow_provider_kling.api.transport.messages import (
+    Call,
+    ConnectionLost,
+    Flow,
+    HttpResponse,
+    Reply,
+    Send,
+    Silence,
+)
 from airflow_provider_kling.emulator import EmulatorThread
 from tests.contract.addresses import (
     UNKNOWN_NAME,

@@ -14,7 +14,9 @@ from typing import Any, Final
 import pytest
 from packaging.version import Version
 
-from airflow_provider_kling.api.video import probe
+from airflow_provider_kling.api.download.verify import (
+    probe,
+)
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from tests.system.cluster import ROOT, AirflowCluster
 from tests.system.dag_run import DagRun, eventually

@@ -25,7 +25,9 @@ from typing import Any, Final
 import pytest
 from packaging.version import Version
 
-from airflow_provider_kling.api.video import probe
+from airflow_provider_kling.api.download.verify import (
+    probe,
+)
 from airflow_provider_kling.emulator.journal import CallKind
 from airflow_provider_kling.emulator.options import EmulatorOptions, IdStyle
 from airflow_provider_kling.emulator.server import EmulatorThread

@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_kling.api.calls import (
+    Flows,
+)
 from airflow_provider_kling.api.client import KlingClient
-from airflow_provider_kling.api.flow import Flows
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.protocol import Protocol
 from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.transport.endpoints import (
+    Protocol,
+)
 from airflow_provider_kling.cost_report import CostRow, CostTable, KlingCostReport
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from airflow_provider_kling.hooks.kling import KlingHook

@@ -17,20 +17,18 @@ PACKAGE = "airflow_provider_kling"
 ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"api", "compat"}),
-    frozenset({"provider", "failures", "retry_policy"}),
+    frozenset({"api", "version_compat"}),
+    frozenset({"get_provider_info", "retry_policy"}),
     frozenset({"hooks", "links"}),
     frozenset({"triggers"}),
-    frozenset({"waiting"}),
-    frozenset({"upstream", "task_run"}),
-    frozenset({"sensors", "operators", "ordering", "generating", "outcome", "cost_report"}),
+    frozenset({"task", "task_run", "sensors", "operators", "cost_report"}),
     frozenset({"decorators", "ui"}),
 )
 """From the ground up: a part imports its own layer and those below. ``api`` imports only itself."""
 EMULATOR = "emulator"
 """Stands beside the house: it knows the API's facts, and nothing but its own script imports it."""
 
-HOMES = {"requests": {"api.client"}, "aiohttp": {"api.aio"}}
+HOMES = {"requests": {"api.client"}, "aiohttp": {"api.async_client"}}
 """The only modules that may import a transport; the emulator is a server on aiohttp."""
 
 LAZY = ("requests", "aiohttp", "urllib3", "pydantic", "airflow.models", "PIL", "av", "numpy")
@@ -175,11 +173,11 @@ def test_a_transport_has_one_home(library: str) -> None:
     assert described(wrong) == []
 
 
-def test_what_differs_between_airflow_versions_is_imported_in_compat_alone() -> None:
+def test_what_differs_between_airflow_versions_is_imported_in_version_compat_alone() -> None:
     wrong = [
         found
         for found in IMPORTS
-        if found.module != "compat"
+        if found.module != "version_compat"
         and is_within(found.imported, "airflow")
         and (found.guarded or is_within(found.imported, "airflow.sdk"))
     ]
@@ -222,7 +220,7 @@ print(json.dumps(names))
     assert len(run(code, tmp_path)) > 1
 
 
-@pytest.mark.parametrize("module", [PACKAGE, f"{PACKAGE}.provider"])
+@pytest.mark.parametrize("module", [PACKAGE, f"{PACKAGE}.get_provider_info"])
 def test_looking_at_the_provider_costs_nothing(module: str, tmp_path: Path) -> None:
     code = f"import sys, json, {module}; print(json.dumps(sorted(sys.modules)))"
     loaded = run(code, tmp_path)

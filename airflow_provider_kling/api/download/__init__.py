@@ -1,1 +1,1 @@
-"""Saves a video: fetched over an unreliable connection, verified, put where it is wanted."""
+"""From a video's URL to a complete, verified file."""

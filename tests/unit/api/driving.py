@@ -7,12 +7,18 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_kling.api.errors import KlingError
-from airflow_provider_kling.api.flow import Flows
+from airflow_provider_kling.api.calls import (
+    Flows,
+)
+from airflow_provider_kling.api.exceptions import (
+    KlingError,
+)
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.protocol import Protocol
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.wire import (
+from airflow_provider_kling.api.transport.endpoints import (
+    Protocol,
+)
+from airflow_provider_kling.api.transport.messages import (
     Call,
     ConnectionLost,
     Effect,

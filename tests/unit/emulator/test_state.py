@@ -7,7 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from airflow_provider_kling.api.catalog import find_model
+from airflow_provider_kling.api.catalog.models import (
+    find_model,
+)
 from airflow_provider_kling.emulator.clock import Clock
 from airflow_provider_kling.emulator.faults.directives import Directives, Outcome
 from airflow_provider_kling.emulator.options import EmulatorOptions, IdStyle

@@ -1,0 +1,1 @@
+"""What a generation costs: the price list, the estimate, the charge."""

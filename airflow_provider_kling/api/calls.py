@@ -1,0 +1,318 @@
+"""What happens in which order, as generators without I/O.
+
+A flow yields an effect (:class:`~.messages.Send` or ``Pause``) and receives
+its reply. A client drives it with a transport and a clock; a test drives it with a list of replies.
+So retries, deadline, patience with unknown statuses and care with money are decided once, for the
+blocking client, the async client and the triggerer alike.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+from collections.abc import Callable, Container
+from typing import Final
+
+from airflow_provider_kling.api.exceptions import (
+    KlingError,
+    MalformedReplyError,
+    Recovery,
+    SubmitUncertainError,
+)
+from airflow_provider_kling.api.generation import Generation, GenerationRequest
+from airflow_provider_kling.api.polling.poll_tracker import (
+    Patience,
+)
+from airflow_provider_kling.api.polling.poll_tracker import (
+    Watcher as Watcher,
+)
+from airflow_provider_kling.api.polling.poll_tracker import (
+    is_ready as is_ready,
+)
+from airflow_provider_kling.api.polling.poll_tracker import (
+    not_ready as not_ready,
+)
+from airflow_provider_kling.api.polling.poll_tracker import (
+    timed_out as timed_out,
+)
+from airflow_provider_kling.api.polling.schedule import (
+    Learner,
+    Timetable,
+    jittered,
+)
+from airflow_provider_kling.api.retry import (
+    FATAL_POLLS,
+    REFUSED_PAUSE,
+    Clock,
+    Random,
+    RetryPolicy,
+    checked_span,
+)
+from airflow_provider_kling.api.transport.endpoints import (
+    LOG_PAGE,
+    LogRow,
+    Protocol,
+)
+from airflow_provider_kling.api.transport.error_mapping import (
+    certainly_refused,
+)
+from airflow_provider_kling.api.transport.messages import (
+    Flow,
+    HttpRequest,
+    Pause,
+    Remember,
+    Reply,
+    Send,
+    T,
+)
+
+log = logging.getLogger(__name__)
+
+SUBMIT_RETRIES: Final = RetryPolicy(attempts=4)
+READ_RETRIES: Final = RetryPolicy(attempts=5)
+LOG_RETRIES: Final = RetryPolicy(attempts=8, base=2.0, cap=60.0)
+"""Outlasts the minute for which the vendor counts the requests to its logs."""
+LOG_PACE: Final = 0.3
+"""Seconds between pages of the logs: the vendor takes 200 requests in 60 s."""
+MOST_LOG_PAGES: Final = 1000
+"""Pages of one search at most, should the vendor's logs have no end."""
+LOG_MARGIN: Final = 900.0
+"""Seconds past our own clock up to which log rows are asked for, should the vendor's be ahead."""
+LONGEST_LOG_WINDOW: Final = 90 * 86_400.0
+"""Seconds that one log query may span; the vendor documents 92 days at most."""
+
+
+class Flows:
+    """The conversations with the vendor, for one account.
+
+    :param protocol: builds requests, reads replies.
+    :param now: epoch seconds.
+    :param rng: numbers in [0, 1) for the jitter.
+    """
+
+    def __init__(self, protocol: Protocol, *, now: Clock = time.time, rng: Random = random.random) -> None:
+        self.protocol = protocol
+        self.now = now
+        self.rng = rng
+        self.read_retries = READ_RETRIES
+
+    def get_generation(self, generation_id: str) -> Flow[Generation]:
+        """Ask how a generation stands, and repeat while that can help.
+
+        A refusal must come :data:`~.retry.FATAL_POLLS` times, seconds apart: where the vendor does
+        not know a generation, another one may be paid for.
+        """
+        return self.read(
+            self.protocol.poll(generation_id),
+            lambda reply: self.protocol.read_poll(reply, generation_id),
+            refusals=FATAL_POLLS,
+        )
+
+    def get_balance(self) -> Flow[float]:
+        """Ask for the balance in USD, and repeat while that can help."""
+        return self.read(self.protocol.balance(), self.protocol.read_balance)
+
+    def submit(
+        self,
+        request: GenerationRequest,
+        client_request_id: str | None = None,
+        intent: Callable[[], Remember] | None = None,
+    ) -> Flow[Generation]:
+        """Ask for a generation, once.
+
+        The request is repeated only where the vendor certainly did not accept it: it was never
+        sent, or it was refused for the moment.
+
+        :param intent: what to remember before each time that it is sent; None for nothing.
+        :raises SubmitUncertainError: it may have been accepted, and no id is known.
+        :raises KlingError: it was not accepted.
+        """
+        sending = self.protocol.submit(request, client_request_id)
+        attempt = 0
+        while True:
+            attempt += 1
+            if intent is not None:
+                yield intent()
+            reply = yield Send(sending)
+            try:
+                generation = self.protocol.read_submit(reply)
+            except KlingError as error:
+                if not certainly_refused(error):
+                    raise SubmitUncertainError(
+                        f"It is not certain whether the vendor accepted this generation of "
+                        f"{request.model}. {error.what}",
+                        client_request_id=client_request_id,
+                    ) from error
+                if error.recovery is not Recovery.RETRY_CALL or attempt >= SUBMIT_RETRIES.attempts:
+                    raise
+                wait = self._wait_after(error, attempt, SUBMIT_RETRIES)
+                log.info("The submit was not accepted and is sent again in %.1f s: %s", wait, error.what)
+                yield Pause(wait)
+            else:
+                if client_request_id is not None and not self.protocol.keeps(reply, client_request_id):
+                    log.warning(
+                        "The vendor did not keep the client request id %s of generation %s (its answer does "
+                        "not echo it), so its logs cannot be searched for this submit. The generation id is "
+                        "known, and nothing is lost.",
+                        client_request_id,
+                        generation.id,
+                    )
+                return generation
+
+    def find_submit(
+        self, names: Container[str], *, model: str, since: float, but: Container[str] = ()
+    ) -> Flow[LogRow | None]:
+        """Search the vendor's request logs for a submit by its client request id.
+
+        The logs have no filter for it, so the model's rows since then are paged through, newest first.
+
+        :param names: client request ids to look for.
+        :param since: epoch seconds; older rows are not read.
+        :param but: inference ids of rows to pass over.
+        :return: the newest row that fits, with both ids; None where there is none.
+        """
+
+        def fits(row: LogRow) -> bool:
+            known = row.client_request_id is not None and row.inference_id is not None
+            return known and row.client_request_id in names and row.inference_id not in but
+
+        return (yield from self.find_row(fits, model=model, since=since))
+
+    def find_row(
+        self,
+        fits: Callable[[LogRow], bool],
+        *,
+        model: str | None = None,
+        since: float,
+        until: float | None = None,
+    ) -> Flow[LogRow | None]:
+        """Page through the vendor's request logs, newest first, until a row fits.
+
+        :param model: of the rows; None for all models.
+        :param since: epoch seconds; older rows are not read.
+        :param until: epoch seconds; None for now.
+        """
+        until = self.now() + LOG_MARGIN if until is None else until
+        since = max(since, until - LONGEST_LOG_WINDOW)
+        offset = 0
+        for _ in range(MOST_LOG_PAGES):
+            asking = self.protocol.logs(model=model, start=since, end=until, offset=offset)
+            page = yield from self.read(asking, self.protocol.read_logs, retries=LOG_RETRIES)
+            for row in page.rows:
+                if fits(row):
+                    return row
+            if not page.has_more:
+                return None
+            offset += len(page.rows) or LOG_PAGE
+            yield Pause(LOG_PACE)
+        raise MalformedReplyError(
+            f"The vendor's logs{f' of {model}' if model else ''} do not end within {MOST_LOG_PAGES} pages.",
+            recovery=Recovery.RETRY_TASK,
+        )
+
+    def deadline(self, timeout: float) -> float:
+        """Epoch seconds at which a wait that begins now is over.
+
+        :param timeout: seconds.
+        :raises ValueError: it is not a number from 0 to a week.
+        """
+        return self.now() + checked_span("timeout", timeout)
+
+    def settle(
+        self,
+        generation_id: str,
+        *,
+        schedule: Timetable,
+        deadline: float,
+        submitted_at: float | None = None,
+        watch: Watcher | None = None,
+        first_look_after: float = 0.0,
+        learn: Learner | None = None,
+    ) -> Flow[Generation]:
+        """Wait until a generation is completed and its video has a URL.
+
+        A poll that fails never ends the wait by itself: passing trouble is waited out until the
+        deadline, and even a refusal must come :data:`~.retry.FATAL_POLLS` times in a row, over
+        :data:`~.retry.FATAL_SECONDS` at least.
+
+        :param schedule: when to look.
+        :param deadline: epoch seconds; one last look is taken then. Infinity is none.
+        :param submitted_at: epoch seconds of the submit, which the schedule counts from; None for now.
+        :param watch: told each status when it changes.
+        :param first_look_after: seconds before the first look.
+        :param learn: told how long it took, where ``submitted_at`` is known.
+        :raises GenerationFailedError: it ended in ``error``.
+        :raises GenerationTimeoutError: the deadline passed.
+        :raises KlingError: the vendor refuses to answer about it.
+        :raises ValueError: the deadline is not a number, and would never pass.
+        """
+        if math.isnan(deadline):
+            raise ValueError(f"The deadline of the wait for generation {generation_id} is not a number.")
+        since = self.now() if submitted_at is None else submitted_at
+        not_yet_at = 0.0
+        patience = Patience(generation_id, watch)
+        asking = self.protocol.poll(generation_id)
+        if first_look_after > 0:
+            yield Pause(first_look_after)
+        while True:
+            reply = yield Send(asking)
+            retry_after: float | None = None
+            try:
+                generation = self.protocol.read_poll(reply, generation_id)
+            except KlingError as error:
+                patience.endure(error, self.now())
+                retry_after = getattr(error, "retry_after", None)
+            else:
+                elapsed = self.now() - since
+                if patience.satisfied(generation):
+                    if learn is not None and submitted_at is not None:
+                        learn(elapsed, not_yet_at)
+                    return generation
+                not_yet_at = elapsed
+                del generation
+            del reply  # thousands wait here, each for minutes
+            if self.now() >= deadline:
+                raise timed_out(generation_id, patience.last_word)
+            yield Pause(self._next_wait(schedule, since, deadline, retry_after))
+
+    def _next_wait(
+        self, schedule: Timetable, since: float, deadline: float, retry_after: float | None
+    ) -> float:
+        now = self.now()
+        wait = jittered(schedule.next_wait(now - since), self.rng)
+        if retry_after is not None:
+            wait = max(wait, READ_RETRIES.delay(1, self.rng, retry_after))
+        return max(0.0, min(wait, deadline - now))
+
+    def read(
+        self,
+        request: HttpRequest,
+        read: Callable[[Reply], T],
+        refusals: int = 1,
+        retries: RetryPolicy | None = None,
+    ) -> Flow[T]:
+        """Make a free call, and repeat it while that can help.
+
+        :param refusals: how many hopeless answers it takes to believe them.
+        :param retries: None for the usual ones.
+        """
+        retries = retries or self.read_retries
+        attempt = 0
+        while True:
+            attempt += 1
+            reply = yield Send(request)
+            try:
+                return read(reply)
+            except KlingError as error:
+                passing = error.recovery is Recovery.RETRY_CALL
+                refusals -= not passing
+                if refusals <= 0 or (passing and attempt >= retries.attempts):
+                    raise
+                wait = self._wait_after(error, attempt, retries) + (0.0 if passing else REFUSED_PAUSE)
+                log.info("The %s request is sent again in %.1f s: %s", request.call, wait, error.what)
+            yield Pause(wait)
+
+    def _wait_after(self, error: KlingError, attempt: int, retries: RetryPolicy) -> float:
+        return retries.delay(attempt, self.rng, getattr(error, "retry_after", None))

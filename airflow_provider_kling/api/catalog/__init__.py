@@ -1,0 +1,1 @@
+"""The vendor's models and what their parameters may be."""

@@ -1,0 +1,272 @@
+"""One video over an unreliable connection: resumed where it broke, verified, in constant memory."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final, Protocol, TypeVar
+
+from airflow_provider_kling.api.announced import Announced, first_byte, new_digest, read_announced
+from airflow_provider_kling.api.exceptions import (
+    ConnectionLostError,
+    DownloadError,
+    Recovery,
+)
+from airflow_provider_kling.api.retry import (
+    Clock,
+    Random,
+    RetryPolicy,
+    parse_retry_after,
+)
+from airflow_provider_kling.api.transport.error_mapping import (
+    clean,
+)
+
+log = logging.getLogger(__name__)
+
+CHUNK: Final = 1024 * 1024  # bytes read, hashed and written at a time
+
+_T = TypeVar("_T")
+_NOT_A_VIDEO = re.compile(r"(text|image)/|application/([\w.]+\+)?(json|xml|xhtml)", re.IGNORECASE)
+
+
+class Reply(Protocol):
+    """An answer whose body is still to be read. ``headers`` has names in lower case."""
+
+    @property
+    def status(self) -> int:
+        """HTTP status."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """All headers."""
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The body, ``size`` bytes or fewer at a time; raises ConnectionLostError."""
+
+
+Fetch = Callable[[str, Mapping[str, str]], AbstractContextManager[Reply]]
+"""Opens a URL with extra headers, follows redirects, sends no key. Raises ConnectionLostError."""
+
+
+class _TroubleError(Exception):
+    """An attempt failed, and another may not."""
+
+    def __init__(self, reason: str, *, stale: bool = False, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.stale = stale  # the URL: ask for a fresh one
+        self.retry_after = retry_after
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """A video that arrived whole.
+
+    :param size: bytes.
+    :param sha256: hexadecimal.
+    """
+
+    size: int
+    sha256: str
+
+
+class VideoSource:
+    """A generation's video at the vendor: behind a URL that expires and a connection that breaks.
+
+    :param fetch: opens a URL.
+    :param fresh_url: asks the vendor for a URL, which costs nothing.
+    :param retries: how often in a row an attempt may fail without a further MiB having arrived,
+        and how long to wait in between.
+    :param pause: how to wait.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        fresh_url: Callable[[], str],
+        *,
+        generation_id: str,
+        retries: RetryPolicy,
+        pause: Callable[[float], None],
+        random: Random,
+        now: Clock,
+    ) -> None:
+        self._fetch = fetch
+        self._fresh_url = fresh_url
+        self._generation_id = generation_id
+        self._retries = retries
+        self._pause = pause
+        self._random = random
+        self._now = now
+        self._url = ""
+
+    def announced(self) -> Announced:
+        """What the server says about the video; a byte of it is asked for.
+
+        :raises DownloadError: nothing useful came after all attempts.
+        """
+
+        def ask() -> Announced:
+            with self._open({"Range": "bytes=0-0"}) as reply:
+                return read_announced(reply.status, reply.headers)
+
+        return self._persist(ask, lambda: 0)
+
+    def save(self, path: Path) -> Saved:
+        """Write the video to a new file.
+
+        :raises DownloadError: it did not arrive whole after all attempts.
+        :raises OSError: the file cannot be written.
+        """
+        with path.open("xb") as file, ThreadPoolExecutor(1, "kling-digest") as thread:
+            copy = _Copy(file, thread)
+            self._persist(lambda: self._fill(copy), lambda: copy.done)
+            return Saved(copy.done, copy.digest("sha256"))
+
+    def _fill(self, copy: _Copy) -> None:
+        if not copy.is_complete:
+            self._receive(copy)
+        for name, stated in copy.announced.checksums.items():
+            if copy.digest(name) != stated:
+                copy.restart()
+                raise _TroubleError(f"what came has another {name} than the server states")
+
+    def _receive(self, copy: _Copy) -> None:
+        etag = copy.announced.etag
+        resumed = bool(copy.done and etag)
+        headers = {"Range": f"bytes={copy.done}-", "If-Range": etag} if resumed and etag else {}
+        with self._open(headers) as reply:
+            announced = read_announced(reply.status, reply.headers)
+            if resumed and reply.status == 206:
+                if (first_byte(reply.headers), announced.size, announced.etag or etag) != (
+                    copy.done,
+                    copy.announced.size,
+                    etag,
+                ):
+                    copy.restart()
+                    raise _TroubleError("the server continued with a different file")
+            elif reply.status == 200:
+                copy.restart(announced)
+            else:
+                copy.restart()
+                raise _TroubleError(f"the server did not send the file from its start ({reply.status})")
+            total = copy.announced.size
+            for chunk in reply.chunks(CHUNK):
+                copy.add(chunk)
+                if total is not None and copy.done > total:
+                    copy.restart()
+                    raise _TroubleError(f"the server sent more than the {total} bytes it announced")
+        if total is not None and copy.done < total:
+            raise _TroubleError(f"the answer ended after {copy.done} of {total} bytes")
+
+    @contextmanager
+    def _open(self, headers: Mapping[str, str]) -> Iterator[Reply]:
+        """Open the URL; give only an answer that carries a video's bytes."""
+        with self._fetch(self._url, headers) as reply:
+            status, kind = reply.status, reply.headers.get("content-type", "")
+            if status in (408, 429) or status >= 500:
+                retry_after = parse_retry_after(reply.headers.get("retry-after"), self._now())
+                raise _TroubleError(f"its server answered {status}", retry_after=retry_after)
+            if status not in (200, 206, 416):
+                # 403, 404 and 410 are how an expired signature looks; a fresh URL is free
+                raise _TroubleError(f"its server answered {status}", stale=True)
+            if status != 416 and _NOT_A_VIDEO.match(kind):
+                raise _TroubleError(f"its server sent {clean(kind)!r} instead", stale=True)
+            yield reply
+
+    def _persist(self, attempt: Callable[[], _T], done: Callable[[], int]) -> _T:
+        failures, furthest = 0, 0
+        while True:
+            # outside the try: asking the vendor has its own retries, and its own errors
+            self._url = self._url or self._fresh_url()
+            try:
+                return attempt()
+            except ConnectionLostError as lost:
+                trouble = _TroubleError(clean(lost.what).rstrip("."))
+                hopeless = lost.recovery is Recovery.GIVE_UP
+            except _TroubleError as error:
+                trouble, hopeless = error, False
+            if done() >= furthest + CHUNK:  # a long video may break off more often than a short one
+                failures, furthest = 0, done()
+            failures += 1
+            if hopeless or failures >= self._retries.attempts:
+                raise self._gave_up(trouble, failures, hopeless)
+            if trouble.stale:
+                self._url = ""
+            # the first fresh URL needs no wait: an expired one says nothing of the server's health
+            wait = 0.0
+            if not trouble.stale or failures > 1:
+                wait = self._retries.delay(failures, self._random, trouble.retry_after)
+            log.warning(
+                "The video of generation %s: %s. Trying again in %.1f s; %d bytes are here.",
+                self._generation_id,
+                trouble,
+                wait,
+                done(),
+            )
+            if wait:
+                self._pause(wait)
+
+    def _gave_up(self, trouble: _TroubleError, failures: int, hopeless: bool) -> DownloadError:
+        times = "" if failures == 1 else f" ({failures} attempts in a row)"
+        return DownloadError(
+            f"The video of generation {self._generation_id} did not arrive: {trouble}{times}.",
+            advice="A person has to mend this; then clear the task. The same generation is used."
+            if hopeless
+            else "Run the task again: it downloads the same generation from a fresh URL.",
+            recovery=Recovery.GIVE_UP if hopeless else None,
+            generation_id=self._generation_id,
+        )
+
+
+class _Copy:
+    """The part of a video that is on the disk, with its running digests.
+
+    :param thread: computes them while the next chunk arrives; one chunk at a time, so that memory
+        stays constant.
+    """
+
+    def __init__(self, file: IO[bytes], thread: Executor) -> None:
+        self._file = file
+        self._thread = thread
+        self._hashing: Future[None] | None = None
+        self.restart()
+
+    def restart(self, announced: Announced | None = None) -> None:
+        self._wait()
+        self._file.seek(0)
+        self._file.truncate()
+        self.done = 0
+        self.announced = announced or Announced()
+        names = {"sha256", *self.announced.checksums}
+        self._digests: dict[str, Any] = {name: new_digest(name) for name in names}
+
+    def add(self, chunk: bytes) -> None:
+        self._wait()
+        self._hashing = self._thread.submit(self._hash, chunk)
+        self._file.write(chunk)
+        self.done += len(chunk)
+
+    def digest(self, name: str) -> str:
+        """Hexadecimal, of all that was added."""
+        self._wait()
+        digest: str = self._digests[name].hexdigest()
+        return digest
+
+    def _hash(self, chunk: bytes) -> None:
+        for digest in self._digests.values():
+            digest.update(chunk)
+
+    def _wait(self) -> None:
+        if self._hashing is not None:
+            self._hashing.result()
+            self._hashing = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self.announced.size is not None and self.done == self.announced.size

@@ -1,0 +1,189 @@
+"""From the vendor's CDN to where the user wants the video: whole and verified, or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random as _random
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from airflow_provider_kling.api.announced import new_digest
+from airflow_provider_kling.api.download.resumable_fetch import (
+    Fetch,
+    Saved,
+    VideoSource,
+)
+from airflow_provider_kling.api.download.targets import (
+    TakenError,
+    Target,
+    target_for,
+)
+from airflow_provider_kling.api.download.verify import (
+    VideoFacts,
+    probe,
+    warn_of_other_length,
+)
+from airflow_provider_kling.api.exceptions import (
+    DownloadError,
+    Recovery,
+)
+from airflow_provider_kling.api.retry import (
+    Clock,
+    Random,
+    RetryPolicy,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A video that is where it was wanted.
+
+    :param path: the target, as it was given.
+    :param size: bytes.
+    :param sha256: of its content, hexadecimal.
+    :param duration: seconds, as the file says.
+    :param width: pixels.
+    :param height: pixels.
+    :param skipped: True when it was there already, and nothing was downloaded.
+    """
+
+    path: str
+    size: int
+    sha256: str
+    duration: float
+    width: int
+    height: int
+    skipped: bool
+
+
+def land(
+    fetch: Fetch,
+    fresh_url: Callable[[], str],
+    target: object,
+    *,
+    generation_id: str,
+    overwrite: bool = False,
+    expected_seconds: float | None = None,
+    retries: RetryPolicy | None = None,
+    pause: Callable[[float], None] = time.sleep,
+    random: Random = _random.random,
+    now: Clock = time.time,
+) -> Landed:
+    """Bring a generation's video to its target. Never submits, never costs anything.
+
+    The video is streamed to a temporary file, resumed where the connection breaks, checked against
+    the length and the checksums that the server states, read to its end by a demuxer, and only
+    then given its name. Whatever fails, no half file is seen and no temporary file stays.
+
+    :param fetch: opens a URL; the client's.
+    :param fresh_url: asks the vendor for a signed URL of the video, now and when one expired.
+    :param target: a local path (str or ``os.PathLike``), or a path in object storage.
+    :param overwrite: False keeps a file that is there: when it is this video (the same length,
+        readable to its end, and the checksums that the server states, or else this generation's id
+        in its name) nothing is downloaded, so that a retry costs nothing; where neither tells, it
+        is compared with the video. Another file is an error. True replaces whatever is there.
+    :param expected_seconds: length that was asked for; another one is logged.
+    :param retries: patience with the CDN; None for the usual.
+    :param pause: how to wait, in seconds.
+    :param random: jitter in [0, 1).
+    :param now: epoch seconds.
+    :raises DownloadError: with what happened and what to do; the generation stays paid and usable.
+    """
+    place = target_for(target, generation_id)
+    source = VideoSource(
+        fetch,
+        fresh_url,
+        generation_id=generation_id,
+        retries=retries or RetryPolicy(),
+        pause=pause,
+        random=random,
+        now=now,
+    )
+    there = None if overwrite else place.size()
+    if there is not None:
+        landed = _recognise(source, place, there, generation_id)
+    else:
+        try:
+            landed = _bring(source, place, overwrite, generation_id)
+        except TakenError:  # by another task, or by an earlier try of this one that still ran
+            landed = _recognise(source, place, place.size() or 0, generation_id)
+    warn_of_other_length(landed.duration, expected_seconds, generation_id)
+    return landed
+
+
+def _bring(source: VideoSource, place: Target, overwrite: bool, generation_id: str) -> Landed:
+    with place.staging() as staged:
+        saved = source.save(staged)
+        with ThreadPoolExecutor(1, "kling-flush") as thread:  # while the demuxer reads it
+            flushed = thread.submit(place.flush, staged)
+            facts = probe(staged, generation_id=generation_id)
+        flushed.result()
+        place.place(staged, overwrite=overwrite)
+    landed = _landed(place, saved, facts, skipped=False)
+    log.info(
+        "The video of generation %s is at %s: %d bytes, %.2f s, %d x %d.",
+        generation_id,
+        landed.path,
+        landed.size,
+        landed.duration,
+        landed.width,
+        landed.height,
+    )
+    return landed
+
+
+def _recognise(source: VideoSource, place: Target, there: int, generation_id: str) -> Landed:
+    """Facts of the file that is there, if it is the generation's video."""
+    announced = source.announced()
+    if announced.size is not None and announced.size != there:
+        raise _another(f"it has {there} bytes, the video {announced.size}", place, generation_id)
+    with place.copy() as local:
+        for name, stated in announced.checksums.items():
+            if _digest(local, name) != stated:
+                raise _another(f"its {name} is another", place, generation_id)
+        known = Saved(there, _digest(local, "sha256"))
+        try:
+            facts = probe(local, generation_id=generation_id)
+        except DownloadError as error:
+            raise _another("it is not a whole video", place, generation_id) from error
+    # Two clips can have one length: where neither a checksum nor the name tells, the content does.
+    told = announced.checksums or generation_id in place.shown
+    if announced.size is None or not told:
+        with place.staging() as staged:
+            if source.save(staged) != known:
+                raise _another("its content is another", place, generation_id)
+    log.info("The video of generation %s is at %s already; nothing to do.", generation_id, place.shown)
+    return _landed(place, known, facts, skipped=True)
+
+
+def _landed(place: Target, saved: Saved, facts: VideoFacts, *, skipped: bool) -> Landed:
+    return Landed(
+        path=place.shown,
+        size=saved.size,
+        sha256=saved.sha256,
+        duration=facts.duration,
+        width=facts.width,
+        height=facts.height,
+        skipped=skipped,
+    )
+
+
+def _another(how: str, place: Target, generation_id: str) -> DownloadError:
+    return DownloadError(
+        f"{place.shown} exists, and it is not the video of generation {generation_id}: {how}.",
+        advice="The file was left as it is. Remove it, choose a path with {generation_id} in it, or set "
+        "overwrite=True; then clear the task: the same generation is used.",
+        recovery=Recovery.GIVE_UP,
+        generation_id=generation_id,
+    )
+
+
+def _digest(path: Path, name: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: new_digest(name)).hexdigest()

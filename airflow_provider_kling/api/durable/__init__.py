@@ -1,0 +1,1 @@
+"""A generation is paid once: identity, record, decision, submit."""

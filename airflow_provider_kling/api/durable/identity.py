@@ -1,0 +1,147 @@
+"""Which work a submit is for: the name it carries at the vendor, and what tells two requests apart."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote_plus, urlsplit, urlunsplit
+
+from airflow_provider_kling.api.exceptions import (
+    InvalidRequestError,
+)
+
+LONGEST_CLIENT_REQUEST_ID: Final = 128
+CLIENT_REQUEST_ID: Final = re.compile(rf"[A-Za-z0-9._:-]{{1,{LONGEST_CLIENT_REQUEST_ID}}}")
+"""What the vendor keeps; anything else it silently drops (documented)."""
+_MAKER: Final = "airflow"
+_FOREIGN = re.compile(r"[^A-Za-z0-9._-]+")
+_ACCOUNT: Final = "account (connection and URL)"
+_SIGNATURES: Final = tuple(
+    (signed_by, re.compile(parameters, re.IGNORECASE))
+    for signed_by, parameters in {
+        "x-amz-signature": r"x-amz-.*",  # S3
+        "x-goog-signature": r"x-goog-.*",  # Google Cloud Storage
+        "x-oss-signature": r"x-oss-.*",
+        "q-signature": r"q-.*",  # COS
+        # older S3, Google Cloud Storage and OSS; CloudFront
+        "signature": r"(aws|oss)?accesskeyid|googleaccessid|signature|expires|policy|key-pair-id"
+        r"|(x-amz-)?security-token",
+        "sig": r"sig|s[etvrp]|spr|sip|ske|skt|sks|skv|skoid|sktid",  # Azure
+        "kssecret": r"ks(secret|time)|cachekey",  # the vendor's CDN
+        "token": r"token|expires",
+    }.items()
+)
+"""Per way to sign a URL: the query parameter that tells it, and those that differ at each signing
+while the picture does not. Elsewhere such a parameter may well choose the picture, and counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A task instance, whatever the number of its tries.
+
+    :param map_index: -1 where the task is not mapped.
+    :param variant: which of several generations of the task instance; None where it makes one.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+    variant: int | None = None
+
+    @property
+    def digest(self) -> str:
+        """Names the work in its record; two works never share it."""
+        return _digest(self.place)
+
+    @property
+    def place(self) -> list[Any]:
+        """All that tells it from other work, as plain JSON."""
+        place = [self.dag_id, self.run_id, self.task_id, self.map_index]
+        return place if self.variant is None else [*place, {"variant": self.variant}]
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What a request asks for, and who pays, without its content.
+
+    :param digest: equal for equal requests.
+    :param parts: parameter name -> short digest of its value, to say what changed.
+    """
+
+    digest: str
+    parts: Mapping[str, str]
+
+    def changes(self, earlier: Mapping[str, str]) -> tuple[str, ...]:
+        """Names of what differs from an earlier request's parts."""
+        names = sorted(self.parts.keys() | earlier.keys())
+        return tuple(name for name in names if self.parts.get(name) != earlier.get(name))
+
+
+def fingerprint(body: Mapping[str, Any], account: str) -> Fingerprint:
+    """Tell requests apart.
+
+    :param body: model and parameters, pictures replaced by what stands for their content.
+    :param account: the connection id and base URL that pay; never the key.
+    :raises InvalidRequestError: a value that JSON does not have, such as a date or a NaN.
+    """
+    facts = {**body, _ACCOUNT: account}
+    parts: dict[str, str] = {}
+    for name, value in facts.items():
+        try:
+            parts[name] = _digest(value)[:12]
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidRequestError(
+                f"Parameter {name!r} cannot be sent: it is not JSON ({error}).",
+                problems=[f"{name!r} is not JSON ({error})"],
+            ) from None
+    return Fingerprint(_digest(facts), parts)
+
+
+def unsigned(url: str) -> str:
+    """A URL without the query parameters that sign it, so that signing anew changes nothing."""
+    parts = urlsplit(url)
+    pairs = [(unquote_plus(pair.partition("=")[0]), pair) for pair in parts.query.split("&")]
+    names = {name.lower() for name, _ in pairs}
+    signing = [parameters for signed_by, parameters in _SIGNATURES if signed_by in names]
+    query = "&".join(pair for name, pair in pairs if not any(each.fullmatch(name) for each in signing))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
+
+
+def client_request_id(work: Work, request: Fingerprint, count: int) -> str:
+    """The ``X-Client-Request-Id`` of a submit: 1 to 128 characters of ``A-Z a-z 0-9 . _ : -``.
+
+    The same for each try of the same work, so that a later try finds it in the vendor's logs.
+    Readable in front, exact behind: the digest covers everything, separators included.
+
+    :param count: how often this work was deliberately submitted anew.
+    """
+    exact = _digest([*work.place, request.digest, count])[:32]
+    place = f"{_readable(work.dag_id)}:{_readable(work.task_id)}"
+    if work.map_index >= 0:
+        place += f":{work.map_index}"
+    return f"{_MAKER}:{place}:{count}:{exact}"
+
+
+def place_in(client_request_id: str) -> tuple[str, str] | None:
+    """Dag and task in a client request id, as far as it names them; None for ids of other makers.
+
+    Names are cut to 32 characters there, and what the vendor would not keep is replaced.
+    """
+    parts = client_request_id.split(":")
+    if parts[0] != _MAKER or len(parts) not in (5, 6):
+        return None
+    return parts[1], parts[2]
+
+
+def _readable(name: str) -> str:
+    return _FOREIGN.sub("-", name)[:32]
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

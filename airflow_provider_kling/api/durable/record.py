@@ -1,0 +1,102 @@
+"""What is remembered of a submit where it survives a retry: written before it, completed after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final, TypeGuard
+
+from airflow_provider_kling.api.exceptions import (
+    KlingError,
+)
+
+SCHEMA: Final = 1
+NOTHING: Final[Mapping[str, Any]] = {"schema": SCHEMA, "nothing": True}
+"""Stored in place of a record where none is left: the only submit was certainly refused."""
+
+
+class UnusableRecordError(KlingError):
+    """A record that this version cannot read: whether something was paid cannot be told from it."""
+
+    advice = (
+        "Look the task's client request id up in the vendor's logs. Then remove the record (task state "
+        "store, key 'kling_generation') to submit anew, or update the provider if a newer one wrote it."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One submit of one work.
+
+    :param work: :attr:`.Work.digest` of the task instance that wrote it.
+    :param client_request_id: what the submit carries.
+    :param model: the model asked for.
+    :param fingerprint: digest of the request and the account.
+    :param parts: see :attr:`.Fingerprint.parts`.
+    :param count: how often this work was deliberately submitted anew before.
+    :param intended_at: epoch seconds, just before the submit.
+    :param generation_id: what the vendor answered; None until then.
+    :param tries: how many tries the task had had when it was last gone on with, that one included.
+    """
+
+    work: str
+    client_request_id: str
+    model: str
+    fingerprint: str
+    parts: Mapping[str, str] = field(default_factory=dict)
+    count: int = 0
+    intended_at: float = 0.0
+    generation_id: str | None = None
+    tries: int = 0
+
+    def encode(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {"schema": SCHEMA, **asdict(self), "parts": dict(self.parts)}
+
+    @classmethod
+    def decode(cls, stored: Any) -> Record | None:
+        """From plain JSON; None where nothing is stored.
+
+        :raises UnusableRecordError: of a newer schema, or not a record at all.
+        """
+        if stored is None or stored == NOTHING:
+            return None
+        schema = stored.get("schema") if isinstance(stored, Mapping) else None
+        if not _is_count(schema) or schema < 1:
+            raise UnusableRecordError(
+                "The record of this task's earlier submit cannot be read; nothing was submitted."
+            )
+        if schema > SCHEMA:
+            raise UnusableRecordError(
+                f"The record of this task's earlier submit has schema {schema}, and this version of the "
+                f"provider reads up to {SCHEMA}; nothing was submitted."
+            )
+        known: dict[str, Any] = {name: stored.get(name) for name in cls.__dataclass_fields__}
+        if not _is_sound(known):
+            raise UnusableRecordError(
+                "The record of this task's earlier submit is damaged; nothing was submitted."
+            )
+        return cls(**known)
+
+
+def _is_sound(known: Mapping[str, Any]) -> bool:
+    texts = ("work", "client_request_id", "model", "fingerprint")
+    return (
+        all(isinstance(known[name], str) and known[name] for name in texts)
+        and isinstance(known["parts"], Mapping)
+        and all(isinstance(each, str) for pair in known["parts"].items() for each in pair)
+        and _is_count(known["count"])
+        and _is_count(known["tries"])
+        and isinstance(known["intended_at"], int | float)
+        and not isinstance(known["intended_at"], bool)
+        and math.isfinite(known["intended_at"])
+        and (
+            known["generation_id"] is None
+            or (isinstance(known["generation_id"], str) and known["generation_id"] != "")
+        )
+    )
+
+
+def _is_count(value: Any) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

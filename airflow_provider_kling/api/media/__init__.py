@@ -1,0 +1,1 @@
+"""Pictures, videos and audio of a request, read from wherever they are."""

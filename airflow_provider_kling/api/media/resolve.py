@@ -1,0 +1,230 @@
+"""Media of a request: what the user points to becomes what the API accepts, before any spending."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final
+from urllib.parse import urlsplit
+
+from airflow_provider_kling.api.catalog.parameter import (
+    MediaKind,
+    MediaPlace,
+)
+from airflow_provider_kling.api.catalog.problems import (
+    listed,
+)
+from airflow_provider_kling.api.catalog.validation import (
+    map_media,
+)
+from airflow_provider_kling.api.durable.identity import (
+    unsigned,
+)
+from airflow_provider_kling.api.exceptions import (
+    InvalidRequestError,
+)
+from airflow_provider_kling.api.media import (
+    image,
+)
+from airflow_provider_kling.api.media.file_types import (
+    HEAD,
+    content_of,
+)
+from airflow_provider_kling.api.media.sources import (
+    Found,
+    OpenPath,
+    UnusableError,
+    opened,
+)
+from airflow_provider_kling.api.paths import StoragePath, scheme_of
+from airflow_provider_kling.api.transport.body import (
+    DataUri,
+)
+from airflow_provider_kling.api.transport.error_mapping import (
+    clean,
+)
+
+_MB: Final = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Allowed:
+    """What the API takes for a kind of media.
+
+    :param most_bytes: of the file, before base64.
+    :param types: MIME type by the name that :func:`content_of` gives.
+    """
+
+    most_bytes: int
+    types: Mapping[str, str]
+
+
+_PICTURES: Final = _Allowed(50 * _MB, {"JPEG": "image/jpeg", "PNG": "image/png"})
+_ALLOWED: Final[Mapping[MediaKind, _Allowed]] = {
+    "image": _PICTURES,
+    "mask": _PICTURES,
+    "audio": _Allowed(
+        5 * _MB,
+        {
+            "MP3": "audio/mpeg",
+            "WAV": "audio/wav",
+            "M4A": "audio/mp4",
+            "MP4": "audio/mp4",  # what some tools write as the brand of an .m4a
+            "AAC": "audio/aac",
+        },
+    ),
+    # ours, as none is documented: base64 and JSON carry a third more. A URL has no limit.
+    "video": _Allowed(100 * _MB, {"MP4": "video/mp4", "QuickTime": "video/quicktime"}),
+}
+
+_in_use: weakref.WeakValueDictionary[tuple[str, str], DataUri] = weakref.WeakValueDictionary()
+"""By type and checksum: variants that show the same picture share one copy of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """One media value, ready to send.
+
+    :param sent: what the API gets: a URL, or the content as a data URI. Never logged, and kept out
+        of ``repr``.
+    :param sha256: hexadecimal, of the content as it was found; of a URL, which is not read, its
+        text without the signature.
+    :param source: what a message or a log may call it.
+    :param size: bytes of the content as it was found; None for a URL.
+    """
+
+    sent: str | DataUri = field(repr=False)
+    sha256: str
+    source: str
+    size: int | None
+
+
+class MediaError(InvalidRequestError):
+    """One media value that the API would not take, with everything that is wrong with it."""
+
+
+def resolve(
+    place: MediaPlace,
+    value: str | os.PathLike[str] | StoragePath,
+    *,
+    open_path: OpenPath,
+    sign_seconds: int | None = None,
+) -> Resolved:
+    """Turn one media value into what the API accepts.
+
+    An http(s) URL is passed on. A local path, a ``file://`` URI, a URI of object storage and a
+    data URI are copied to a temporary file, checked and sent from there as a data URI: type by
+    content, bytes, and for pictures that they decode whole; for images also side lengths and aspect
+    ratio, and a picture that EXIF turns arrives upright. Otherwise the bytes are sent as they are.
+
+    Base64 without ``data:`` in front is refused: it could be a file's name, and nothing that
+    keeps pictures out of logs would recognise it.
+
+    :param place: where the value stands, and what it is.
+    :param open_path: opens the URI of an object storage.
+    :param sign_seconds: send a URL signed for so many seconds instead of the bytes where the
+        storage can sign; the content is checked all the same. None sends the bytes.
+    :raises InvalidRequestError: naming the parameter, the file, what was found and what is allowed.
+    :raises KlingError: the storage did not answer; a retry may help.
+    """
+    if isinstance(value, str):
+        value = value.strip()
+        if scheme_of(value) in ("http", "https"):
+            scheme, _, address = value.partition("://")
+            return _passed_on(place, f"{scheme.lower()}://{address}")
+    allowed = _ALLOWED[place.kind]
+    try:
+        with (
+            opened(value, open_path, allowed.most_bytes) as found,
+            tempfile.TemporaryFile(prefix="kling-") as turned,
+        ):
+            mime, upright = _checked(place, found, allowed, turned)
+            signed = found.signed_url(sign_seconds) if upright and sign_seconds else None
+            found.file.seek(0)
+            sha256 = hashlib.file_digest(found.file, "sha256").hexdigest()
+            inline = DataUri(mime, found.file if upright else turned)
+            return Resolved(
+                sent=signed or _in_use.setdefault((mime, sha256), inline),
+                sha256=sha256,
+                source=found.name,
+                size=found.file.seek(0, os.SEEK_END),
+            )
+    except UnusableError as error:
+        raise _refusal(place, [str(error)]) from error
+
+
+def resolve_all(
+    model_id: str,
+    parameters: Mapping[str, Any],
+    *,
+    open_path: OpenPath,
+    sign_seconds: int | None = None,
+) -> tuple[dict[str, Any], dict[str, Resolved]]:
+    """Resolve every media value of a request, also nested ones.
+
+    :return: the parameters to send, and what was resolved by its place, for example
+        ``elements[0].frontal_image_url``.
+    :raises InvalidRequestError: naming every problem at once.
+    :raises KlingError: a storage did not answer; a retry may help.
+    """
+    resolved: dict[str, Resolved] = {}
+    problems: list[str] = []
+
+    def fetch(place: MediaPlace, value: str) -> str | DataUri:
+        try:
+            one = resolve(place, value, open_path=open_path, sign_seconds=sign_seconds)
+        except MediaError as error:
+            problems.extend(error.problems)
+            return ""
+        resolved[place.path] = one
+        return one.sent
+
+    sent = map_media(model_id, parameters, fetch)
+    if problems:
+        raise InvalidRequestError(" ".join(problems), problems=problems)
+    return sent, resolved
+
+
+def _passed_on(place: MediaPlace, url: str) -> Resolved:
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    if not host or any(map(str.isspace, url)):
+        raise _refusal(place, [f"{clean(url)} is not a URL"])
+    sha256 = hashlib.sha256(unsigned(url).encode()).hexdigest()
+    return Resolved(sent=url, sha256=sha256, source=clean(url), size=None)
+
+
+def _checked(place: MediaPlace, found: Found, allowed: _Allowed, turned: BinaryIO) -> tuple[str, bool]:
+    """The content's MIME type, and whether it is upright; if not, ``turned`` has it upright."""
+    content = content_of(found.file.read(HEAD))
+    mime = allowed.types.get(content)
+    if mime is None:
+        raise UnusableError(
+            found.name,
+            f"is {content}, whatever its name says; allowed is {listed(allowed.types)}",
+        )
+    if allowed is not _PICTURES:
+        return mime, True
+    try:
+        seen = image.inspect(found.file)
+        problems = image.documented_limits(seen) if place.kind == "image" else []
+        if problems:
+            raise _refusal(place, [f"{found.name} {problem}" for problem in problems])
+        if not seen.upright:
+            image.write_upright(found.file, turned)
+    except image.PictureError as error:
+        raise UnusableError(found.name, str(error)) from error
+    if turned.tell() > allowed.most_bytes:
+        raise UnusableError(found.name, f"is turned by EXIF, and has {turned.tell():,} bytes when upright")
+    return mime, seen.upright
+
+
+def _refusal(place: MediaPlace, problems: Sequence[str]) -> MediaError:
+    sentences = [f"{place.path}: {problem}." for problem in problems]
+    return MediaError(" ".join(sentences), problems=sentences)

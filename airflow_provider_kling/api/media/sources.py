@@ -1,0 +1,212 @@
+"""Brings in what a media value points to: a data URI, a local file, an object in storage."""
+
+from __future__ import annotations
+
+import binascii
+import errno
+import io
+import logging
+import os
+import re
+import stat
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from airflow_provider_kling.api.exceptions import (
+    KlingError,
+    Money,
+    Recovery,
+)
+from airflow_provider_kling.api.paths import StoragePath, file_of, is_stored, local_path, scheme_of
+from airflow_provider_kling.api.transport.error_mapping import (
+    clean,
+)
+
+log = logging.getLogger(__name__)
+
+OpenPath = Callable[[str], Any]
+"""Gives the path object for a URI such as ``s3://conn@bucket/key``: ``ObjectStoragePath``."""
+
+_CHUNK: Final = 1024 * 1024  # bytes, and characters of base64: a multiple of 4
+_BLOCK: Final = 8 * 1024 * 1024  # bytes that a storage is asked for at once
+_BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")
+_LONGEST_NAME: Final = 300  # characters of a file's name that a message shows
+
+
+class UnusableError(ValueError):
+    """The value points to nothing that can be read.
+
+    :param name: what a message may call it; no content, no signature.
+    :param what: what is wrong, in words that follow the name.
+    """
+
+    def __init__(self, name: str, what: str) -> None:
+        super().__init__(f"{name} {what}")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A medium, copied to where nobody else can change it.
+
+    :param name: what a message may call it.
+    :param file: the copy, open at its start.
+    :param stored: the path in object storage, where it is there.
+    """
+
+    name: str
+    file: io.BufferedRandom
+    stored: StoragePath | None = None
+
+    def signed_url(self, seconds: int) -> str | None:
+        """A URL that gives the content for so many seconds; None where the storage cannot sign."""
+        if self.stored is None:
+            return None
+        try:
+            return str(self.stored.fs.sign(self.stored.path, expiration=seconds))
+        except Exception as error:  # some raise what they like where their credentials cannot sign
+            why = f"{type(error).__name__}: {clean(str(error))}".rstrip(": ")
+            log.info("%s cannot be presigned, so its bytes are sent (%s).", self.name, why)
+            return None
+
+
+@contextmanager
+def opened(
+    value: str | os.PathLike[str] | StoragePath, open_path: OpenPath, most_bytes: int
+) -> Iterator[Found]:
+    """Copy a medium to a temporary file: what is checked then is what is sent, whatever becomes of it.
+
+    :param most_bytes: nothing longer is read.
+    :raises UnusableError: it is not there, is no file, is too long, or is no base64.
+    :raises KlingError: the storage did not answer, or the disk is full; a retry may help.
+    """
+    stored = None
+    if isinstance(value, str) and scheme_of(value) == "data":
+        name = "the data URI"
+        chunks = _decoded(value, name)
+    else:
+        place = _place_of(value, open_path) if isinstance(value, str) else value
+        if is_stored(place):
+            name, stored = _name(place), place
+            chunks = _fetched(place, name, most_bytes)
+        else:
+            path = local_path(place)
+            name = _name(path)
+            chunks = _read(path, name, most_bytes)
+    with tempfile.TemporaryFile(prefix="kling-") as copy:
+        with _troubles(name):
+            for chunk in chunks:
+                copy.write(chunk)
+                _check_size(name, copy.tell(), most_bytes)
+            copy.seek(0)
+        yield Found(name, copy, stored)
+
+
+def _place_of(value: str, open_path: OpenPath) -> Path | StoragePath:
+    scheme = scheme_of(value)
+    if scheme == "file":
+        try:
+            return file_of(value)
+        except ValueError as error:
+            raise UnusableError(_name(value), str(error)) from None
+    if not scheme:
+        return local_path(value)
+    with _troubles(_name(value)):
+        place: StoragePath = open_path(value)
+    return place
+
+
+def _read(path: Path, name: str, most_bytes: int) -> Iterator[bytes]:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise UnusableError(name, "is a directory")
+        if not stat.S_ISREG(status.st_mode):
+            raise UnusableError(name, "is not a regular file")
+        _check_size(name, status.st_size, most_bytes)
+        file = path.open("rb")
+    except PermissionError:
+        raise UnusableError(name, "may not be read by the worker's user") from None
+    except OSError as error:
+        if _BARE_BASE64.fullmatch(str(path)):
+            raise UnusableError(
+                "the value",
+                "looks like bare base64; write data:image/png;base64, in front, or give a path",
+            ) from None
+        if not isinstance(error, FileNotFoundError):
+            raise UnusableError(name, f"cannot be opened ({error.strerror})") from None
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise UnusableError(name, f"does not exist on this worker{where}") from None
+    except ValueError as error:
+        if isinstance(error, UnusableError):
+            raise
+        raise UnusableError(name, f"is no path ({error})") from error
+    with file:
+        while chunk := file.read(_CHUNK):
+            yield chunk
+
+
+def _fetched(path: StoragePath, name: str, most_bytes: int) -> Iterator[bytes]:
+    info = path.fs.info(path.path)
+    if info.get("type") == "directory":
+        raise UnusableError(name, "is a directory")
+    _check_size(name, info.get("size") or 0, most_bytes)
+    # of its own, s3fs would read ahead 50 MiB at once
+    with path.fs.open(path.path, "rb", block_size=_BLOCK) as stored:
+        while chunk := stored.read(_CHUNK):
+            yield chunk
+
+
+def _decoded(value: str, name: str) -> Iterator[bytes]:
+    start = value.find(",", 0, 200) + 1
+    if not value[:start].lower().endswith(";base64,"):
+        raise UnusableError(name, "is not of the form data:<type>;base64,<content>")
+    for position in range(start, len(value), _CHUNK):
+        part = value[position : position + _CHUNK]
+        try:
+            decoded = binascii.a2b_base64(part, strict_mode=True)
+        except ValueError as error:  # also characters that are not ASCII
+            raise UnusableError(name, f"is not valid base64 ({error})") from None
+        if "=" in part and position + len(part) < len(value):
+            raise UnusableError(name, "is not valid base64 (it ends before its end)")
+        yield decoded
+
+
+def _name(path: object) -> str:
+    """A path as a message may call it: its end, where it is long."""
+    text = " ".join(str(path).split())
+    return text if len(text) <= _LONGEST_NAME else f"…{text[-_LONGEST_NAME:]}"
+
+
+def _check_size(name: str, size: int, most_bytes: int) -> None:
+    if size > most_bytes:
+        most = f"{most_bytes // 1024**2} MB"
+        raise UnusableError(name, f"has {size:,} bytes or more; at most {most} are allowed")
+
+
+@contextmanager
+def _troubles(name: str) -> Iterator[None]:
+    """Tell what is not there from a storage that fails. Storage libraries raise what they like."""
+    try:
+        yield
+    except (UnusableError, KlingError):
+        raise
+    except FileNotFoundError:
+        raise UnusableError(name, "does not exist in the storage") from None
+    except PermissionError as error:
+        raise UnusableError(name, f"may not be read ({clean(str(error))})") from error
+    except IsADirectoryError:
+        raise UnusableError(name, "is a directory") from None
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        raise KlingError(
+            f"Could not read {name}: {type(error).__name__}: {clean(str(error))}.",
+            money=Money.NOT_SPENT,
+            advice="Make room for temporary files on the worker."
+            if full
+            else "A retry helps if the storage was in trouble; otherwise check its connection.",
+            recovery=Recovery.RETRY_TASK,
+        ) from error

@@ -1,0 +1,1 @@
+"""When to poll, and one poller for all waits of a connection."""

@@ -1,0 +1,213 @@
+"""One table from what went wrong on the wire to the error that is raised.
+
+The vendor's error body is ``{"message", "path", "requestId", "statusCode", "timestamp"}``, where
+``message`` may be a string, an object or a list; some answers nest it under ``error``; a gateway
+on the way answers HTML.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from airflow_provider_kling.api.exceptions import (
+    ApiError,
+    AuthenticationError,
+    BadRequestError,
+    ConnectionLostError,
+    InsufficientBalanceError,
+    KlingError,
+    Money,
+    NotFoundError,
+    RateLimitError,
+    Recovery,
+    Sent,
+    ServiceUnavailableError,
+)
+from airflow_provider_kling.api.transport.messages import (
+    Call,
+    ConnectionLost,
+    HttpResponse,
+)
+
+_STATUS_ERRORS: Final[dict[int, type[ApiError]]] = {
+    401: AuthenticationError,
+    402: InsufficientBalanceError,
+    403: AuthenticationError,
+    404: NotFoundError,
+    408: ServiceUnavailableError,
+    429: RateLimitError,
+}
+_CANNOT_PAY = re.compile(r"balance|credit|fund|payment|top.?up|spending limit|quota exceeded", re.IGNORECASE)
+_QUERY = re.compile(r"(?<=\S)\?(?:[\w%~.\[-]|[^\s\"'<>?=]*=)[^\s\"'<>]*")
+_USER = re.compile(
+    r"""(\bhttps?:\\*/\\*/) [^\s"'<>/?\#\\]* @              # also a token alone
+    | (:\\*/\\*/) [^\s"'<>/?\#\\@:]* : [^\s"'<>/?\#\\]* @  # s3://conn@bucket names a connection""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_BASE64 = re.compile(r"(?<=;base64,)[^\s\"'<>]+|[A-Za-z0-9+/=_%\\-]{120,}")
+_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.IGNORECASE | re.DOTALL)
+_LONGEST_MESSAGE: Final = 500
+_LONGEST_READ: Final = 20_000
+"""Characters of a text that are looked at for a message."""
+_OWN_KEYS: Final = ("requestId", "statusCode")
+"""What the vendor's error bodies have, and a gateway's own do not."""
+
+
+def error_from_response(
+    response: HttpResponse,
+    call: Call,
+    *,
+    generation_id: str | None = None,
+    retry_after: float | None = None,
+    key: str = "",
+) -> ApiError:
+    """The error for an answer that is not a success.
+
+    :param call: which endpoint was asked.
+    :param generation_id: the generation it was about.
+    :param retry_after: seconds the answer asked to wait.
+    :param key: the API key, to keep it out of the message should the answer repeat it.
+    """
+    details = _json_object(response.body)
+    message = clean(error_text(details), key) if details else excerpt(response.body, key)
+    message = message or "no message"
+    own = _own_facts(details or {})
+    request_id = clean(str(own["requestId"]), key) if own.get("requestId") else None
+    status = response.status
+    about = f" about generation {generation_id}" if generation_id else ""
+    ticket = f" (request id {request_id})" if request_id else ""
+
+    if 300 <= status < 400:
+        return BadRequestError(
+            f"The {call} request{about} was answered with a redirect ({status}) to "
+            f"{_host_of(response.headers.get('location', ''))}. It was not "
+            "followed, because the API key must not reach another host.",
+            status=status,
+            message=message,
+            money=_money_of_refusal(call),
+            advice="Check the host of the connection.",
+            generation_id=generation_id,
+        )
+    kind = _STATUS_ERRORS.get(status) or (ServiceUnavailableError if status >= 500 else BadRequestError)
+    if status in (403, 429) and _CANNOT_PAY.search(message):
+        kind = InsufficientBalanceError
+    error = kind(
+        f"The vendor answered the {call} request{about} with {status}: {message}{ticket}.",
+        status=status,
+        message=message,
+        request_id=request_id,
+        generation_id=generation_id,
+    )
+    if isinstance(error, RateLimitError | ServiceUnavailableError):
+        error.retry_after = retry_after
+    if isinstance(error, ServiceUnavailableError):
+        error.from_vendor = bool(own)
+    if call is Call.SUBMIT:
+        error.money = Money.NOT_SPENT if certainly_refused(error) else Money.MAY_BE_SPENT
+    return error
+
+
+def error_from_silence(
+    lost: ConnectionLost, call: Call, generation_id: str | None = None
+) -> ConnectionLostError:
+    """The error for a request that got no answer."""
+    about = f" about generation {generation_id}" if generation_id else ""
+    error = ConnectionLostError(
+        f"The {call} request{about} got no answer: {lost.reason}.", sent=lost.why.sent
+    )
+    error.generation_id = generation_id
+    if not lost.why.passing:
+        error.recovery = Recovery.GIVE_UP
+    if call is Call.SUBMIT:
+        error.money = Money.NOT_SPENT if certainly_refused(error) else Money.MAY_BE_SPENT
+    return error
+
+
+def certainly_refused(error: KlingError) -> bool:
+    """Whether a submit that met this error was certainly not accepted, so that nothing is billed.
+
+    True when it was never sent, or when the vendor itself refused it. A time-out, a connection
+    lost after sending, an unreadable answer and a gateway's 5xx are not certain.
+    """
+    if isinstance(error, ConnectionLostError):
+        return error.sent is Sent.NO
+    if isinstance(error, ServiceUnavailableError):
+        return error.status == 503 and error.from_vendor
+    return isinstance(error, ApiError)
+
+
+def error_text(body: Any) -> str:
+    """The message in an error body of any of the known shapes, as one string.
+
+    :param body: a string, an object with ``message`` or ``error`` (nested or not), a list, or anything.
+    """
+    try:
+        return _text_of(body)
+    except RecursionError:
+        return "a message that is nested too deeply to be shown"
+
+
+def _text_of(body: Any) -> str:
+    if body is None:
+        return ""
+    if isinstance(body, str):
+        return body
+    if isinstance(body, dict):
+        for key in ("message", "error", "detail", "details"):
+            if body.get(key):
+                return _text_of(body[key])
+        return json.dumps(body, default=str) if body else ""
+    if isinstance(body, list):
+        return "; ".join(filter(None, map(_text_of, body)))
+    return str(body)
+
+
+def clean(text: str, key: str = "") -> str:
+    """One line of bounded length that any log can hold: no key, signed query, password or base64."""
+    if key:
+        text = text.replace(key, "***")
+    text = text[:_LONGEST_READ]
+    text = _BASE64.sub("…", _QUERY.sub("?…", _USER.sub(r"\1\2…@", text)))
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
+
+
+def excerpt(body: bytes, key: str = "") -> str:
+    """A few readable words of an answer that is not the JSON it should be."""
+    if not body.strip():
+        return "an empty answer"
+    text = body[:_LONGEST_READ].decode("utf-8", "replace")
+    if "<" in text:
+        text = html.unescape(_TAGS.sub(" ", text)).strip() or "markup without text"
+    return clean(text, key)
+
+
+def _money_of_refusal(call: Call) -> Money | None:
+    return Money.NOT_SPENT if call is Call.SUBMIT else None
+
+
+def _host_of(url: str) -> str:
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    return clean(host or "an unnamed address")
+
+
+def _own_facts(details: dict[str, Any]) -> dict[str, Any]:
+    """What only the vendor itself puts into an error body, nested under ``error`` or not."""
+    nested = details.get("error")
+    facts = {**(nested if isinstance(nested, dict) else {}), **details}
+    return {name: facts[name] for name in _OWN_KEYS if facts.get(name) is not None}
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,151 @@
+"""What travels: a request to make, a pause to keep, and what came back.
+
+These are the effects and replies of the flows in :mod:`~airflow_provider_kling.api.calls`. They
+hold no socket, so that a decision can be tested without one.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeAlias, TypeVar
+
+from airflow_provider_kling.api.exceptions import (
+    Sent,
+)
+from airflow_provider_kling.api.transport.body import (
+    JsonBody,
+)
+
+T = TypeVar("T")
+
+LONGEST_REPLY: Final = 4 * 1024 * 1024
+"""Bytes of an API answer that are read at most; the longest real ones (100 log rows) have some 50 kB."""
+
+
+class Call(enum.StrEnum):
+    """The vendor's endpoints, by what they are for."""
+
+    SUBMIT = "submit"
+    POLL = "poll"
+    BALANCE = "balance"
+    LOGS = "logs"
+    METRICS = "metrics"
+    PRICES = "prices"
+    LEDGER = "ledger"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One HTTP request, ready to send.
+
+    :param call: which endpoint.
+    :param headers: all headers, the key among them. Kept out of ``repr``.
+    :param body: JSON, encoded; in pieces where it holds pictures. Kept out of ``repr``.
+    :param kept: what a driver made of it, to send it again at less cost: a poll is sent many times.
+    """
+
+    call: Call
+    method: str
+    url: str
+    params: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes | JsonBody | None = field(default=None, repr=False)
+    kept: list[Any] = field(default_factory=list, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """One answer, read whole.
+
+    :param headers: with names in lower case.
+    :param truncated: True when the body was longer than anybody should read, and was cut.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    body: bytes = field(default=b"", repr=False)
+    truncated: bool = False
+
+
+class Silence(enum.Enum):
+    """Why no answer came: a sentence, whether the request can have arrived, whether it may pass.
+
+    Trouble that will be the same until a person acts (a certificate that is not trusted) does not
+    pass; a retry of the call would only delay the message.
+    """
+
+    DNS = ("the host name could not be resolved", Sent.NO, True)
+    REFUSED = ("the connection was refused", Sent.NO, True)
+    UNREACHABLE = ("no connection could be made", Sent.NO, True)
+    CONNECT_TIMEOUT = ("no connection was made within the connect time-out", Sent.NO, True)
+    PROXY = ("the proxy could not be used", Sent.NO, True)
+    CERTIFICATE = ("the certificate is not trusted", Sent.NO, False)
+    TLS = ("no TLS connection could be agreed on", Sent.NO, False)
+    UNSENDABLE = ("the request could not be put on the wire", Sent.NO, False)
+    READ_TIMEOUT = ("no answer came within the read time-out", Sent.UNKNOWN, True)
+    SLOW = (
+        "the answer came too slowly and was given up after the read time-out",
+        Sent.UNKNOWN,
+        True,
+    )
+    BROKEN = ("the connection broke before the answer was read whole", Sent.UNKNOWN, True)
+
+    def __init__(self, sentence: str, sent: Sent, passing: bool) -> None:
+        self.sentence = sentence
+        self.sent = sent
+        self.passing = passing
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLost:
+    """No answer.
+
+    :param why: what is known of the cause.
+    :param host: host (and port) that was asked.
+    """
+
+    why: Silence
+    host: str
+
+    @property
+    def reason(self) -> str:
+        """One sentence without a full stop, fit for a log."""
+        return f"{self.why.sentence} ({self.host})"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Effect: make this request; the reply is an :class:`HttpResponse` or :class:`ConnectionLost`."""
+
+    request: HttpRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Effect: wait this many seconds; the reply is None."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Remember:
+    """Effect: store this where it survives a crash, before going on; the reply is None.
+
+    :param record: plain JSON.
+    """
+
+    record: Mapping[str, Any]
+
+
+Effect: TypeAlias = Send | Pause | Remember
+Reply: TypeAlias = HttpResponse | ConnectionLost | None
+Flow: TypeAlias = Generator[Effect, Reply, T]
+
+Memory: TypeAlias = Callable[[Mapping[str, Any]], None]
+"""Stores the record of a :class:`Remember`."""
+
+
+def forget(record: Mapping[str, Any]) -> None:
+    """The memory of those who have none."""

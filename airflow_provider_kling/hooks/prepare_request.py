@@ -1,0 +1,118 @@
+"""A request made ready: validated, its pictures read, its fingerprint taken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_provider_kling.api.catalog.models import (
+    find_model,
+)
+from airflow_provider_kling.api.catalog.problems import (
+    shown,
+)
+from airflow_provider_kling.api.catalog.validation import (
+    map_media,
+    validate,
+    with_image,
+)
+from airflow_provider_kling.api.durable.identity import (
+    Fingerprint,
+    fingerprint,
+)
+from airflow_provider_kling.api.exceptions import (
+    KlingError,
+)
+from airflow_provider_kling.api.generation import GenerationRequest
+from airflow_provider_kling.api.media.resolve import (
+    Resolved,
+    resolve_all,
+)
+from airflow_provider_kling.api.polling.schedule import (
+    Schedule,
+)
+from airflow_provider_kling.hooks.object_storage import (
+    open_path,
+)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A request that is ready to send.
+
+    :param request: model and parameters, media as the API takes them.
+    :param fingerprint: tells it from other requests; pictures count by content.
+    :param media: what each media value was read from.
+    :param described: model and parameters, each medium as its source and checksum: fit for a log,
+        XCom, a file.
+    """
+
+    request: GenerationRequest
+    fingerprint: Fingerprint
+    media: Mapping[str, Resolved]
+    described: Mapping[str, Any]
+
+
+def prepare(
+    model: str,
+    parameters: Mapping[str, Any],
+    *,
+    image: Any,
+    account: str,
+    sign_seconds: int | None = None,
+) -> Prepared:
+    """See :meth:`.KlingHook.prepare`.
+
+    :param account: who pays; part of the fingerprint.
+    :param sign_seconds: how long a presigned URL is to work; None sends the bytes.
+    """
+    request, warnings = validate(GenerationRequest(model, with_image(model, parameters, image)))
+    for warning in warnings:
+        log.warning("%s", warning)
+    sent, media = resolve_all(model, request.parameters, open_path=open_path, sign_seconds=sign_seconds)
+    content = map_media(model, request.parameters, lambda place, _: media[place.path].sha256)
+    for place, resolved in media.items():
+        if resolved.size is not None:
+            log.info("%s: %s, %d bytes.", place, resolved.source, resolved.size)
+    return Prepared(
+        request=GenerationRequest(model, sent),
+        fingerprint=fingerprint({"model": model, **content}, account),
+        media=media,
+        described={
+            "model": model,
+            "parameters": map_media(model, request.parameters, lambda place, _: _shown(media[place.path])),
+        },
+    )
+
+
+def _shown(resolved: Resolved) -> Any:
+    shown = {"source": resolved.source, "sha256": resolved.sha256}
+    return shown if resolved.size is None else {**shown, "size": resolved.size}
+
+
+def check_generation_id(generation_id: Any) -> None:
+    """Refuse what a task gets from one that pushed no id, or several.
+
+    :raises KlingError: it is no text, or says nothing.
+    """
+    if not isinstance(generation_id, str) or generation_id.strip() in ("", "None"):
+        raise KlingError(
+            f"{shown(generation_id)} is not a generation id.",
+            advice="The task that should give it pushed none or several: pass generation_id=generate.output, "
+            "and use expand for several.",
+        )
+
+
+def schedule_for(poke_interval: float | None, model: str | None) -> Schedule:
+    """When to poll: at the user's interval, or where completion is likely for the model.
+
+    :raises ValueError: an interval that is not allowed.
+    """
+    if poke_interval is not None:
+        return Schedule.fixed(poke_interval)
+    known = find_model(model) if model else None
+    return Schedule.adaptive(known.usual_seconds if known else None)

@@ -1,0 +1,1 @@
+"""What operators, sensor and decorator share while a task runs."""

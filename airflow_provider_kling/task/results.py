@@ -1,0 +1,192 @@
+"""What operators leave behind of a completed generation: the video, its sidecar, XComs, asset events."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_kling.api.billing.cost import (
+    Cost,
+    cost_of,
+)
+from airflow_provider_kling.api.billing.price_list import (
+    video_seconds,
+    with_defaults,
+)
+from airflow_provider_kling.api.calls import (
+    LONGEST_LOG_WINDOW,
+)
+from airflow_provider_kling.api.download.targets import (
+    target_for,
+)
+from airflow_provider_kling.api.durable.submit import (
+    CLOCK_SKEW,
+)
+from airflow_provider_kling.api.exceptions import (
+    DownloadError,
+    InvalidRequestError,
+    KlingError,
+    Recovery,
+)
+from airflow_provider_kling.api.generation import Generation, GenerationRequest
+from airflow_provider_kling.api.paths import PLACEHOLDERS, check_path, tells_apart
+from airflow_provider_kling.api.transport.error_mapping import (
+    clean,
+)
+from airflow_provider_kling.hooks.lineage import media_uris, place_uri, tell_assets
+from airflow_provider_kling.hooks.object_storage import (
+    target_path,
+)
+from airflow_provider_kling.task import (
+    sidecar,
+)
+from airflow_provider_kling.version_compat import (
+    AirflowNotFoundException,
+)
+
+if TYPE_CHECKING:
+    from airflow_provider_kling.api.download.save_video import (
+        Landed,
+    )
+    from airflow_provider_kling.hooks.kling import KlingHook
+    from airflow_provider_kling.version_compat import (
+        Context,
+    )
+
+Push = Callable[[str, Any], None]
+"""Pushes an XCom: key, value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a generation.
+
+    :param path: where its video was landed; None for nowhere.
+    :param duration: seconds of video.
+    :param request: what was asked for, as :class:`.Generating` pushes it; None where nobody knows.
+    :param cost: as :meth:`.Cost.as_dict` writes it.
+    """
+
+    generation_id: str
+    path: str | None = None
+    duration: float | None = None
+    request: Mapping[str, Any] | None = None
+    cost: Mapping[str, Any] | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What an asset's event says of it."""
+        facts = {
+            "generation_id": self.generation_id,
+            "model": (self.request or {}).get("model"),
+            "path": self.path,
+            "duration": self.duration,
+            "cost": self.cost,
+        }
+        return {name: value for name, value in facts.items() if value is not None}
+
+
+def check_target(path: Any, *, several: bool) -> None:
+    """See that the videos can land before anything is paid, as far as that shows without writing.
+
+    :param path: the rendered path; None where nothing is landed.
+    :param several: whether more than one video goes there.
+    :raises KlingError: the path is no path, or its storage does not answer.
+    """
+    if path is None:
+        return
+    check_path(path)
+    if several and not tells_apart(str(path)):
+        raise InvalidRequestError(
+            f"Several videos cannot all land at {str(path)!r}.",
+            advice="Put {generation_id} into the path, or end it with a slash.",
+        )
+    try:
+        place = target_path(path, **dict.fromkeys(PLACEHOLDERS, "x"))
+        target_for(place, "to come").size()
+    except Exception as error:  # storage libraries raise what they like
+        if isinstance(error, DownloadError):
+            hopeless, why = error.recovery is Recovery.GIVE_UP, error.__cause__ or error
+        else:
+            hopeless, why = isinstance(error, ImportError | ValueError | AirflowNotFoundException), error
+        raise KlingError(
+            f"No video can land at {str(path)!r}: {type(why).__name__}: {clean(str(why)).rstrip('.')}.",
+            advice="Nothing was submitted by this try. Correct the path or its connection, or install the "
+            "Airflow provider of this kind of storage, then clear the task.",
+            recovery=Recovery.GIVE_UP if hopeless else Recovery.RETRY_TASK,
+        ) from error
+
+
+def land(
+    hook: KlingHook,
+    generation_id: str,
+    path: Any,
+    push: Push,
+    *,
+    overwrite: bool,
+    with_sidecar: bool,
+    request: Mapping[str, Any] | None = None,
+    cost: Cost | None = None,
+) -> Landed:
+    """Land the video, and then its sidecar; pushes ``video`` and ``path``.
+
+    :param request: see :class:`Outcome`.
+    :return: the video, and where it is.
+    :raises DownloadError: the generation stays paid and can be landed again.
+    """
+    asked = request or {}
+    landed = hook.download(
+        generation_id,
+        path,
+        overwrite=overwrite,
+        model=asked.get("model"),
+        client_request_id=asked.get("client_request_id"),
+        expected_seconds=video_seconds(with_defaults(asked["model"], asked["parameters"])) if asked else None,
+    )
+    if with_sidecar:
+        said = sidecar.content(
+            landed,
+            generation_id=generation_id,
+            landed_at=time.time(),
+            request=request,
+            cost=cost.as_dict() if cost else None,
+        )
+        beside = sidecar.sidecar_path(landed.path)
+        sidecar.write(beside, said, generation_id=generation_id, conn_id=getattr(path, "conn_id", None))
+    facts = asdict(landed)
+    del facts["skipped"]
+    push("video", {"generation_id": generation_id, **facts})
+    push("path", landed.path)
+    return landed
+
+
+def push_cost(
+    hook: KlingHook, generation: Generation, push: Push, request: Mapping[str, Any] | None = None
+) -> Cost:
+    """Ask what a completed generation cost, and push it as ``cost``; never fails for want of an answer.
+
+    :param request: see :class:`Outcome`; without it there is no estimate.
+    """
+    client = hook.get_conn()
+    asked = request or {}
+    since = asked.get("submitted_at") or client.flows.now() - LONGEST_LOG_WINDOW
+    wanted = GenerationRequest(asked["model"], asked["parameters"]) if asked else None
+    cost = client.run(cost_of(client.flows, generation, since=since - CLOCK_SKEW, request=wanted))
+    push("cost", cost.as_dict())
+    return cost
+
+
+def tell(context: Context, task: Any, outcomes: Sequence[Outcome], *, several: bool = False) -> None:
+    """Tell who wants to know: the events of the task's outlet assets, and OpenLineage.
+
+    :param outcomes: all that the task made. Airflow keeps what is told here only in the part of a
+        task that ends it, so that nothing may be told before a deferral.
+    :param several: whether an asset's event gets a list of each fact, as the XComs have it.
+    """
+    facts = [each.facts for each in outcomes]
+    tell_assets(context, task.outlets, facts, several=several)
+    inputs = [uri for each in outcomes for uri in media_uris((each.request or {}).get("parameters"))]
+    outputs = [uri for each in outcomes if each.path is not None and (uri := place_uri(each.path))]
+    task.lineage = (list(dict.fromkeys(inputs)), outputs)

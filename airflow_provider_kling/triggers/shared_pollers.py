@@ -1,0 +1,244 @@
+"""Which waiting room serves which connection: one for each, in each event loop.
+
+A connection that was changed (a rotated key, another host) gets a room of its own; who waits in
+the old one moves over when its next poll is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from contextvars import Context
+from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+from airflow_provider_kling.api.async_client import (
+    AsyncKlingClient,
+)
+from airflow_provider_kling.api.calls import (
+    Flows,
+)
+from airflow_provider_kling.api.exceptions import (
+    ConfigurationError,
+    GenerationFailedError,
+    KlingError,
+    Recovery,
+)
+from airflow_provider_kling.api.polling.learned_durations import (
+    Durations,
+    Sharpened,
+)
+from airflow_provider_kling.api.polling.live_durations import (
+    live_schedule,
+)
+from airflow_provider_kling.api.polling.schedule import (
+    Schedule,
+)
+from airflow_provider_kling.api.polling.shared_poller import (
+    Waiter,
+    WaitingRoom,
+)
+from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.transport.endpoints import (
+    Protocol,
+)
+from airflow_provider_kling.api.transport.messages import (
+    Call,
+    ConnectionLost,
+    Flow,
+    HttpRequest,
+    HttpResponse,
+)
+from airflow_provider_kling.api.transport.shared_rate_limiter import (
+    limiter_for,
+)
+from airflow_provider_kling.triggers.connection_cache import (
+    READING_TIMEOUT,
+    Readings,
+    UnreadableError,
+)
+
+log = logging.getLogger(__name__)
+
+FRESH_ENOUGH: Final = 60.0
+"""Seconds for which a connection that was read serves those who come to wait."""
+FRESH_AFTER_A_REFUSAL: Final = 5.0
+"""Seconds; who is refused wants to know what the connection is now, once for all of them."""
+FRESH_IN_TROUBLE: Final = 180.0
+"""Seconds; while requests get lost or meet errors, the host may have been changed for that reason."""
+METRICS_TIMEOUT: Final = 30.0
+"""Seconds after which nobody is interested in the live figures any more."""
+_PASSING: Final = (408, 429)
+
+
+class ConnectionChangedError(Exception):
+    """The connection is not what it was when the wait began."""
+
+
+class _Client(AsyncKlingClient):
+    """A client that notices when its connection was changed, and looks when it has reason to."""
+
+    def __init__(self, readings: Readings, conn_id: str, settings: Settings) -> None:
+        super().__init__(settings)
+        self._readings = readings
+        self._conn_id = conn_id
+
+    async def send(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
+        """See :meth:`.AsyncKlingClient.send`.
+
+        :raises ConnectionChangedError: it was read again, and is another by now.
+        """
+        latest = self._readings.latest(self._conn_id)
+        if latest is not self.settings and latest not in (None, self.settings):
+            raise ConnectionChangedError
+        reply = await super().send(request)
+        if isinstance(reply, ConnectionLost) or reply.status >= 300:
+            self._doubt(request, reply)
+        return reply
+
+    def _doubt(self, request: HttpRequest, reply: HttpResponse | ConnectionLost) -> None:
+        """Have the connection read again beside the polls, where such a reply gives reason to."""
+        if request.call is not Call.POLL:
+            return
+        if isinstance(reply, ConnectionLost):
+            refused = not reply.why.passing
+        else:
+            refused = reply.status < 500 and reply.status not in _PASSING
+        fresh = FRESH_AFTER_A_REFUSAL if refused else FRESH_IN_TROUBLE
+        self._readings.look_again(self._conn_id, fresh=fresh)
+
+
+class _Room(WaitingRoom):
+    """The room of one connection as it was read, and the decisions for its waits."""
+
+    def __init__(self, readings: Readings, conn_id: str, settings: Settings) -> None:
+        super().__init__(lambda: _Client(readings, conn_id, settings), limiter_for(settings))
+        self.conn_id = conn_id
+        self.settings = settings
+        self.flows = Flows(Protocol(settings, time.time))
+
+
+class Seat(NamedTuple):
+    """Somebody's place in a room."""
+
+    room: _Room
+    waiter: Waiter
+
+
+class Rooms:
+    """The waiting rooms of one event loop, and what its waits have taught."""
+
+    def __init__(self) -> None:
+        self.durations: defaultdict[str, Durations] = defaultdict(Durations)
+        """What was seen, for each base URL: an emulator teaches nothing about the vendor."""
+        self._rooms: dict[tuple[str, Settings], _Room] = {}
+        self._readings = Readings()
+        self._asked: set[tuple[str, str]] = set()
+        self._asking: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def of_this_loop(cls) -> Rooms:
+        """The rooms of the running event loop; a session never leaves the loop it was opened in."""
+        loop = asyncio.get_running_loop()
+        if loop not in _ROOMS:
+            _ROOMS[loop] = cls()
+        return _ROOMS[loop]
+
+    async def enter(
+        self,
+        conn_id: str,
+        begin: Callable[[Flows, Sharpened], Flow[Any]],
+        *,
+        model: str | None,
+        schedule: Schedule,
+        at_most: float,
+    ) -> Seat:
+        """Begin a wait in the room of a connection.
+
+        :param begin: makes the flow.
+        :param model: what is waited for, where it is known; its live figures sharpen the schedule.
+        :param schedule: as the user's DAG built it.
+        :param at_most: seconds, the reading of the connection included; see
+            :meth:`.WaitingRoom.wait`.
+        :return: await its future, catch :class:`ConnectionChangedError` to enter anew, and leave.
+        :raises ConfigurationError: the connection cannot be used, or is not there.
+        :raises UnreadableError: it could not be read in all that time.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + at_most
+        try:
+            settings = await self._readings.get(conn_id, fresh=FRESH_ENOUGH, at_most=at_most)
+            room = self._room(conn_id, settings)
+            if model is not None and schedule.interval is None:
+                self._ask_live(room, model, schedule)
+            timetable = Sharpened(self.durations[settings.base_url], model, schedule)
+            flow = begin(room.flows, timetable)
+            return Seat(room, room.enter(flow, at_most=until - loop.time()))
+        except BaseException:
+            self._tidy()
+            raise
+
+    async def leave(self, seat: Seat) -> None:
+        """End a wait, over or not."""
+        try:
+            await seat.room.leave(seat.waiter)
+        finally:
+            self._tidy()
+
+    async def is_outdated(self, seat: Seat, error: KlingError, *, at_most: float) -> bool:
+        """Whether a wait met an error because its connection is another by now: reads it again.
+
+        :param seat: of one who has not left yet.
+        :param at_most: seconds to wait for that; at least one reading gets its time. Where it cannot
+            be read until then, the error stands.
+        """
+        if error.recovery is not Recovery.GIVE_UP or isinstance(error, GenerationFailedError):
+            return False
+        try:
+            latest = await self._readings.get(
+                seat.room.conn_id, fresh=FRESH_AFTER_A_REFUSAL, at_most=max(at_most, READING_TIMEOUT)
+            )
+        except (ConfigurationError, UnreadableError):
+            return False
+        return latest != seat.room.settings
+
+    def _room(self, conn_id: str, settings: Settings) -> _Room:
+        key = conn_id, settings
+        if key not in self._rooms:
+            self._rooms[key] = _Room(self._readings, conn_id, settings)
+        return self._rooms[key]
+
+    def _ask_live(self, room: _Room, model: str, known: Schedule) -> None:
+        """Ask, once and beside the polls, how long the model takes at the moment."""
+        account = room.settings.base_url
+        if (account, model) in self._asked:
+            return
+        self._asked.add((account, model))
+
+        async def ask() -> None:
+            live = None
+            try:
+                async with asyncio.timeout(METRICS_TIMEOUT):
+                    live = await room.wait(live_schedule(room.settings, model, known))
+            except Exception as error:
+                log.info("How long %s takes at the moment could not be asked: %r", model, error)
+            finally:
+                self._tidy()
+            if live is not None:
+                self.durations[account].believe(model, live)
+
+        task = asyncio.get_running_loop().create_task(ask(), context=Context())
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    def _tidy(self) -> None:
+        """Forget the rooms that nobody is in."""
+        for key in [key for key, room in self._rooms.items() if not len(room)]:
+            del self._rooms[key]
+        self._readings.forget_all_but({conn_id for conn_id, _ in self._rooms})
+
+
+_ROOMS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Rooms]] = WeakKeyDictionary()

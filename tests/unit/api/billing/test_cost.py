@@ -1,0 +1,230 @@
+"""What is checked before a submit, and what is said of the cost after it, without a socket."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from airflow_provider_kling.api.billing.cost import (
+    Budget,
+    BudgetError,
+    cost_of,
+    estimate_of,
+)
+from airflow_provider_kling.api.billing.price_list import (
+    PRICES,
+)
+from airflow_provider_kling.api.calls import (
+    Flows,
+)
+from airflow_provider_kling.api.exceptions import (
+    ConnectionLostError,
+    Money,
+)
+from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
+from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.transport.endpoints import (
+    Protocol,
+)
+from airflow_provider_kling.api.transport.messages import (
+    Call,
+    ConnectionLost,
+    Flow,
+    HttpRequest,
+    HttpResponse,
+    Send,
+    Silence,
+)
+
+MODEL = "kling-video/v1.6/standard/image-to-video"
+REQUEST = GenerationRequest(MODEL, {"duration": 5})
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture(autouse=True)
+def _no_prices_known() -> None:
+    PRICES._known.clear()
+
+
+class Vendor:
+    """Answers by the kind of call; what is not named is not answered."""
+
+    def __init__(self, **answers: Any) -> None:
+        self.answers = {Call(name): answer for name, answer in answers.items()}
+        self.asked: list[HttpRequest] = []
+
+    def drive(self, flow: Flow[Any]) -> Any:
+        reply: Any = None
+        while True:
+            try:
+                effect = flow.send(reply)
+            except StopIteration as end:
+                return end.value
+            reply = self._answer(effect.request) if isinstance(effect, Send) else None
+
+    def _answer(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
+        self.asked.append(request)
+        answer = self.answers.get(request.call)
+        if answer is None:
+            return ConnectionLost(Silence.REFUSED, "api.example.com")
+        if isinstance(answer, list):
+            answer = answer.pop(0)
+        if isinstance(answer, HttpResponse):
+            return answer
+        return HttpResponse(200, {"etag": '"1"'}, json.dumps(answer).encode())
+
+
+def prices(usd: float = 0.058) -> dict[str, Any]:
+    pricing = {"kind": "fixed", "units": [{"name": "second", "price": usd, "per": 1}]}
+    return {"data": [{"id": MODEL, "pricing": pricing}]}
+
+
+def ledger(*ids: str, cursor: str | None = None) -> dict[str, Any]:
+    entries = [{"reference_id": each, "amount": {"usd": 0.29, "credits": 580_000}} for each in ids]
+    return {"data": entries, "pagination": {"next_cursor": cursor, "has_more": cursor is not None}}
+
+
+def generation(credits: float | None = None) -> Generation:
+    return Generation("gen-1", GenerationStatus.COMPLETED, "completed", credits_used=credits)
+
+
+@pytest.fixture
+def flows() -> Flows:
+    now = lambda: NOW  # noqa: E731
+    return Flows(Protocol(Settings("the-key"), now), now=now, rng=lambda: 0.5)
+
+
+def told(
+    flows: Flows, vendor: Vendor, credits: float | None = None, request: Any = REQUEST
+) -> dict[str, Any]:
+    cost: dict[str, Any] = vendor.drive(
+        cost_of(flows, generation(credits), since=NOW - 60, request=request)
+    ).as_dict()
+    return cost
+
+
+def test_credits_of_the_answer_and_usd_of_the_ledger(flows: Flows) -> None:
+    vendor = Vendor(ledger=ledger("other", "gen-1"))
+    assert told(flows, vendor, 580_001) == {
+        "credits": 580_001,
+        "usd": 0.29,
+        "source": "usage",
+        "usd_source": "ledger",
+    }
+
+
+def test_both_of_the_ledger_where_the_answer_says_nothing(flows: Flows) -> None:
+    vendor = Vendor(ledger=[ledger("a", cursor="next"), ledger("gen-1")])
+    assert told(flows, vendor) == {
+        "credits": 580_000,
+        "usd": 0.29,
+        "source": "ledger",
+        "usd_source": "ledger",
+    }
+    assert ("cursor", "next") in vendor.asked[1].params
+
+
+def test_the_estimate_where_nothing_is_booked(flows: Flows) -> None:
+    vendor = Vendor(ledger=ledger("other"), prices=prices())
+    assert told(flows, vendor) == {
+        "credits": None,
+        "usd": 0.29,
+        "source": "estimate",
+        "usd_source": "estimate",
+    }
+    assert told(flows, vendor, 7)["source"] == "usage"
+
+
+def test_no_rate_is_made_up(flows: Flows) -> None:
+    nothing = {"credits": None, "usd": None, "source": None, "usd_source": None}
+    assert told(flows, Vendor(ledger=ledger()), request=None) == nothing
+    assert told(flows, Vendor(ledger=ledger()), 7, request=None) == {
+        "credits": 7,
+        "usd": None,
+        "source": "usage",
+        "usd_source": None,
+    }
+
+
+def test_trouble_with_the_figures_never_fails_a_paid_generation(flows: Flows) -> None:
+    assert told(flows, Vendor(), 7)["credits"] == 7
+
+
+def test_the_ledger_is_not_read_without_end(flows: Flows) -> None:
+    vendor = Vendor(ledger=[ledger("a", cursor=str(page)) for page in range(50)])
+    told(flows, vendor, 7, request=None)
+    assert len(vendor.asked) == 5
+
+
+def test_no_key_goes_with_the_question_for_prices(flows: Flows) -> None:
+    vendor = Vendor(prices=prices())
+    vendor.drive(estimate_of(flows, REQUEST))
+    (asked,) = vendor.asked
+    assert "the-key" not in str(asked.headers) + str(asked.params)
+    assert dict(asked.params) == {"id": MODEL, "include": "pricing"}
+
+
+def test_a_price_that_still_holds_is_not_sent_again(flows: Flows) -> None:
+    vendor = Vendor(prices=[prices(), HttpResponse(304), prices(0.1)])
+    assert [vendor.drive(estimate_of(flows, REQUEST)).usd for _ in range(3)] == [0.29, 0.29, 0.5]
+    assert [each.headers.get("If-None-Match") for each in vendor.asked] == [None, '"1"', '"1"']
+
+
+def check(flows: Flows, vendor: Vendor, budget: Budget) -> Any:
+    return vendor.drive(budget.check(flows, [REQUEST]))
+
+
+def test_without_a_budget_nothing_is_asked(flows: Flows) -> None:
+    vendor = Vendor()
+    assert check(flows, vendor, Budget()) is None
+    assert vendor.asked == []
+
+
+def test_the_limit_itself_is_within_it(flows: Flows) -> None:
+    check(flows, Vendor(prices=prices()), Budget(0.29))
+
+
+def test_above_the_limit(flows: Flows) -> None:
+    with pytest.raises(BudgetError, match=r"about 0\.29 USD \(5 s at 0\.058 .*limit is 0\.28 USD") as caught:
+        check(flows, Vendor(prices=prices()), Budget(0.28))
+    assert caught.value.money is Money.NOT_SPENT
+
+
+@pytest.mark.parametrize("listed", [[], [{"id": MODEL}], [{"id": "another", "pricing": {}}]])
+def test_no_price_and_a_limit(flows: Flows, listed: list[Any]) -> None:
+    with pytest.raises(BudgetError, match=r"is not known.* limit is 9 USD"):
+        check(flows, Vendor(prices={"data": listed}), Budget(9))
+
+
+def test_a_price_list_that_does_not_answer_costs_nothing(flows: Flows) -> None:
+    with pytest.raises(ConnectionLostError) as caught:
+        check(flows, Vendor(), Budget(9))
+    assert caught.value.money is Money.NOT_SPENT
+
+
+@pytest.mark.parametrize(
+    ("balance", "priced", "covered"),
+    [(0.29, True, True), (0.28, True, False), (0, False, False), (1, False, True)],
+)
+def test_the_balance(flows: Flows, balance: float, priced: bool, covered: bool) -> None:
+    vendor = Vendor(prices=prices() if priced else {"data": []}, balance={"current_balance": balance})
+    if covered:
+        check(flows, vendor, Budget(check_balance=True))
+        return
+    with pytest.raises(BudgetError, match=f"balance is {balance:g} USD"):
+        check(flows, vendor, Budget(check_balance=True))
+
+
+def test_the_balance_covers_all_that_is_submitted_together(flows: Flows) -> None:
+    vendor = Vendor(prices=prices(), balance={"current_balance": 0.86})
+    vendor.drive(Budget(check_balance=True).check(flows, [REQUEST] * 2))
+    with pytest.raises(BudgetError, match=r"These 3 generations would cost about 0\.87 USD together"):
+        vendor.drive(Budget(check_balance=True).check(flows, [REQUEST] * 3))
+
+
+def test_one_above_the_limit_keeps_all_from_being_submitted(flows: Flows) -> None:
+    longer = GenerationRequest(MODEL, {"duration": 10})
+    with pytest.raises(BudgetError, match=r"about 0\.58 USD .* limit is 0\.3 USD"):
+        Vendor(prices=prices()).drive(Budget(0.3).check(flows, [REQUEST, longer]))

@@ -1,0 +1,518 @@
+"""One task against a model of the vendor: faults, crashes, retries and clears in any order.
+
+The real ``Once.obtain`` runs one effect at a time. Between any two effects the worker may be
+killed: with the pending effect done or not, and nothing after it. The model keeps the account:
+which generations the vendor accepted, and how many the user's choices allow.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, ClassVar
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from airflow_provider_kling.api.durable.decision import (
+    SubmitPolicy,
+)
+from airflow_provider_kling.api.durable.identity import (
+    Work,
+    fingerprint,
+)
+from airflow_provider_kling.api.durable.submit import (
+    Once,
+    StoppedError,
+)
+from airflow_provider_kling.api.exceptions import (
+    KlingError,
+    Money,
+    Recovery,
+)
+from airflow_provider_kling.api.generation import GenerationRequest
+from airflow_provider_kling.api.order import Obtained, Order
+from airflow_provider_kling.api.transport.messages import (
+    Call,
+    Effect,
+    Flow,
+    HttpRequest,
+    Pause,
+    Remember,
+    Reply,
+    Send,
+    Silence,
+)
+from tests.unit.api.driving import Clock, answer, flows, lost, refusal
+
+MODEL = "kling-video/v1.6/standard/text-to-video"
+PROMPTS = ("a cat", "a dog")
+WORK = Work("dag", "run", "task")
+GRACE = 300.0
+LONGEST_CALL = 60.0
+PAGE = 2  # rows; small, so that pages are turned
+
+SUBMITS = (
+    "accepted",
+    "accepted, name dropped from the answer",
+    "accepted, unreadable but for the header",
+    "accepted, unreadable",
+    "accepted, lost",
+    "accepted, lost",
+    "accepted, 502",
+    "not accepted, lost",
+    "not accepted, 500",
+    "429",
+    "429",
+    "503",
+    "400",
+    "dns",
+)
+POLLS = ("fine", "500", "lost", "unreadable", "404 once", "404", "401")
+LOGS = ("fine", "500", "429", "unreadable", "403")
+OUTCOMES = ("completed", "completed", "error", "moderation")
+
+
+@dataclass
+class Accepted:
+    """A generation at the vendor; it is paid for if its outcome is ``completed``."""
+
+    id: str
+    name: str
+    prompt: str
+    outcome: str
+    at: float
+    done_at: float
+
+    @property
+    def paid(self) -> bool:
+        return self.outcome == "completed"
+
+
+@dataclass
+class Row:
+    """A request in the vendor's logs."""
+
+    name: str | None
+    inference_id: str
+    created: float
+    listed_from: float
+    generation: Accepted | None
+
+
+@dataclass
+class Weather:
+    """What the vendor and the network are like for a while.
+
+    :param submits: what becomes of each submit; the last one goes for all that follow.
+    :param takes: seconds from a submit to its outcome.
+    :param lag: seconds until a request is listed in the logs.
+    :param call: seconds that a request is under way before it is accepted.
+    """
+
+    submits: tuple[str, ...] = ("accepted",)
+    poll: str = "fine"
+    logs: str = "fine"
+    outcome: str = "completed"
+    takes: float = 60.0
+    lag: float = 0.0
+    call: float = 1.0
+
+    def next_submit(self) -> str:
+        how, *later = self.submits
+        self.submits = tuple(later) or (how,)
+        return how
+
+
+def weathers(longest_lag: float) -> st.SearchStrategy[Weather]:
+    """Fair, with trouble at the submit only, or with all sorts of trouble."""
+    submits = st.lists(st.sampled_from(SUBMITS), min_size=1, max_size=5).map(tuple)
+    vendor = {
+        "outcome": st.sampled_from(OUTCOMES),
+        "takes": st.sampled_from([0.0, 600.0]),
+        "lag": st.sampled_from([0.0, longest_lag]),
+        "call": st.sampled_from([1.0, LONGEST_CALL]),
+    }
+    fair = st.builds(Weather, **vendor)
+    troubled = st.builds(Weather, submits, **vendor)
+    stormy = st.builds(Weather, submits, st.sampled_from(POLLS), st.sampled_from(LOGS), **vendor)
+    return st.one_of(fair, troubled, stormy)
+
+
+class Vendor:
+    """Accepts, charges on completion, lists late, forgets nothing."""
+
+    def __init__(self, clock: Clock, skew: float) -> None:
+        self.clock = clock
+        self.skew = skew
+        self.accepted: list[Accepted] = []
+        self.rows: list[Row] = []
+        self.ids = itertools.count(1)
+
+    def reply(self, request: HttpRequest, weather: Weather) -> Reply:
+        """Answer a request; time passes before it arrives, and before the answer does."""
+        self.clock.now += weather.call
+        if request.call is Call.SUBMIT:
+            return self._submit(request, weather)
+        if request.call is Call.LOGS:
+            return self._logs(request, weather.logs)
+        return self._poll(request, weather)
+
+    def _submit(self, request: HttpRequest, weather: Weather) -> Reply:
+        body = json.loads(request.body or b"{}")
+        name = request.headers["X-Client-Request-Id"]
+        how = weather.next_submit()
+        if not how.startswith("accepted"):
+            if how != "dns" and not how.startswith("not accepted"):
+                self._list(name, f"r{next(self.ids)}", weather.lag, None)
+            return {
+                "not accepted, lost": lost(Silence.READ_TIMEOUT),
+                "not accepted, 500": refusal(500),
+                "dns": lost(Silence.DNS),
+            }.get(how) or refusal(int(how), retry_after="120")
+        now = self.clock.now
+        made = Accepted(f"g{next(self.ids)}", name, body["prompt"], weather.outcome, now, now + weather.takes)
+        self.accepted.append(made)
+        self._list(name, made.id, weather.lag, made)
+        return {
+            "accepted": answer({"id": made.id, "status": "queued"}, 201, x_client_request_id=name),
+            "accepted, name dropped from the answer": answer({"id": made.id, "status": "queued"}),
+            "accepted, unreadable but for the header": answer(b"<h1>OK</h1>", x_inference_id=made.id),
+            "accepted, unreadable": answer(b'{"id": "g'),
+            "accepted, lost": lost(Silence.BROKEN),
+            "accepted, 502": answer(b"<h1>502</h1>", 502),
+        }[how]
+
+    def _list(self, name: str, inference_id: str, lag: float, made: Accepted | None) -> None:
+        now = self.clock.now
+        for neighbour in (None, name):
+            row = Row(neighbour, inference_id if neighbour else "other", now + self.skew, now + lag, made)
+            self.rows.append(row)
+
+    def _poll(self, request: HttpRequest, weather: Weather) -> Reply:
+        how, weather.poll = weather.poll, "fine" if weather.poll == "404 once" else weather.poll
+        trouble = {
+            "500": refusal(500),
+            "401": refusal(401),
+            "404": refusal(404),
+            "404 once": refusal(404),
+            "lost": lost(),
+            "unreadable": answer(b""),
+        }
+        if how in trouble:
+            return trouble[how]
+        asked = dict(request.params)["generation_id"]
+        made = next((each for each in self.accepted if each.id == asked), None)
+        if made is None:
+            return refusal(404)
+        if self.clock.now < made.done_at:
+            return answer({"id": made.id, "status": "generating"})
+        if made.paid:
+            return answer({"id": made.id, "status": "completed", "video": {"url": "https://cdn/v.mp4"}})
+        failure = {"name": "ModerationError" if made.outcome == "moderation" else "GenerationError"}
+        return answer({"id": made.id, "status": "error", "error": {**failure, "message": "no"}})
+
+    def _logs(self, request: HttpRequest, how: str) -> Reply:
+        trouble = {
+            "500": refusal(500),
+            "429": refusal(429),
+            "403": refusal(403),
+            "unreadable": answer({"data": [5]}),
+        }
+        if how in trouble:
+            return trouble[how]
+        asked = dict(request.params)
+        start, end = (datetime.fromisoformat(asked[name]).timestamp() for name in ("start", "end"))
+        assert asked["model"] == MODEL
+        assert start <= end
+        listed = [
+            row
+            for row in reversed(self.rows)
+            if row.listed_from <= self.clock.now and start <= row.created <= end
+        ]
+        offset = int(asked["offset"])
+        page = [
+            {
+                "client_request_id": row.name,
+                "inference_id": row.inference_id,
+                "status": "succeeded" if self._succeeded(row) else "failed",
+            }
+            for row in listed[offset : offset + PAGE]
+        ]
+        more = len(listed) > offset + PAGE
+        return answer({"data": page, "pagination": {"has_more": more}})
+
+    def _succeeded(self, row: Row) -> bool:
+        made = row.generation
+        return made is not None and (made.paid or self.clock.now < made.done_at)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quiet() -> Iterator[None]:
+    """Thousands of tries have much to say."""
+    logger = logging.getLogger("airflow_provider_kling")
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(logging.NOTSET)
+
+
+POINTS = ("submit", "remember intent", "remember id", "logs", "poll", "any")
+
+
+def point_of(effect: Effect) -> str:
+    """The effect's name among :data:`POINTS`."""
+    if isinstance(effect, Send):
+        return str(effect.request.call)
+    if isinstance(effect, Remember):
+        return "remember id" if effect.record.get("generation_id") else "remember intent"
+    return "pause"
+
+
+class OneTask(RuleBasedStateMachine):
+    """A task instance through all its tries."""
+
+    remembers: ClassVar[bool] = True
+    longest_lag: ClassVar[float] = GRACE - LONGEST_CALL - 1
+    """Seconds until a request is listed, at most; within the grace, nothing is ever paid twice."""
+
+    @initialize(
+        on_changed_request=st.sampled_from(["submit", "fail"]),
+        on_uncertain_submit=st.sampled_from(["resubmit", "fail"]),
+        on_clear=st.sampled_from(["reuse", "regenerate"]),
+        skew=st.floats(-800, 800),
+    )
+    def begin(self, on_changed_request: Any, on_uncertain_submit: Any, on_clear: Any, skew: float) -> None:
+        self.clock = Clock()
+        self.began = self.clock.now
+        self.policy = SubmitPolicy(on_changed_request, on_uncertain_submit, on_clear, GRACE)
+        self.vendor = Vendor(self.clock, skew)
+        self.store: Any = None
+        self.tries = 0
+        self.first_try = 1
+        self.prompt = PROMPTS[0]
+        self.asked_before: str | None = None
+        self.allowed = dict.fromkeys(PROMPTS, 1)
+        self.ended_at = self.clock.now
+        self.may_retry = False
+        self.flow: Flow[Obtained] | None = None
+        self.pending: Effect | None = None
+        self.accepted_before = 0
+        self.tried = self.unsure = self.unknown = False
+        """Whether this try came to a submit, whether the fate of one can be unknown to the task, and
+        whether the vendor denied a generation that it has."""
+
+    # A try
+
+    @precondition(lambda self: self.flow is None)
+    @rule(cleared=st.booleans(), prompt=st.sampled_from(PROMPTS))
+    def start(self, cleared: bool, prompt: str) -> None:
+        """Airflow runs the task: for the first time, again by itself, or because a person cleared it."""
+        self.tries += 1
+        if self.tries > 1 and (cleared or not self.may_retry):
+            self.first_try = self.tries
+            self.prompt = prompt
+            if self.policy.on_clear == "regenerate":
+                self.allowed[prompt] += 1
+        if self.remembers and self.asked_before not in (None, self.prompt):
+            self.allowed[self.prompt] += self.policy.on_changed_request == "submit"
+        self.asked_before = self.prompt
+        request = GenerationRequest(MODEL, {"prompt": self.prompt})
+        order = Order(
+            request,
+            fingerprint(request.body(), "account"),
+            WORK,
+            self.policy,
+            remembers=self.remembers,
+            tries=self.tries,
+            first_try=self.first_try,
+            earlier_since=self.began,
+            earlier_until=self.ended_at,
+        )
+        self.accepted_before = len(self.vendor.accepted)
+        self.tried = False
+        self.flow = Once(flows(self.clock), order).obtain(self.store)
+        self._go_on(None)
+
+    @precondition(lambda self: self.pending is not None)
+    @rule(data=st.data(), effects=st.integers(1, 5))
+    def go(self, data: st.DataObject, effects: int) -> None:
+        """Some effects are done."""
+        weather = data.draw(weathers(self.longest_lag))
+        for _ in range(effects):
+            if self.pending is not None:
+                self._go_on(self._do(self.pending, weather))
+
+    @precondition(lambda self: self.pending is not None)
+    @rule(data=st.data())
+    def finish(self, data: st.DataObject) -> None:
+        """The try goes on to its end."""
+        weather = data.draw(weathers(self.longest_lag))
+        while self.pending is not None:
+            self._go_on(self._do(self.pending, weather))
+
+    @precondition(lambda self: self.pending is not None)
+    @rule(data=st.data(), point=st.sampled_from(POINTS), done=st.booleans())
+    def crash(self, data: st.DataObject, point: str, done: bool) -> None:
+        """The worker is killed when it comes to some effect, which may still be done."""
+        weather = data.draw(weathers(self.longest_lag))
+        while self.pending is not None and point not in ("any", point_of(self.pending)):
+            self._go_on(self._do(self.pending, weather))
+        if self.pending is not None:
+            if done:
+                self._do(self.pending, weather)
+            self._kill()
+
+    @precondition(lambda self: self.flow is None and self.tries > 0)
+    @rule(seconds=st.sampled_from([30.0, 300.0, 2000.0]))
+    def wait(self, seconds: float) -> None:
+        """Time passes between tries."""
+        self.clock.now += seconds
+
+    def _do(self, effect: Effect, weather: Weather) -> Reply:
+        if isinstance(effect, Pause):
+            self.clock.now += effect.seconds
+        elif isinstance(effect, Remember):
+            self.tried |= not effect.record.get("generation_id")
+            if self.remembers:
+                self.store = dict(effect.record)
+        elif effect.request.call is Call.SUBMIT:
+            self._check_before_submit(effect)
+            how = weather.submits[0]
+            self.unsure |= how.startswith("not accepted") or how.endswith(("unreadable", "lost", "502"))
+            return self.vendor.reply(effect.request, weather)
+        else:
+            self.unknown |= weather.poll in ("404", "401")  # also a 404 that follows two 401
+            return self.vendor.reply(effect.request, weather)
+        return None
+
+    def _check_before_submit(self, effect: Send) -> None:
+        if self.remembers:
+            assert self.store["client_request_id"] == effect.request.headers["X-Client-Request-Id"]
+            assert self.store["generation_id"] is None
+            assert self.clock.now - self.store["intended_at"] <= 1e-6
+
+    def _go_on(self, reply: Reply) -> None:
+        assert self.flow is not None
+        try:
+            self.pending = self.flow.send(reply)
+        except StopIteration as end:
+            self._check_result(end.value)
+            self._end(may_retry=True)  # waiting for the video, or landing it, may still fail
+        except KlingError as error:
+            self._check_error(error)
+            self._end(may_retry=error.recovery is not Recovery.GIVE_UP)
+
+    def _kill(self) -> None:
+        assert self.flow is not None
+        self.unsure |= self.tried
+        self.flow.close()
+        self._end(may_retry=True)
+
+    def _end(self, may_retry: bool) -> None:
+        self.flow = self.pending = None
+        self.may_retry = may_retry
+        self.ended_at = self.clock.now
+
+    # What must hold
+
+    def paid(self, prompt: str) -> list[Accepted]:
+        return [made for made in self.vendor.accepted if made.paid and made.prompt == prompt]
+
+    @property
+    def strict(self) -> bool:
+        """Whether the logs are quick enough, or the user careful enough, for at most one payment."""
+        quick = self.longest_lag + LONGEST_CALL < GRACE
+        return quick or (self.remembers and self.policy.on_uncertain_submit == "fail")
+
+    @invariant()
+    def each_identity_is_paid_once(self) -> None:
+        if not hasattr(self, "vendor") or not self.strict:
+            return
+        for prompt in PROMPTS:
+            assert len(self.paid(prompt)) <= self.allowed[prompt], self.vendor.accepted
+        names = [made.name for made in self.vendor.accepted]
+        assert len(set(names)) == len(names), names
+
+    def _check_result(self, obtained: Obtained) -> None:
+        made = {each.id: each for each in self.vendor.accepted}
+        result = made[obtained.generation_id]
+        assert result.prompt == self.prompt
+        assert result.name == obtained.record.client_request_id
+        if self.remembers:
+            assert self.store == obtained.record.encode()
+        if obtained.adopted:
+            assert obtained.generation is not None
+        if self.strict:
+            paid = self.paid(self.prompt)
+            assert not paid or result.at >= paid[-1].at, (result, self.vendor.accepted)
+            assert not paid or result.paid or self.allowed[self.prompt] > 1
+
+    def _check_error(self, error: KlingError) -> None:
+        new = self.vendor.accepted[self.accepted_before :]
+        if error.money is Money.NOT_SPENT:
+            assert not new
+        if isinstance(error, StoppedError):
+            assert not new or self.unsure
+            if "on_uncertain_submit" in error.what:
+                assert self.policy.on_uncertain_submit == "fail"
+                assert self.unsure or not self.remembers
+            elif "on_changed_request" in error.what:
+                assert self.policy.on_changed_request == "fail"
+            elif "does not know" in error.what:
+                assert self.unknown
+            else:
+                assert "not charged" in error.what
+
+    def teardown(self) -> None:
+        """In the end, with a healthy vendor, whatever was paid for is had."""
+        if not hasattr(self, "vendor"):
+            return
+        if self.flow is not None:
+            self._kill()
+        self.clock.now += 10_000.0
+        if self.tries == 0 or not self.strict:
+            return
+        for _ in range(2):
+            self.start(cleared=not self.may_retry, prompt=self.prompt)
+            while self.pending is not None:
+                self._go_on(self._do(self.pending, Weather()))
+            if self.may_retry:
+                return
+        # Only a choice of the user leaves it without a video.
+        assert "fail" in (self.policy.on_changed_request, self.policy.on_uncertain_submit)
+
+
+class ForgetfulTask(OneTask):
+    """Airflow before 3.3: nothing is remembered between tries."""
+
+    remembers = False
+
+
+class LateLogs(OneTask):
+    """Logs that lag longer than the grace."""
+
+    longest_lag = 5000.0
+
+
+class ForgetfulWithLateLogs(OneTask):
+    remembers = False
+    longest_lag = 5000.0
+
+
+TestOneTask = OneTask.TestCase
+TestForgetfulTask = ForgetfulTask.TestCase
+TestLateLogs = LateLogs.TestCase
+TestForgetfulWithLateLogs = ForgetfulWithLateLogs.TestCase
+
+examples = settings.default.max_examples  # type: ignore[union-attr]  # a profile is loaded
+for machine in (TestOneTask, TestForgetfulTask):
+    machine.settings = settings(max_examples=examples, stateful_step_count=25)
+for machine in (TestLateLogs, TestForgetfulWithLateLogs):
+    machine.settings = settings(max_examples=examples // 2, stateful_step_count=25)
+del machine

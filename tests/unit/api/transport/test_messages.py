@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_kling.api.exceptions import (
+    Sent,
+)
+from airflow_provider_kling.api.transport.messages import (
+    Call,
+    ConnectionLost,
+    HttpRequest,
+    HttpResponse,
+    Send,
+    Silence,
+    forget,
+)
+from tests.unit.api.driving import KEY
+
+REACHED_PERHAPS = {Silence.READ_TIMEOUT, Silence.SLOW, Silence.BROKEN}
+STAYS_THE_SAME = {Silence.CERTIFICATE, Silence.TLS, Silence.UNSENDABLE}
+
+
+@pytest.mark.parametrize("why", Silence)
+def test_what_each_silence_says_about_having_been_sent(why: Silence):
+    assert why.sent is (Sent.UNKNOWN if why in REACHED_PERHAPS else Sent.NO)
+
+
+@pytest.mark.parametrize("why", Silence)
+def test_which_silence_may_pass(why: Silence):
+    assert why.passing is (why not in STAYS_THE_SAME)
+
+
+@pytest.mark.parametrize("why", Silence)
+def test_a_silence_is_a_sentence_of_its_own_and_names_the_host(why: Silence):
+    reason = ConnectionLost(why, "api.example.com:8443").reason
+    assert reason == f"{why.sentence} (api.example.com:8443)"
+    assert [each for each in Silence if each.sentence == why.sentence] == [why]
+
+
+def test_neither_headers_nor_bodies_show():
+    request = HttpRequest(Call.SUBMIT, "POST", "https://x", (), {"Authorization": KEY}, b"picture")
+    response = HttpResponse(200, {"set-cookie": "secret"}, b"https://cdn/v.mp4?ksSecret=1")
+    shown = repr(Send(request)) + repr(response)
+    for hidden in (KEY, "picture", "secret", "ksSecret"):
+        assert hidden not in shown
+
+
+def test_to_forget_is_to_do_nothing_with_the_record():
+    record = {"a": 1}
+    assert forget(record) is None
+    assert record == {"a": 1}

@@ -178,9 +178,11 @@ class KlingHook(BaseHook):
         :raises GenerationTimeoutError: the time is over; it may still complete.
         :raises KlingError: the vendor refuses to answer about it.
         """
+        from airflow_provider_kling.api.catalog.models import (
+            schedule_for,
+        )
         from airflow_provider_kling.hooks.prepare_request import (
             check_generation_id,
-            schedule_for,
         )
 
         check_generation_id(generation_id)
@@ -332,6 +334,8 @@ class KlingHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """The fields of the connection's extra, for Airflow 2.11 to 3.1."""
-        from airflow_provider_kling.hooks.form import widgets
+        from airflow_provider_kling.hooks.connection import (
+            widgets,
+        )
 
         return widgets(CONNECTION_FIELDS)

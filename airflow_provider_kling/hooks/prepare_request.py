@@ -7,12 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_kling.api.catalog.models import (
-    find_model,
-)
-from airflow_provider_kling.api.catalog.problems import (
-    shown,
-)
 from airflow_provider_kling.api.catalog.validation import (
     map_media,
     validate,
@@ -30,8 +24,8 @@ from airflow_provider_kling.api.media.resolve import (
     Resolved,
     resolve_all,
 )
-from airflow_provider_kling.api.polling.schedule import (
-    Schedule,
+from airflow_provider_kling.api.redaction import (
+    shown,
 )
 from airflow_provider_kling.hooks.object_storage import (
     open_path,
@@ -105,14 +99,3 @@ def check_generation_id(generation_id: Any) -> None:
             advice="The task that should give it pushed none or several: pass generation_id=generate.output, "
             "and use expand for several.",
         )
-
-
-def schedule_for(poke_interval: float | None, model: str | None) -> Schedule:
-    """When to poll: at the user's interval, or where completion is likely for the model.
-
-    :raises ValueError: an interval that is not allowed.
-    """
-    if poke_interval is not None:
-        return Schedule.fixed(poke_interval)
-    known = find_model(model) if model else None
-    return Schedule.adaptive(known.usual_seconds if known else None)

@@ -22,7 +22,6 @@ from airflow_provider_kling.task.arguments import (
 )
 from airflow_provider_kling.task.failures import (
     failing_as_airflow_expects,
-    goes_on,
 )
 from airflow_provider_kling.task.inline_media import (
     InlineMediaField,
@@ -238,6 +237,8 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
 
     def on_kill(self) -> None:
         """Say what goes on: the vendor has no cancel."""
+        from airflow_provider_kling.triggers.kling import goes_on
+
         for generation_id in self.generation_ids:
             self.log.warning(goes_on(generation_id))
 

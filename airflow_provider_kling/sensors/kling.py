@@ -193,7 +193,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
         self, started_at: Any, run_duration: Callable[[], float], poke_count: int
     ) -> float:
         """Airflow's hook for it: seconds until the next poke, the last of which is at the deadline."""
-        from airflow_provider_kling.hooks.prepare_request import (
+        from airflow_provider_kling.api.catalog.models import (
             schedule_for,
         )
 

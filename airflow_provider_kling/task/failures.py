@@ -27,15 +27,3 @@ def failing_as_airflow_expects() -> Iterator[None]:
         if error.recovery is Recovery.GIVE_UP:
             raise AirflowFailException(str(error)) from error
         raise
-
-
-def goes_on(generation_id: str, why: str = "The task was stopped.") -> str:
-    """What to say when a wait ends while its generation works: the vendor has no cancel.
-
-    :param why: what ended it.
-    """
-    return (
-        f"{why} Generation {generation_id} goes on at the vendor, which has no cancel, and is"
-        " billed when it completes. A later try of the task adopts it; until then it can be waited for with "
-        f"KlingGenerationSensor(generation_id={generation_id!r})."
-    )

@@ -32,7 +32,7 @@ from airflow_provider_kling.api.exceptions import (
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.paths import PLACEHOLDERS, check_path, tells_apart
-from airflow_provider_kling.api.transport.error_mapping import (
+from airflow_provider_kling.api.redaction import (
     clean,
 )
 from airflow_provider_kling.hooks.lineage import media_uris, place_uri, tell_assets

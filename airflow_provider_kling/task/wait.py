@@ -79,7 +79,7 @@ class Waiting:
         from airflow_provider_kling.api.calls import (
             is_ready,
         )
-        from airflow_provider_kling.hooks.prepare_request import (
+        from airflow_provider_kling.api.catalog.models import (
             schedule_for,
         )
         from airflow_provider_kling.triggers.kling import KlingGenerationTrigger

@@ -17,13 +17,13 @@ from airflow_provider_kling.api.exceptions import (
     ConfigurationError,
     Recovery,
 )
+from airflow_provider_kling.api.redaction import (
+    clean,
+)
 from airflow_provider_kling.api.retry import (
     RetryPolicy,
 )
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.error_mapping import (
-    clean,
-)
 from airflow_provider_kling.api.transport.shared_rate_limiter import (
     limiter_for,
 )

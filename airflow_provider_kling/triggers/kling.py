@@ -38,9 +38,6 @@ from airflow_provider_kling.api.transport.messages import (
 from airflow_provider_kling.get_provider_info import (
     DEFAULT_CONNECTION_ID,
 )
-from airflow_provider_kling.task.failures import (
-    goes_on,
-)
 from airflow_provider_kling.triggers.arguments import (
     Row,
 )
@@ -280,3 +277,15 @@ def read_event(event: Any) -> Settled:
         error.recovery = Recovery[failure["recovery"]]
     error.money = None  # the message holds it
     return Settled(generation_id, error)
+
+
+def goes_on(generation_id: str, why: str = "The task was stopped.") -> str:
+    """What to say when a wait ends while its generation works: the vendor has no cancel.
+
+    :param why: what ended it.
+    """
+    return (
+        f"{why} Generation {generation_id} goes on at the vendor, which has no cancel, and is"
+        " billed when it completes. A later try of the task adopts it; until then it can be waited for with "
+        f"KlingGenerationSensor(generation_id={generation_id!r})."
+    )

@@ -25,13 +25,13 @@ from airflow_provider_kling.api.durable.identity import (
 )
 from airflow_provider_kling.api.durable.submit import (
     Once,
+    Order,
 )
 from airflow_provider_kling.api.exceptions import (
     KlingError,
     Money,
     Recovery,
 )
-from airflow_provider_kling.api.order import Order
 from airflow_provider_kling.api.polling.schedule import (
     Schedule,
 )

@@ -21,7 +21,7 @@ LAYERS: tuple[frozenset[str], ...] = (
     frozenset({"get_provider_info", "retry_policy"}),
     frozenset({"hooks", "links"}),
     frozenset({"triggers"}),
-    frozenset({"task", "task_run", "sensors", "operators", "cost_report"}),
+    frozenset({"task", "sensors", "operators", "cost_report"}),
     frozenset({"decorators", "ui"}),
 )
 """From the ground up: a part imports its own layer and those below. ``api`` imports only itself."""

@@ -24,6 +24,7 @@ from airflow_provider_kling.api.catalog.parameter_types import (
 from airflow_provider_kling.api.catalog.rules import (
     Rule,
 )
+from airflow_provider_kling.api.polling.schedule import Schedule
 
 USUAL_SECONDS: Final = 194.0
 """Median seconds from submit to completed over the vendor's published examples, for models that
@@ -133,3 +134,14 @@ _TABLE = (
 
 MODELS: Final[Mapping[str, Model]] = MappingProxyType({model.id: model for model in _TABLE})
 """Every known model by its id."""
+
+
+def schedule_for(poke_interval: float | None, model: str | None) -> Schedule:
+    """When to poll: at the user's interval, or where completion is likely for the model.
+
+    :raises ValueError: an interval that is not allowed.
+    """
+    if poke_interval is not None:
+        return Schedule.fixed(poke_interval)
+    known = find_model(model) if model else None
+    return Schedule.adaptive(known.usual_seconds if known else None)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Final
 
-_LONGEST = 60  # characters of a value that a message quotes
+from airflow_provider_kling.api.redaction import shown
+
+_LONGEST_NAME: Final = 60
+"""Characters of a name that are compared with the known ones."""
 
 
 class Findings:
@@ -48,50 +51,6 @@ def _stopped(sentence: str) -> str:
     return sentence if sentence.endswith((".", "?")) else f"{sentence}."
 
 
-def shown(value: object) -> str:
-    """A value as a message may show it: short, no picture's content, no signature of a URL."""
-    match value:
-        case str() if value[:5].lower() == "data:":
-            return f"a data URI of {len(value):,} characters"
-        case str() if "://" in value[:_LONGEST]:
-            return _without_secrets(value)
-        case str() if len(value) > 2 * _LONGEST and not any(map(str.isspace, value[:_LONGEST])):
-            return f"{len(value):,} characters without a space"  # most likely base64
-        case str():
-            return _quoted(value)
-        case None:
-            return "null"
-        case bool():
-            return str(value).lower()
-        case int() if abs(value) >= 10**_LONGEST:
-            return "a number with very many digits"
-        case int() | float():
-            return repr(value)
-        case Mapping():
-            return "an empty object" if not value else f"an object with {len(value)} field(s)"
-        case list() | tuple():
-            return "an empty list" if not value else f"a list of {len(value)}"
-        case _:
-            return f"a Python {type(value).__name__}"
-
-
-def _without_secrets(url: str) -> str:
-    address, *query = url.split("?", 1)
-    scheme, _, rest = address.partition("://")
-    host, slash, path = rest.partition("/")
-    user, at, host = host.rpartition("@")
-    if ":" in user:
-        user = "…"
-    shown_url = _quoted(f"{scheme}://{user}{at}{host}{slash}{path}")
-    return f"{shown_url} (its query not shown)" if query else shown_url
-
-
-def _quoted(text: str) -> str:
-    if len(text) <= _LONGEST:
-        return repr(text)
-    return f"{text[:_LONGEST]!r}… ({len(text):,} characters)"
-
-
 def listed(names: Iterable[object]) -> str:
     """``a, b or c``."""
     *head, tail = [str(name) for name in names]
@@ -103,7 +62,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     import difflib  # only wanted when something is wrong; no DAG file waits for it
 
     folded = {other.lower(): other for other in known}
-    asked = name[:_LONGEST].lower()
+    asked = name[:_LONGEST_NAME].lower()
     near = [other for other in folded if f"_{asked}_" in f"_{other}_"]  # one of its words
     near = near or difflib.get_close_matches(asked, folded, n=1)
     return f"; did you mean '{folded[near[0]]}'?" if near else ""

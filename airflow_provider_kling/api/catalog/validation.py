@@ -27,12 +27,14 @@ from airflow_provider_kling.api.catalog.parameter_types import (
 from airflow_provider_kling.api.catalog.problems import (
     Findings,
     did_you_mean,
-    shown,
 )
 from airflow_provider_kling.api.exceptions import (
     InvalidRequestError,
 )
 from airflow_provider_kling.api.generation import GenerationRequest
+from airflow_provider_kling.api.redaction import (
+    shown,
+)
 
 __all__ = [
     "Fetch",

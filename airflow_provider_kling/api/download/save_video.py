@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow_provider_kling.api.announced import new_digest
 from airflow_provider_kling.api.download.resumable_fetch import (
     Fetch,
     Saved,
     VideoSource,
+    new_digest,
 )
 from airflow_provider_kling.api.download.targets import (
     TakenError,

@@ -19,7 +19,7 @@ from airflow_provider_kling.api.exceptions import (
     Recovery,
 )
 from airflow_provider_kling.api.paths import StoragePath, is_stored, local_path, temporary_name
-from airflow_provider_kling.api.transport.error_mapping import (
+from airflow_provider_kling.api.redaction import (
     clean,
 )
 

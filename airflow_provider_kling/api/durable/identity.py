@@ -8,35 +8,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 from airflow_provider_kling.api.exceptions import (
     InvalidRequestError,
 )
 
-LONGEST_CLIENT_REQUEST_ID: Final = 128
-CLIENT_REQUEST_ID: Final = re.compile(rf"[A-Za-z0-9._:-]{{1,{LONGEST_CLIENT_REQUEST_ID}}}")
-"""What the vendor keeps; anything else it silently drops (documented)."""
 _MAKER: Final = "airflow"
 _FOREIGN = re.compile(r"[^A-Za-z0-9._-]+")
 _ACCOUNT: Final = "account (connection and URL)"
-_SIGNATURES: Final = tuple(
-    (signed_by, re.compile(parameters, re.IGNORECASE))
-    for signed_by, parameters in {
-        "x-amz-signature": r"x-amz-.*",  # S3
-        "x-goog-signature": r"x-goog-.*",  # Google Cloud Storage
-        "x-oss-signature": r"x-oss-.*",
-        "q-signature": r"q-.*",  # COS
-        # older S3, Google Cloud Storage and OSS; CloudFront
-        "signature": r"(aws|oss)?accesskeyid|googleaccessid|signature|expires|policy|key-pair-id"
-        r"|(x-amz-)?security-token",
-        "sig": r"sig|s[etvrp]|spr|sip|ske|skt|sks|skv|skoid|sktid",  # Azure
-        "kssecret": r"ks(secret|time)|cachekey",  # the vendor's CDN
-        "token": r"token|expires",
-    }.items()
-)
-"""Per way to sign a URL: the query parameter that tells it, and those that differ at each signing
-while the picture does not. Elsewhere such a parameter may well choose the picture, and counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +79,6 @@ def fingerprint(body: Mapping[str, Any], account: str) -> Fingerprint:
                 problems=[f"{name!r} is not JSON ({error})"],
             ) from None
     return Fingerprint(_digest(facts), parts)
-
-
-def unsigned(url: str) -> str:
-    """A URL without the query parameters that sign it, so that signing anew changes nothing."""
-    parts = urlsplit(url)
-    pairs = [(unquote_plus(pair.partition("=")[0]), pair) for pair in parts.query.split("&")]
-    names = {name.lower() for name, _ in pairs}
-    signing = [parameters for signed_by, parameters in _SIGNATURES if signed_by in names]
-    query = "&".join(pair for name, pair in pairs if not any(each.fullmatch(name) for each in signing))
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
 
 
 def client_request_id(work: Work, request: Fingerprint, count: int) -> str:

@@ -21,9 +21,6 @@ from airflow_provider_kling.api.catalog.problems import (
 from airflow_provider_kling.api.catalog.validation import (
     map_media,
 )
-from airflow_provider_kling.api.durable.identity import (
-    unsigned,
-)
 from airflow_provider_kling.api.exceptions import (
     InvalidRequestError,
 )
@@ -41,11 +38,12 @@ from airflow_provider_kling.api.media.sources import (
     opened,
 )
 from airflow_provider_kling.api.paths import StoragePath, scheme_of
+from airflow_provider_kling.api.redaction import (
+    clean,
+    unsigned,
+)
 from airflow_provider_kling.api.transport.body import (
     DataUri,
-)
-from airflow_provider_kling.api.transport.error_mapping import (
-    clean,
 )
 
 _MB: Final = 1024 * 1024

@@ -22,7 +22,7 @@ from airflow_provider_kling.api.exceptions import (
     Recovery,
 )
 from airflow_provider_kling.api.paths import StoragePath, file_of, is_stored, local_path, scheme_of
-from airflow_provider_kling.api.transport.error_mapping import (
+from airflow_provider_kling.api.redaction import (
     clean,
 )
 

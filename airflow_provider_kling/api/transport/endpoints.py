@@ -7,15 +7,12 @@ Facts: the vendor's documentation as of August 2026, and shapes met in the wild 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from airflow_provider_kling import __version__
-from airflow_provider_kling.api.durable.identity import (
-    CLIENT_REQUEST_ID,
-    LONGEST_CLIENT_REQUEST_ID,
-)
 from airflow_provider_kling.api.exceptions import (
     InvalidRequestError,
     KlingError,
@@ -23,6 +20,10 @@ from airflow_provider_kling.api.exceptions import (
     Money,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
+from airflow_provider_kling.api.redaction import (
+    clean,
+    excerpt,
+)
 from airflow_provider_kling.api.retry import (
     Clock,
     parse_retry_after,
@@ -32,10 +33,8 @@ from airflow_provider_kling.api.transport.body import (
     encoded,
 )
 from airflow_provider_kling.api.transport.error_mapping import (
-    clean,
     error_from_response,
     error_from_silence,
-    excerpt,
 )
 from airflow_provider_kling.api.transport.messages import (
     Call,
@@ -57,6 +56,10 @@ from airflow_provider_kling.api.transport.response_parsing import (
 from airflow_provider_kling.api.transport.response_parsing import (
     LogRow as LogRow,
 )
+
+LONGEST_CLIENT_REQUEST_ID: Final = 128
+CLIENT_REQUEST_ID: Final = re.compile(rf"[A-Za-z0-9._:-]{{1,{LONGEST_CLIENT_REQUEST_ID}}}")
+"""What the vendor keeps; anything else it silently drops (documented)."""
 
 USER_AGENT: Final = f"airflow-provider-kling/{__version__}"
 CLIENT_REQUEST_ID_HEADER: Final = "X-Client-Request-Id"

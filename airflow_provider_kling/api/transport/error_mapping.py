@@ -7,7 +7,6 @@ on the way answers HTML.
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from typing import Any, Final
@@ -27,6 +26,7 @@ from airflow_provider_kling.api.exceptions import (
     Sent,
     ServiceUnavailableError,
 )
+from airflow_provider_kling.api.redaction import clean, excerpt
 from airflow_provider_kling.api.transport.messages import (
     Call,
     ConnectionLost,
@@ -42,17 +42,6 @@ _STATUS_ERRORS: Final[dict[int, type[ApiError]]] = {
     429: RateLimitError,
 }
 _CANNOT_PAY = re.compile(r"balance|credit|fund|payment|top.?up|spending limit|quota exceeded", re.IGNORECASE)
-_QUERY = re.compile(r"(?<=\S)\?(?:[\w%~.\[-]|[^\s\"'<>?=]*=)[^\s\"'<>]*")
-_USER = re.compile(
-    r"""(\bhttps?:\\*/\\*/) [^\s"'<>/?\#\\]* @              # also a token alone
-    | (:\\*/\\*/) [^\s"'<>/?\#\\@:]* : [^\s"'<>/?\#\\]* @  # s3://conn@bucket names a connection""",
-    re.IGNORECASE | re.VERBOSE,
-)
-_BASE64 = re.compile(r"(?<=;base64,)[^\s\"'<>]+|[A-Za-z0-9+/=_%\\-]{120,}")
-_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.IGNORECASE | re.DOTALL)
-_LONGEST_MESSAGE: Final = 500
-_LONGEST_READ: Final = 20_000
-"""Characters of a text that are looked at for a message."""
 _OWN_KEYS: Final = ("requestId", "statusCode")
 """What the vendor's error bodies have, and a gateway's own do not."""
 
@@ -164,26 +153,6 @@ def _text_of(body: Any) -> str:
     if isinstance(body, list):
         return "; ".join(filter(None, map(_text_of, body)))
     return str(body)
-
-
-def clean(text: str, key: str = "") -> str:
-    """One line of bounded length that any log can hold: no key, signed query, password or base64."""
-    if key:
-        text = text.replace(key, "***")
-    text = text[:_LONGEST_READ]
-    text = _BASE64.sub("…", _QUERY.sub("?…", _USER.sub(r"\1\2…@", text)))
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
-
-
-def excerpt(body: bytes, key: str = "") -> str:
-    """A few readable words of an answer that is not the JSON it should be."""
-    if not body.strip():
-        return "an empty answer"
-    text = body[:_LONGEST_READ].decode("utf-8", "replace")
-    if "<" in text:
-        text = html.unescape(_TAGS.sub(" ", text)).strip() or "markup without text"
-    return clean(text, key)
 
 
 def _money_of_refusal(call: Call) -> Money | None:

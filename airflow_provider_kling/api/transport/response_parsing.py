@@ -12,8 +12,10 @@ from airflow_provider_kling.api.exceptions import (
     MalformedReplyError,
 )
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus
-from airflow_provider_kling.api.transport.error_mapping import (
+from airflow_provider_kling.api.redaction import (
     clean,
+)
+from airflow_provider_kling.api.transport.error_mapping import (
     error_text,
 )
 

@@ -11,7 +11,6 @@ from airflow_provider_kling.api.exceptions import (
     RateLimitError,
     ServiceUnavailableError,
 )
-from airflow_provider_kling.api.pace import Pace
 from airflow_provider_kling.api.retry import (
     parse_retry_after,
 )
@@ -27,6 +26,7 @@ from airflow_provider_kling.api.transport.messages import (
 )
 from airflow_provider_kling.api.transport.rate_limiter import (
     Limiter,
+    Pace,
 )
 
 log = logging.getLogger(__name__)

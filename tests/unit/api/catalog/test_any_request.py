@@ -13,6 +13,9 @@ from airflow_provider_kling.api.catalog.models import (
     MODELS,
     Model,
 )
+from airflow_provider_kling.api.catalog.parameter_sets import (
+    PICTURES_BY_SCENE,
+)
 from airflow_provider_kling.api.catalog.parameter_types import (
     PENDING,
     Boolean,
@@ -30,7 +33,6 @@ from airflow_provider_kling.api.catalog.validation import (
     inspect,
     map_media,
 )
-from airflow_provider_kling.api.effects import PICTURES_BY_SCENE
 
 URL = "https://example.com/cat.png"
 

@@ -26,6 +26,8 @@ from airflow_provider_kling.api.catalog.parameter_types import (
 from airflow_provider_kling.api.catalog.problems import (
     Findings,
     did_you_mean,
+)
+from airflow_provider_kling.api.redaction import (
     shown,
 )
 

@@ -11,15 +11,19 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from airflow_provider_kling.api.durable.identity import (
-    CLIENT_REQUEST_ID,
-    LONGEST_CLIENT_REQUEST_ID,
     Work,
     client_request_id,
     fingerprint,
-    unsigned,
 )
 from airflow_provider_kling.api.exceptions import (
     InvalidRequestError,
+)
+from airflow_provider_kling.api.redaction import (
+    unsigned,
+)
+from airflow_provider_kling.api.transport.endpoints import (
+    CLIENT_REQUEST_ID,
+    LONGEST_CLIENT_REQUEST_ID,
 )
 
 NAMES = st.text(max_size=300)

@@ -24,7 +24,9 @@ from airflow_provider_kling.api.durable.submit import (
     CLOCK_SKEW,
     LOOK_UP_PAUSES,
     MOST_SUBMITS,
+    Obtained,
     Once,
+    Order,
     StoppedError,
 )
 from airflow_provider_kling.api.exceptions import (
@@ -38,7 +40,6 @@ from airflow_provider_kling.api.exceptions import (
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.generation import GenerationStatus
-from airflow_provider_kling.api.order import Obtained, Order
 from airflow_provider_kling.api.transport.messages import (
     Call,
     HttpRequest,

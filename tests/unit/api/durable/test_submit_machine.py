@@ -28,7 +28,9 @@ from airflow_provider_kling.api.durable.identity import (
     fingerprint,
 )
 from airflow_provider_kling.api.durable.submit import (
+    Obtained,
     Once,
+    Order,
     StoppedError,
 )
 from airflow_provider_kling.api.exceptions import (
@@ -37,7 +39,6 @@ from airflow_provider_kling.api.exceptions import (
     Recovery,
 )
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.order import Obtained, Order
 from airflow_provider_kling.api.transport.messages import (
     Call,
     Effect,

@@ -23,13 +23,15 @@ from airflow_provider_kling.api.exceptions import (
     Sent,
     ServiceUnavailableError,
 )
+from airflow_provider_kling.api.redaction import (
+    clean,
+    excerpt,
+)
 from airflow_provider_kling.api.transport.error_mapping import (
     certainly_refused,
-    clean,
     error_from_response,
     error_from_silence,
     error_text,
-    excerpt,
 )
 from airflow_provider_kling.api.transport.messages import (
     Call,

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.pace import Pace, PaceChange
 from airflow_provider_kling.api.settings import HIGHEST_RATE, LOWEST_RATE, checked_rate
 from airflow_provider_kling.api.transport.rate_limiter import (
     LONGEST_PAUSE,
     Limiter,
+    Pace,
+    PaceChange,
 )
 
 

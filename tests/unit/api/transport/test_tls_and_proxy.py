@@ -8,8 +8,11 @@ import pytest
 from airflow_provider_kling.api.exceptions import (
     ConfigurationError,
 )
-from airflow_provider_kling.api.network import ca_file, proxy_for
 from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.transport.tls_and_proxy import (
+    ca_file,
+    proxy_for,
+)
 from tests.unit.api.driving import KEY
 
 VENDOR = "https://api.aimlapi.com/v2/billing"

@@ -1,0 +1,116 @@
+"""What a log, an error or a record may show of a text: no key, no signature, no password, no content.
+
+Every function that hides a secret is here.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import unquote_plus, urlsplit, urlunsplit
+
+_QUERY = re.compile(r"(?<=\S)\?(?:[\w%~.\[-]|[^\s\"'<>?=]*=)[^\s\"'<>]*")
+_USER = re.compile(
+    r"""(\bhttps?:\\*/\\*/) [^\s"'<>/?\#\\]* @              # also a token alone
+    | (:\\*/\\*/) [^\s"'<>/?\#\\@:]* : [^\s"'<>/?\#\\]* @  # s3://conn@bucket names a connection""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_BASE64 = re.compile(r"(?<=;base64,)[^\s\"'<>]+|[A-Za-z0-9+/=_%\\-]{120,}")
+_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.IGNORECASE | re.DOTALL)
+_LONGEST_MESSAGE: Final = 500
+_LONGEST_READ: Final = 20_000
+"""Characters of a text that are looked at for a message."""
+_LONGEST = 60  # characters of a value that a message quotes
+_SIGNATURES: Final = tuple(
+    (signed_by, re.compile(parameters, re.IGNORECASE))
+    for signed_by, parameters in {
+        "x-amz-signature": r"x-amz-.*",  # S3
+        "x-goog-signature": r"x-goog-.*",  # Google Cloud Storage
+        "x-oss-signature": r"x-oss-.*",
+        "q-signature": r"q-.*",  # COS
+        # older S3, Google Cloud Storage and OSS; CloudFront
+        "signature": r"(aws|oss)?accesskeyid|googleaccessid|signature|expires|policy|key-pair-id"
+        r"|(x-amz-)?security-token",
+        "sig": r"sig|s[etvrp]|spr|sip|ske|skt|sks|skv|skoid|sktid",  # Azure
+        "kssecret": r"ks(secret|time)|cachekey",  # the vendor's CDN
+        "token": r"token|expires",
+    }.items()
+)
+"""Per way to sign a URL: the query parameter that tells it, and those that differ at each signing
+while the picture does not. Elsewhere such a parameter may well choose the picture, and counts."""
+
+
+def clean(text: str, key: str = "") -> str:
+    """One line of bounded length that any log can hold: no key, signed query, password or base64."""
+    if key:
+        text = text.replace(key, "***")
+    text = text[:_LONGEST_READ]
+    text = _BASE64.sub("…", _QUERY.sub("?…", _USER.sub(r"\1\2…@", text)))
+    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
+
+
+def excerpt(body: bytes, key: str = "") -> str:
+    """A few readable words of an answer that is not the JSON it should be."""
+    if not body.strip():
+        return "an empty answer"
+    text = body[:_LONGEST_READ].decode("utf-8", "replace")
+    if "<" in text:
+        text = html.unescape(_TAGS.sub(" ", text)).strip() or "markup without text"
+    return clean(text, key)
+
+
+def shown(value: object) -> str:
+    """A value as a message may show it: short, no picture's content, no signature of a URL."""
+    match value:
+        case str() if value[:5].lower() == "data:":
+            return f"a data URI of {len(value):,} characters"
+        case str() if "://" in value[:_LONGEST]:
+            return _without_secrets(value)
+        case str() if len(value) > 2 * _LONGEST and not any(map(str.isspace, value[:_LONGEST])):
+            return f"{len(value):,} characters without a space"  # most likely base64
+        case str():
+            return _quoted(value)
+        case None:
+            return "null"
+        case bool():
+            return str(value).lower()
+        case int() if abs(value) >= 10**_LONGEST:
+            return "a number with very many digits"
+        case int() | float():
+            return repr(value)
+        case Mapping():
+            return "an empty object" if not value else f"an object with {len(value)} field(s)"
+        case list() | tuple():
+            return "an empty list" if not value else f"a list of {len(value)}"
+        case _:
+            return f"a Python {type(value).__name__}"
+
+
+def _without_secrets(url: str) -> str:
+    address, *query = url.split("?", 1)
+    scheme, _, rest = address.partition("://")
+    host, slash, path = rest.partition("/")
+    user, at, host = host.rpartition("@")
+    if ":" in user:
+        user = "…"
+    shown_url = _quoted(f"{scheme}://{user}{at}{host}{slash}{path}")
+    return f"{shown_url} (its query not shown)" if query else shown_url
+
+
+def _quoted(text: str) -> str:
+    if len(text) <= _LONGEST:
+        return repr(text)
+    return f"{text[:_LONGEST]!r}… ({len(text):,} characters)"
+
+
+def unsigned(url: str) -> str:
+    """A URL without the query parameters that sign it, so that signing anew changes nothing."""
+    parts = urlsplit(url)
+    pairs = [(unquote_plus(pair.partition("=")[0]), pair) for pair in parts.query.split("&")]
+    names = {name.lower() for name, _ in pairs}
+    signing = [parameters for signed_by, parameters in _SIGNATURES if signed_by in names]
+    query = "&".join(pair for name, pair in pairs if not any(each.fullmatch(name) for each in signing))
+    return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))

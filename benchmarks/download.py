@@ -124,6 +124,7 @@ def run_once(how: str, url: str, target: Path) -> None:
     from airflow_provider_kling.api.download.save_video import (
         land,
     )
+    from airflow_provider_kling.api.generation import Generation, GenerationStatus
     from airflow_provider_kling.api.settings import Settings
 
     sha256 = None
@@ -132,7 +133,8 @@ def run_once(how: str, url: str, target: Path) -> None:
     with KlingClient(Settings("benchmark")) as client:
         began = time.perf_counter()
         if how == "landing":
-            sha256 = land(client.fetch, lambda: url, target, generation_id="benchmark").sha256
+            done = Generation("benchmark", GenerationStatus.COMPLETED, "completed", video_url=url)
+            sha256 = land(client.fetch, lambda: done, target, generation_id="benchmark").sha256
         else:
             with client.fetch(url, {}) as reply, target.open("wb") as file:
                 for chunk in reply.chunks(CHUNK):

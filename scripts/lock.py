@@ -1,4 +1,4 @@
-"""Compile the locks of ``requirements/`` anew: setup.cfg's needs, dev.in's tools, one Airflow each.
+"""Compile the locks of ``requirements/``: setup.cfg with all extras, dev.in's tools, one Airflow each.
 
 Resolved for the oldest supported Python, so that one lock serves all of them: what only a newer
 Python needs is missing here, and the installer adds it.
@@ -14,7 +14,7 @@ from set_up import environment_of_uv
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / "requirements" / "dev.in"
-OPTIONS = ["--quiet", "--upgrade", "--no-header", "--no-annotate", "--python-version", "3.11"]
+OPTIONS = ["--quiet", "--upgrade", "--no-header", "--no-annotate", "--python-version", "3.11", "--all-extras"]
 
 
 def main() -> None:

@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from airflow_provider_kling.api.generation import Generation, GenerationStatus
+
 
 @dataclass
 class Fault:
@@ -51,13 +53,15 @@ class Cdn:
     sent: int = 0
     url: str = ""
     urls_given: int = 0
+    stated_size: int | None = None
 
     def __post_init__(self) -> None:
         self.etag = self.etag or f'"{hashlib.sha1(self.content).hexdigest()}"'
 
-    def fresh_url(self) -> str:
+    def completed(self) -> Generation:
         self.urls_given += 1
-        return f"{self.url}/video.mp4?ksSecret=hush{self.urls_given}"
+        url = f"{self.url}/video.mp4?ksSecret=hush{self.urls_given}"
+        return Generation("id", GenerationStatus.COMPLETED, "completed", url, video_size=self.stated_size)
 
     @property
     def ranges(self) -> list[str | None]:

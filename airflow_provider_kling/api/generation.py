@@ -70,6 +70,7 @@ class Generation:
     :param raw_status: the vendor's own word for it.
     :param video_url: signed URL of the MP4, which expires; None until completed. Kept out of ``repr``.
     :param duration: length of the video in seconds, where the vendor says it.
+    :param video_size: exact length of the video file in bytes, where the vendor says it.
     :param failure: why it failed; None unless the status is ``error``.
     :param credits_used: credits charged, where the vendor says it.
     :param model: the model, where it is known; the vendor's answers do not name it.
@@ -80,6 +81,7 @@ class Generation:
     raw_status: str
     video_url: str | None = field(default=None, repr=False)
     duration: float | None = None
+    video_size: int | None = None
     failure: Failure | None = None
     credits_used: float | None = None
     model: str | None = None

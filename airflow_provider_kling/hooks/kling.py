@@ -239,18 +239,18 @@ class KlingHook(BaseHook):
         check_generation_id(generation_id)
         client = self.get_conn()
 
-        def fresh_url() -> str:
+        def ask_vendor() -> Generation:
             generation = client.get_generation(generation_id)
             if not is_ready(generation) or generation.video_url is None:
                 raise not_ready(generation)
-            return generation.video_url
+            return generation
 
         target = target_path(
             path, generation_id=generation_id, model=model, client_request_id=client_request_id
         )
         landed = land(
             client.fetch,
-            fresh_url,
+            ask_vendor,
             target,
             generation_id=generation_id,
             overwrite=overwrite,

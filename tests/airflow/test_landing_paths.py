@@ -38,7 +38,7 @@ VIDEO = mp4(1)
 @pytest.fixture
 def go() -> Iterator[Callable[[object], Landed]]:
     with serving(Cdn(VIDEO)) as cdn, KlingClient(Settings("key")) as client:
-        yield lambda target: land(client.fetch, cdn.fresh_url, target, generation_id="generation")
+        yield lambda target: land(client.fetch, cdn.completed, target, generation_id="generation")
 
 
 @pytest.fixture

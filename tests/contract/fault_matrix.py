@@ -32,6 +32,7 @@ from airflow_provider_kling.api.exceptions import (
     Money,
     Recovery,
 )
+from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.polling.schedule import (
     Schedule,
 )
@@ -156,15 +157,16 @@ def download(world: World, fault: Fault, lasting: bool) -> Scene:
         opened.append(url)
         return fetching.client.fetch(url, headers)
 
-    def fresh_url() -> str:
-        url = driver.run(driver.flows.get_generation(generation_id)).video_url
-        assert url is not None
-        return url.replace(world.vendor.url, fetching.client.settings.base_url)
+    def ask_vendor() -> Generation:
+        generation = driver.run(driver.flows.get_generation(generation_id))
+        assert generation.video_url is not None
+        url = generation.video_url.replace(world.vendor.url, fetching.client.settings.base_url)
+        return replace(generation, video_url=url)
 
     def act() -> str:
         land(
             fetch,
-            fresh_url,
+            ask_vendor,
             world.target / "video.mp4",
             generation_id=generation_id,
             pause=world.vendor.clock.advance,

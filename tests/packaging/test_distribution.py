@@ -21,7 +21,7 @@ PACKAGE = "airflow_provider_kling"
 SOURCES = (PACKAGE, "README.md", "LICENSE", "NOTICE", "setup.cfg", "pyproject.toml")
 LOCKED = ".".join(importlib.metadata.version("apache-airflow").split(".")[:2])
 LOCK = ROOT / "requirements" / f"airflow-{LOCKED}.txt"
-API_NEEDS = ("requests", "aiohttp", "pillow", "av")
+API_NEEDS = ("requests", "aiohttp", "pillow")
 
 
 def run(command: Sequence[str | Path], **env: str) -> str:
@@ -109,6 +109,9 @@ def test_the_metadata_says_what_it_is(wheel: Path) -> None:
     assert said["Requires-Python"] == ">=3.11"
     assert said["License-Expression"] == "Apache-2.0"
     assert "Framework :: Apache Airflow :: Provider" in said.get_all("Classifier", [])
+    needed = [each for each in said.get_all("Requires-Dist", []) if "extra ==" not in each]
+    assert not [each for each in needed if each.startswith(("av", "pi-heif", "pillow-heif"))]
+    assert any("Pillow" in each for each in needed)
 
 
 def test_airflow_lists_the_provider(installed: Path, tmp_path: Path) -> None:
@@ -122,6 +125,11 @@ def test_airflow_shows_the_connection_type(installed: Path, tmp_path: Path) -> N
     hooks = {each["connection_type"]: each for each in json.loads(listed[listed.index("[") :])}
     assert hooks["kling"]["class"] == f"{PACKAGE}.hooks.kling.KlingHook"
     assert hooks["kling"]["hook_name"] == "Kling (AI/ML API)"
+
+
+def test_it_brings_no_gpl_binary(installed: Path) -> None:
+    listed = json.loads(run([installed / "python", "-m", "pip", "list", "--format", "json"]))
+    assert not {"av", "pi-heif", "pillow-heif"} & {each["name"] for each in listed}
 
 
 def test_the_emulator_s_command_is_there(installed: Path) -> None:

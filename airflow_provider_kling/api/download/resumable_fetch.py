@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Final, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ from airflow_provider_kling.api.exceptions import (
     DownloadError,
     Recovery,
 )
+from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.redaction import (
     clean,
 )
@@ -145,7 +146,8 @@ class VideoSource:
     """A generation's video at the vendor: behind a URL that expires and a connection that breaks.
 
     :param fetch: opens a URL.
-    :param fresh_url: asks the vendor for a URL, which costs nothing.
+    :param ask_vendor: asks the vendor for the completed generation, which costs nothing: its URL is
+        fresh, and it may state the length of the video.
     :param retries: how often in a row an attempt may fail without a further MiB having arrived,
         and how long to wait in between.
     :param pause: how to wait.
@@ -154,7 +156,7 @@ class VideoSource:
     def __init__(
         self,
         fetch: Fetch,
-        fresh_url: Callable[[], str],
+        ask_vendor: Callable[[], Generation],
         *,
         generation_id: str,
         retries: RetryPolicy,
@@ -163,13 +165,15 @@ class VideoSource:
         now: Clock,
     ) -> None:
         self._fetch = fetch
-        self._fresh_url = fresh_url
+        self._ask_vendor = ask_vendor
         self._generation_id = generation_id
         self._retries = retries
         self._pause = pause
         self._random = random
         self._now = now
         self._url = ""
+        self._stated_size: int | None = None  # by the vendor
+        self._is_size_disputed = False
 
     def announced(self) -> Announced:
         """What the server says about the video; a byte of it is asked for.
@@ -179,7 +183,10 @@ class VideoSource:
 
         def ask() -> Announced:
             with self._open({"Range": "bytes=0-0"}) as reply:
-                return read_announced(reply.status, reply.headers)
+                announced = read_announced(reply.status, reply.headers)
+            if announced.size is None:
+                announced = replace(announced, size=self._stated_size)
+            return announced
 
         return self._persist(ask, lambda: 0)
 
@@ -197,10 +204,34 @@ class VideoSource:
     def _fill(self, copy: _Copy) -> None:
         if not copy.is_complete:
             self._receive(copy)
+        self._compare_with_stated_size(copy)
         for name, stated in copy.announced.checksums.items():
             if copy.digest(name) != stated:
                 copy.restart()
                 raise _TroubleError(f"what came has another {name} than the server states")
+
+    def _compare_with_stated_size(self, copy: _Copy) -> None:
+        """What came is as long as its server said. The vendor's answer states a length, too.
+
+        Where the two differ twice, with a fresh URL in between, the video is kept if its structure is
+        complete: it is paid for. Without a length of the server, the vendor's is the only one.
+        """
+        if self._stated_size in (None, copy.done):
+            return
+        if copy.announced.size is None or not self._is_size_disputed:
+            self._is_size_disputed = True
+            done = copy.done
+            copy.restart()
+            raise _TroubleError(
+                f"{done} bytes came, and the vendor's answer states {self._stated_size}", stale=True
+            )
+        log.warning(
+            "Video of generation %s has %d bytes, as its server says; the vendor's answer states %d. "
+            "Keeping it if its structure is complete.",
+            self._generation_id,
+            copy.done,
+            self._stated_size,
+        )
 
     def _receive(self, copy: _Copy) -> None:
         etag = copy.announced.etag
@@ -249,7 +280,9 @@ class VideoSource:
         failures, furthest = 0, 0
         while True:
             # outside the try: asking the vendor has its own retries, and its own errors
-            self._url = self._url or self._fresh_url()
+            if not self._url:
+                generation = self._ask_vendor()
+                self._url, self._stated_size = generation.video_url or "", generation.video_size
             try:
                 return attempt()
             except ConnectionLostError as lost:

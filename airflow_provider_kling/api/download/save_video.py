@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from airflow_provider_kling.api.download.mp4_boxes import VideoFacts
 from airflow_provider_kling.api.download.resumable_fetch import (
     Fetch,
     Saved,
@@ -23,7 +24,6 @@ from airflow_provider_kling.api.download.targets import (
     target_for,
 )
 from airflow_provider_kling.api.download.verify import (
-    VideoFacts,
     probe,
     warn_of_other_length,
 )
@@ -31,6 +31,7 @@ from airflow_provider_kling.api.exceptions import (
     DownloadError,
     Recovery,
 )
+from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.retry import (
     Clock,
     Random,
@@ -64,7 +65,7 @@ class Landed:
 
 def land(
     fetch: Fetch,
-    fresh_url: Callable[[], str],
+    ask_vendor: Callable[[], Generation],
     target: object,
     *,
     generation_id: str,
@@ -82,7 +83,8 @@ def land(
     then given its name. Whatever fails, no half file is seen and no temporary file stays.
 
     :param fetch: opens a URL; the client's.
-    :param fresh_url: asks the vendor for a signed URL of the video, now and when one expired.
+    :param ask_vendor: asks the vendor for the completed generation with its signed URL, now and when
+        that expired.
     :param target: a local path (str or ``os.PathLike``), or a path in object storage.
     :param overwrite: False keeps a file that is there: when it is this video (the same length,
         readable to its end, and the checksums that the server states, or else this generation's id
@@ -98,7 +100,7 @@ def land(
     place = target_for(target, generation_id)
     source = VideoSource(
         fetch,
-        fresh_url,
+        ask_vendor,
         generation_id=generation_id,
         retries=retries or RetryPolicy(),
         pause=pause,

@@ -19,6 +19,8 @@ from airflow_provider_kling.api.transport.error_mapping import (
     error_text,
 )
 
+_MOST_BYTES = 1 << 50  # of a video; what is longer is no length
+
 
 @dataclass(frozen=True, slots=True)
 class LogRow:
@@ -103,6 +105,7 @@ def read_generation(body: Mapping[str, Any], asked_id: str | None = None, *, key
         raw_status=clean(raw_status, key) if status is GenerationStatus.UNKNOWN else raw_status.strip(),
         video_url=url if isinstance(url, str) and url else None,
         duration=_first(number(video.get("duration")), number(body.get("duration"))),
+        video_size=_bytes(video.get("file_size")),
         failure=_failure(body.get("error"), key) if status is GenerationStatus.ERROR else None,
         credits_used=_first(credits, number(usage.get("tokens_used"))),
     )
@@ -193,6 +196,12 @@ def number(value: Any) -> float | None:
     except (ValueError, OverflowError):
         return None
     return parsed if math.isfinite(parsed) else None
+
+
+def _bytes(value: Any) -> int | None:
+    """A length in bytes; None for anything that cannot be one."""
+    size = number(value)
+    return int(size) if size is not None and 0 < size < _MOST_BYTES and size.is_integer() else None
 
 
 def _first(*values: float | None) -> float | None:

@@ -32,6 +32,7 @@ from airflow_provider_kling.api.exceptions import (
     Money,
     Recovery,
 )
+from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.retry import (
     RetryPolicy,
 )
@@ -65,7 +66,7 @@ def go(cdn: Cdn, waits: list[float]) -> Iterator[Callable[..., Landed]]:
         def go(target: object, **options: Any) -> Landed:
             return land(
                 client.fetch,
-                cdn.fresh_url,
+                cdn.completed,
                 target,
                 generation_id=ID,
                 pause=waits.append,
@@ -190,7 +191,7 @@ class TestWhole:
     ) -> None:
         assert go(folder / "clip.mp4", expected_seconds=10).duration == pytest.approx(3.0)
 
-        assert "not 10.00 s" in caplog.text
+        assert "expected 10.00 s" in caplog.text
 
     def test_memory_does_not_grow_with_the_file(
         self, go: Callable[..., Landed], cdn: Cdn, folder: Path
@@ -209,6 +210,46 @@ class TestWhole:
 
         assert landed.size == len(VIDEO) + filling + 8
         assert peak < 8 * MIB
+
+
+class TestStatedLength:
+    """The vendor's answer states the length of the video beside its URL."""
+
+    def test_the_length_that_is_stated(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
+        cdn.stated_size = len(VIDEO)
+
+        assert go(folder / "clip.mp4").size == len(VIDEO)
+        assert len(cdn.requests) == 1
+
+    def test_a_file_cut_by_its_server_is_fetched_again(
+        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+    ) -> None:
+        # no length announced: nothing but the vendor's tells that this is not all
+        cdn.stated_size = len(VIDEO)
+        cdn.faults.append(Fault(body=VIDEO[: -MIB // 2], headers={"Content-Length": None}))
+
+        assert go(folder / "clip.mp4").size == len(VIDEO)
+        assert cdn.urls_given == 2
+
+    def test_without_a_length_of_the_server_the_vendor_s_is_binding(
+        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+    ) -> None:
+        cdn.stated_size = len(VIDEO) + 1
+        cdn.always = Fault(headers={"Content-Length": None})
+
+        error = failure(go, folder / "clip.mp4")
+
+        assert f"{len(VIDEO)} bytes came" in error.what
+        assert os.listdir(folder) == []
+
+    def test_a_complete_video_of_another_length_is_kept_after_a_second_look(
+        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        cdn.stated_size = len(VIDEO) + 1
+
+        assert go(folder / "clip.mp4").size == len(VIDEO)
+        assert len(cdn.requests) == 2
+        assert f"states {len(VIDEO) + 1}" in caplog.text
 
 
 class TestBrokenDownloads:
@@ -512,12 +553,12 @@ class TestRefusals:
     def test_trouble_with_the_vendor_is_not_ours_to_repeat(self, folder: Path) -> None:
         asked = []
 
-        def fresh_url() -> str:
+        def ask_vendor() -> Generation:
             asked.append(1)
             raise KlingError("the vendor has no such generation")
 
         with pytest.raises(KlingError, match="no such generation"):
-            land(pytest.fail, fresh_url, folder / "clip.mp4", generation_id=ID, pause=pytest.fail)
+            land(pytest.fail, ask_vendor, folder / "clip.mp4", generation_id=ID, pause=pytest.fail)
 
         assert asked == [1]
         assert os.listdir(folder) == []
@@ -645,13 +686,13 @@ class TestWhatIsThereAlready:
         target = folder / "clip.mp4"
         if not links:
             monkeypatch.setattr(os, "link", _unsupported)
-        give = cdn.fresh_url
+        give = cdn.completed
 
-        def slow_url() -> str:
+        def slow_url() -> Generation:
             target.write_bytes(meanwhile)
             return give()
 
-        monkeypatch.setattr(cdn, "fresh_url", slow_url)
+        monkeypatch.setattr(cdn, "completed", slow_url)
 
         if fine:
             assert go(target).skipped
@@ -877,13 +918,13 @@ class TestStorage:
         memory: MemoryFileSystem,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        give = cdn.fresh_url
+        give = cdn.completed
 
-        def slow_url() -> str:
+        def slow_url() -> Generation:
             memory.pipe("/bucket/clip.mp4", OTHER)
             return give()
 
-        monkeypatch.setattr(cdn, "fresh_url", slow_url)
+        monkeypatch.setattr(cdn, "completed", slow_url)
 
         failure(go, UPath("memory://bucket/clip.mp4"))
 

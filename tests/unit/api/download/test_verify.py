@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import logging
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -75,6 +77,20 @@ def test_a_fragmented_file_cut_inside_a_fragment_is_refused() -> None:
 def test_what_is_no_video_is_refused(content: bytes) -> None:
     with pytest.raises(DownloadError, match=f"the video of generation {ID}"):
         probe(io.BytesIO(content), generation_id=ID)
+
+
+def test_neither_libav_nor_pillow_is_needed(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(WHOLE)
+    code = f"""
+import sys
+sys.modules["av"] = sys.modules["PIL"] = None
+import airflow_provider_kling.api.download.save_video
+from airflow_provider_kling.api.download.verify import probe
+print(probe({str(path)!r}, generation_id="x").frames)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "24"
 
 
 def test_a_video_with_sound_only_is_named_as_such() -> None:

@@ -11,28 +11,15 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_kling.api.calls import (
-    LOG_MARGIN,
-    LONGEST_LOG_WINDOW,
-)
-from airflow_provider_kling.api.durable.identity import (
-    place_in,
-)
-from airflow_provider_kling.api.durable.submit import (
-    CLOCK_SKEW,
-)
-from airflow_provider_kling.get_provider_info import (
-    DEFAULT_CONNECTION_ID,
-)
+from airflow_provider_kling.api.calls import LOG_MARGIN, LONGEST_LOG_WINDOW
+from airflow_provider_kling.api.durable.identity import place_in
+from airflow_provider_kling.api.durable.submit import CLOCK_SKEW
+from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 
 if TYPE_CHECKING:
     from airflow_provider_kling.api.client import KlingClient
-    from airflow_provider_kling.api.transport.response_parsing import (
-        LogRow,
-    )
-    from airflow_provider_kling.version_compat import (
-        Context,
-    )
+    from airflow_provider_kling.api.transport.response_parsing import LogRow
+    from airflow_provider_kling.version_compat import Context
 
 log = logging.getLogger(__name__)
 
@@ -141,7 +128,7 @@ class KlingCostReport:
             pulled = ti.xcom_pull(task_ids=[task_id], key="generation_id")
             task_of |= dict.fromkeys(_texts(pulled), task_id)
         client = self._client()
-        since = max(_began(run) - CLOCK_SKEW, client.flows.now() + LOG_MARGIN - LONGEST_LOG_WINDOW)
+        since = max(_began(run) - CLOCK_SKEW, client.calls.now() + LOG_MARGIN - LONGEST_LOG_WINDOW)
         rows = _rows(client, since, math.inf, lambda row: row.inference_id in task_of, most=len(task_of))
         missing = task_of.keys() - {row.inference_id for row in rows}
         return CostTable(
@@ -195,9 +182,7 @@ class KlingCostReport:
         """
         log.info("%s", table.text())
         if csv_path is not None:
-            from airflow_provider_kling.hooks.object_storage import (
-                write_text,
-            )
+            from airflow_provider_kling.hooks.object_storage import write_text
 
             write_text(csv_path, table.csv())
             log.info("As CSV: %s", csv_path)
@@ -224,10 +209,10 @@ def _rows(
                 found[row.inference_id] = row
         return len(found) >= most
 
-    until = min(until, client.flows.now() + LOG_MARGIN)
+    until = min(until, client.calls.now() + LOG_MARGIN)
     while until > since and len(found) < most:
         begins = max(since, until - LONGEST_LOG_WINDOW)
-        client.run(client.flows.find_row(collect, since=begins, until=until))
+        client.run(client.calls.find_row(collect, since=begins, until=until))
         until = begins
     return list(found.values())
 

@@ -14,17 +14,9 @@ import random
 from datetime import timedelta
 from typing import Any
 
-from airflow_provider_kling.api.exceptions import (
-    KlingError,
-    Recovery,
-)
-from airflow_provider_kling.api.retry import (
-    RetryPolicy as Backoff,
-)
-from airflow_provider_kling.version_compat import (
-    RetryDecision,
-    RetryPolicy,
-)
+from airflow_provider_kling.api.exceptions import KlingError, Recovery
+from airflow_provider_kling.api.retry import RetryPolicy as Backoff
+from airflow_provider_kling.version_compat import RetryDecision, RetryPolicy
 
 _PATIENCE = Backoff(base=30.0, cap=900.0, longest_retry_after=3600.0)
 

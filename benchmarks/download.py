@@ -118,12 +118,8 @@ def run_once(how: str, url: str, target: Path) -> None:
     :param how: ``landing``, or ``download`` for the part of it that curl does.
     """
     from airflow_provider_kling.api.client import KlingClient
-    from airflow_provider_kling.api.download.resumable_fetch import (
-        CHUNK,
-    )
-    from airflow_provider_kling.api.download.save_video import (
-        land,
-    )
+    from airflow_provider_kling.api.download.resumable_fetch import CHUNK
+    from airflow_provider_kling.api.download.save_video import save_video
     from airflow_provider_kling.api.generation import Generation, GenerationStatus
     from airflow_provider_kling.api.settings import Settings
 
@@ -134,7 +130,7 @@ def run_once(how: str, url: str, target: Path) -> None:
         began = time.perf_counter()
         if how == "landing":
             done = Generation("benchmark", GenerationStatus.COMPLETED, "completed", video_url=url)
-            sha256 = land(client.fetch, lambda: done, target, generation_id="benchmark").sha256
+            sha256 = save_video(client.fetch, lambda: done, target, generation_id="benchmark").sha256
         else:
             with client.fetch(url, {}) as reply, target.open("wb") as file:
                 for chunk in reply.chunks(CHUNK):
@@ -212,7 +208,7 @@ def main() -> None:
             make_video(video, size * MB)
             with video.open("rb") as file:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            url, target = f"{address}/{video.name}", folder / "landed.mp4"
+            url, target = f"{address}/{video.name}", folder / "saved.mp4"
             timed = size == TIMED
             runs: dict[str, list[Run]] = {name: [] for name in (CONTENDERS if timed else ["landing"])}
             for _ in range(options.runs if timed else 1):

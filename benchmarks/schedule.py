@@ -26,9 +26,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from airflow_provider_kling.api.polling.learned_durations import (
-    Durations,
-)
+from airflow_provider_kling.api.polling.learned_durations import DurationStats
 from airflow_provider_kling.api.polling.schedule import (
     EARLY_LOOK,
     JITTER,
@@ -193,7 +191,7 @@ def learned(
 
     :param unwatched: draws when nobody looks for an hour, in seconds after a submit; None for never.
     """
-    rng, seen, prior = random.Random(seed), Durations(), Schedule.adaptive()
+    rng, seen, prior = random.Random(seed), DurationStats(), Schedule.adaptive()
     for _ in range(completions):
         duration = scale * USUAL_SECONDS * math.exp(rng.gauss(0.0, USUAL_SPREAD))
         gone = unwatched(rng) if unwatched else math.inf

@@ -12,51 +12,30 @@ from urllib.parse import quote, urlencode, urlsplit
 import aiohttp
 from yarl import URL
 
-from airflow_provider_kling.api.calls import (
-    Flows,
-    Watcher,
-)
-from airflow_provider_kling.api.exceptions import (
-    ConfigurationError,
-)
+from airflow_provider_kling.api.calls import VendorCalls, Watcher
+from airflow_provider_kling.api.exceptions import ConfigurationError
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.polling.schedule import (
-    Schedule,
-)
+from airflow_provider_kling.api.polling.schedule import Schedule
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.body import (
-    JsonBody,
-)
-from airflow_provider_kling.api.transport.endpoints import (
-    Protocol,
-)
+from airflow_provider_kling.api.transport.body import JsonBody
+from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import (
     LONGEST_REPLY,
     ConnectionLost,
+    FailureReason,
     Flow,
     HttpRequest,
     HttpResponse,
     Memory,
-    Pause,
-    Remember,
     Reply,
-    Silence,
+    SaveRecord,
+    Sleep,
     T,
     forget,
 )
-from airflow_provider_kling.api.transport.rate_limiter import (
-    Limiter,
-)
-from airflow_provider_kling.api.transport.shared_rate_limiter import (
-    limiter_for,
-    report,
-)
-from airflow_provider_kling.api.transport.tls_and_proxy import (
-    FileState,
-    behind_proxy,
-    proxy_url,
-    trusted_now,
-)
+from airflow_provider_kling.api.transport.rate_limiter import Limiter
+from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for, report
+from airflow_provider_kling.api.transport.tls_and_proxy import FileState, behind_proxy, proxy_url, trusted_now
 
 MOST_CONNECTIONS: Final = 16
 """TCP connections one client keeps at most: polls are short, and a burst must not open hundreds."""
@@ -82,7 +61,7 @@ class AsyncKlingClient:
         self,
         settings: Settings,
         *,
-        flows: Flows | None = None,
+        calls: VendorCalls | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         limiter: Limiter | None = None,
         connections: int = MOST_CONNECTIONS,
@@ -91,7 +70,7 @@ class AsyncKlingClient:
         self._limiter = limiter
         if limiter is None and settings.requests_per_minute is not None:
             self._limiter = limiter_for(settings)
-        self.flows = flows or Flows(Protocol(settings, time.time))
+        self.calls = calls or VendorCalls(Endpoints(settings, time.time))
         self._sleep = sleep
         self._turns = asyncio.Semaphore(connections)
         self._proxies: dict[tuple[str, str], str | None] = {}
@@ -100,12 +79,12 @@ class AsyncKlingClient:
         self._trusts: FileState = None
 
     async def submit(self, request: GenerationRequest, client_request_id: str | None = None) -> Generation:
-        """Ask for a generation, once; see :meth:`.Flows.submit`."""
-        return await self.run(self.flows.submit(request, client_request_id))
+        """Ask for a generation, once; see :meth:`.VendorCalls.submit`."""
+        return await self.run(self.calls.submit(request, client_request_id))
 
     async def get_generation(self, generation_id: str) -> Generation:
-        """Ask how a generation stands; see :meth:`.Flows.get_generation`."""
-        return await self.run(self.flows.get_generation(generation_id))
+        """Ask how a generation stands; see :meth:`.VendorCalls.get_generation`."""
+        return await self.run(self.calls.get_generation(generation_id))
 
     async def wait(
         self,
@@ -116,23 +95,23 @@ class AsyncKlingClient:
         submitted_at: float | None = None,
         watch: Watcher | None = None,
     ) -> Generation:
-        """Wait at most ``timeout`` seconds until the video is there; see :meth:`.Flows.settle`.
+        """Wait at most ``timeout`` seconds until the video is there; see :meth:`.wait_until_complete`.
 
         :raises ValueError: ``timeout`` is not a number from 0 to a week.
         """
         return await self.run(
-            self.flows.settle(
+            self.calls.wait_until_complete(
                 generation_id,
                 schedule=schedule or Schedule.adaptive(None),
-                deadline=self.flows.deadline(timeout),
+                deadline=self.calls.deadline(timeout),
                 submitted_at=submitted_at,
                 watch=watch,
             )
         )
 
     async def get_balance(self) -> float:
-        """The account's balance in USD; see :meth:`.Flows.get_balance`."""
-        return await self.run(self.flows.get_balance())
+        """The account's balance in USD; see :meth:`.VendorCalls.get_balance`."""
+        return await self.run(self.calls.get_balance())
 
     async def run(self, flow: Flow[T], remember: Memory = forget) -> T:
         """Drive a flow to its end and return its result.
@@ -143,10 +122,10 @@ class AsyncKlingClient:
         try:
             while True:
                 effect = flow.send(reply)
-                if isinstance(effect, Pause):
+                if isinstance(effect, Sleep):
                     await self._sleep(effect.seconds)
                     reply = None
-                elif isinstance(effect, Remember):
+                elif isinstance(effect, SaveRecord):
                     remember(effect.record)
                     reply = None
                 else:
@@ -171,7 +150,7 @@ class AsyncKlingClient:
         """Make one request, at once; what went wrong comes back as a value, for the flows to judge."""
         session = self._session or await self.open()
         reply = await self._send_over(session, request)
-        untrusted = isinstance(reply, ConnectionLost) and reply.why is Silence.CERTIFICATE
+        untrusted = isinstance(reply, ConnectionLost) and reply.why is FailureReason.CERTIFICATE
         if untrusted and (anew := await self._opened_anew(session)):
             reply = await self._send_over(anew, request)
         return reply
@@ -216,7 +195,7 @@ class AsyncKlingClient:
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return ConnectionLost(behind_proxy(_silence(error, opened), proxy), host)
         except ValueError:  # of an address that none can be; UnicodeError is one
-            return ConnectionLost(Silence.UNSENDABLE, host)
+            return ConnectionLost(FailureReason.UNSENDABLE, host)
 
     async def open(self) -> aiohttp.ClientSession:
         """Make ready to send; :meth:`send` does it where nobody has.
@@ -301,28 +280,28 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _silence(error: Exception, opened: bool) -> Silence:
+def _silence(error: Exception, opened: bool) -> FailureReason:
     """Where on its way a request was lost. In doubt it was sent."""
     if opened:
         slow = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError)
-        return Silence.SLOW if slow else _silence_of_reading(error)
+        return FailureReason.SLOW if slow else _silence_of_reading(error)
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return Silence.CONNECT_TIMEOUT
+        return FailureReason.CONNECT_TIMEOUT
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return Silence.CERTIFICATE
+        return FailureReason.CERTIFICATE
     if isinstance(error, aiohttp.ClientSSLError):
-        return Silence.TLS
+        return FailureReason.TLS
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        return Silence.PROXY
+        return FailureReason.PROXY
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return Silence.DNS
+        return FailureReason.DNS
     if isinstance(error, aiohttp.ClientConnectorError):
         refused = isinstance(error.os_error, ConnectionRefusedError)
-        return Silence.REFUSED if refused else Silence.UNREACHABLE
+        return FailureReason.REFUSED if refused else FailureReason.UNREACHABLE
     if isinstance(error, aiohttp.InvalidURL):
-        return Silence.UNSENDABLE
+        return FailureReason.UNSENDABLE
     return _silence_of_reading(error)
 
 
-def _silence_of_reading(error: Exception) -> Silence:
-    return Silence.READ_TIMEOUT if isinstance(error, TimeoutError) else Silence.BROKEN
+def _silence_of_reading(error: Exception) -> FailureReason:
+    return FailureReason.READ_TIMEOUT if isinstance(error, TimeoutError) else FailureReason.BROKEN

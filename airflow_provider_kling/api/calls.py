@@ -22,26 +22,12 @@ from airflow_provider_kling.api.exceptions import (
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.polling.poll_tracker import (
-    Patience,
-)
-from airflow_provider_kling.api.polling.poll_tracker import (
-    Watcher as Watcher,
-)
-from airflow_provider_kling.api.polling.poll_tracker import (
-    is_ready as is_ready,
-)
-from airflow_provider_kling.api.polling.poll_tracker import (
-    not_ready as not_ready,
-)
-from airflow_provider_kling.api.polling.poll_tracker import (
-    timed_out as timed_out,
-)
-from airflow_provider_kling.api.polling.schedule import (
-    Learner,
-    Timetable,
-    jittered,
-)
+from airflow_provider_kling.api.polling.poll_tracker import PollTracker
+from airflow_provider_kling.api.polling.poll_tracker import Watcher as Watcher
+from airflow_provider_kling.api.polling.poll_tracker import is_ready as is_ready
+from airflow_provider_kling.api.polling.poll_tracker import not_ready as not_ready
+from airflow_provider_kling.api.polling.poll_tracker import timed_out as timed_out
+from airflow_provider_kling.api.polling.schedule import Learner, Timetable, jittered
 from airflow_provider_kling.api.retry import (
     FATAL_POLLS,
     REFUSED_PAUSE,
@@ -50,23 +36,9 @@ from airflow_provider_kling.api.retry import (
     RetryPolicy,
     checked_span,
 )
-from airflow_provider_kling.api.transport.endpoints import (
-    LOG_PAGE,
-    LogRow,
-    Protocol,
-)
-from airflow_provider_kling.api.transport.error_mapping import (
-    certainly_refused,
-)
-from airflow_provider_kling.api.transport.messages import (
-    Flow,
-    HttpRequest,
-    Pause,
-    Remember,
-    Reply,
-    Send,
-    T,
-)
+from airflow_provider_kling.api.transport.endpoints import LOG_PAGE, Endpoints, LogRow
+from airflow_provider_kling.api.transport.error_mapping import certainly_refused
+from airflow_provider_kling.api.transport.messages import Flow, HttpRequest, Reply, SaveRecord, Send, Sleep, T
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +56,7 @@ LONGEST_LOG_WINDOW: Final = 90 * 86_400.0
 """Seconds that one log query may span; the vendor documents 92 days at most."""
 
 
-class Flows:
+class VendorCalls:
     """The conversations with the vendor, for one account.
 
     :param protocol: builds requests, reads replies.
@@ -92,8 +64,8 @@ class Flows:
     :param rng: numbers in [0, 1) for the jitter.
     """
 
-    def __init__(self, protocol: Protocol, *, now: Clock = time.time, rng: Random = random.random) -> None:
-        self.protocol = protocol
+    def __init__(self, endpoints: Endpoints, *, now: Clock = time.time, rng: Random = random.random) -> None:
+        self.endpoints = endpoints
         self.now = now
         self.rng = rng
         self.read_retries = READ_RETRIES
@@ -105,20 +77,20 @@ class Flows:
         not know a generation, another one may be paid for.
         """
         return self.read(
-            self.protocol.poll(generation_id),
-            lambda reply: self.protocol.read_poll(reply, generation_id),
+            self.endpoints.poll(generation_id),
+            lambda reply: self.endpoints.read_poll(reply, generation_id),
             refusals=FATAL_POLLS,
         )
 
     def get_balance(self) -> Flow[float]:
         """Ask for the balance in USD, and repeat while that can help."""
-        return self.read(self.protocol.balance(), self.protocol.read_balance)
+        return self.read(self.endpoints.balance(), self.endpoints.read_balance)
 
     def submit(
         self,
         request: GenerationRequest,
         client_request_id: str | None = None,
-        intent: Callable[[], Remember] | None = None,
+        intent: Callable[[], SaveRecord] | None = None,
     ) -> Flow[Generation]:
         """Ask for a generation, once.
 
@@ -129,7 +101,7 @@ class Flows:
         :raises SubmitUncertainError: it may have been accepted, and no id is known.
         :raises KlingError: it was not accepted.
         """
-        sending = self.protocol.submit(request, client_request_id)
+        sending = self.endpoints.submit(request, client_request_id)
         attempt = 0
         while True:
             attempt += 1
@@ -137,7 +109,7 @@ class Flows:
                 yield intent()
             reply = yield Send(sending)
             try:
-                generation = self.protocol.read_submit(reply)
+                generation = self.endpoints.read_submit(reply)
             except KlingError as error:
                 if not certainly_refused(error):
                     raise SubmitUncertainError(
@@ -149,9 +121,9 @@ class Flows:
                     raise
                 wait = self._wait_after(error, attempt, SUBMIT_RETRIES)
                 log.info("The submit was not accepted and is sent again in %.1f s: %s", wait, error.what)
-                yield Pause(wait)
+                yield Sleep(wait)
             else:
-                if client_request_id is not None and not self.protocol.keeps(reply, client_request_id):
+                if client_request_id is not None and not self.endpoints.keeps(reply, client_request_id):
                     log.warning(
                         "The vendor did not keep the client request id %s of generation %s (its answer does "
                         "not echo it), so its logs cannot be searched for this submit. The generation id is "
@@ -198,15 +170,15 @@ class Flows:
         since = max(since, until - LONGEST_LOG_WINDOW)
         offset = 0
         for _ in range(MOST_LOG_PAGES):
-            asking = self.protocol.logs(model=model, start=since, end=until, offset=offset)
-            page = yield from self.read(asking, self.protocol.read_logs, retries=LOG_RETRIES)
+            asking = self.endpoints.logs(model=model, start=since, end=until, offset=offset)
+            page = yield from self.read(asking, self.endpoints.read_logs, retries=LOG_RETRIES)
             for row in page.rows:
                 if fits(row):
                     return row
             if not page.has_more:
                 return None
             offset += len(page.rows) or LOG_PAGE
-            yield Pause(LOG_PACE)
+            yield Sleep(LOG_PACE)
         raise MalformedReplyError(
             f"The vendor's logs{f' of {model}' if model else ''} do not end within {MOST_LOG_PAGES} pages.",
             recovery=Recovery.RETRY_TASK,
@@ -220,7 +192,7 @@ class Flows:
         """
         return self.now() + checked_span("timeout", timeout)
 
-    def settle(
+    def wait_until_complete(
         self,
         generation_id: str,
         *,
@@ -252,21 +224,21 @@ class Flows:
             raise ValueError(f"The deadline of the wait for generation {generation_id} is not a number.")
         since = self.now() if submitted_at is None else submitted_at
         not_yet_at = 0.0
-        patience = Patience(generation_id, watch)
-        asking = self.protocol.poll(generation_id)
+        tracker = PollTracker(generation_id, watch)
+        asking = self.endpoints.poll(generation_id)
         if first_look_after > 0:
-            yield Pause(first_look_after)
+            yield Sleep(first_look_after)
         while True:
             reply = yield Send(asking)
             retry_after: float | None = None
             try:
-                generation = self.protocol.read_poll(reply, generation_id)
+                generation = self.endpoints.read_poll(reply, generation_id)
             except KlingError as error:
-                patience.endure(error, self.now())
+                tracker.on_error(error, self.now())
                 retry_after = getattr(error, "retry_after", None)
             else:
                 elapsed = self.now() - since
-                if patience.satisfied(generation):
+                if tracker.on_generation(generation):
                     if learn is not None and submitted_at is not None:
                         learn(elapsed, not_yet_at)
                     return generation
@@ -274,8 +246,8 @@ class Flows:
                 del generation
             del reply  # thousands wait here, each for minutes
             if self.now() >= deadline:
-                raise timed_out(generation_id, patience.last_word)
-            yield Pause(self._next_wait(schedule, since, deadline, retry_after))
+                raise timed_out(generation_id, tracker.last_word)
+            yield Sleep(self._next_wait(schedule, since, deadline, retry_after))
 
     def _next_wait(
         self, schedule: Timetable, since: float, deadline: float, retry_after: float | None
@@ -312,7 +284,7 @@ class Flows:
                     raise
                 wait = self._wait_after(error, attempt, retries) + (0.0 if passing else REFUSED_PAUSE)
                 log.info("The %s request is sent again in %.1f s: %s", request.call, wait, error.what)
-            yield Pause(wait)
+            yield Sleep(wait)
 
     def _wait_after(self, error: KlingError, attempt: int, retries: RetryPolicy) -> float:
         return retries.delay(attempt, self.rng, getattr(error, "retry_after", None))

@@ -13,56 +13,30 @@ import urllib3
 import urllib3.exceptions
 from requests.adapters import HTTPAdapter
 
-from airflow_provider_kling.api.calls import (
-    Flows,
-    Watcher,
-)
-from airflow_provider_kling.api.exceptions import (
-    ConnectionLostError,
-    DownloadError,
-    Money,
-    Recovery,
-)
+from airflow_provider_kling.api.calls import VendorCalls, Watcher
+from airflow_provider_kling.api.exceptions import ConnectionLostError, DownloadError, Money, Recovery
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.polling.schedule import (
-    Schedule,
-)
+from airflow_provider_kling.api.polling.schedule import Schedule
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.endpoints import (
-    USER_AGENT,
-    Protocol,
-)
+from airflow_provider_kling.api.transport.endpoints import USER_AGENT, Endpoints
 from airflow_provider_kling.api.transport.messages import (
     LONGEST_REPLY,
     ConnectionLost,
+    FailureReason,
     Flow,
     HttpRequest,
     HttpResponse,
     Memory,
-    Pause,
-    Remember,
     Reply,
-    Silence,
+    SaveRecord,
+    Sleep,
     T,
     forget,
 )
-from airflow_provider_kling.api.transport.rate_limiter import (
-    Limiter,
-)
-from airflow_provider_kling.api.transport.shared_rate_limiter import (
-    limiter_for,
-    report,
-)
-from airflow_provider_kling.api.transport.tls_and_proxy import (
-    behind_proxy,
-    proxy_url,
-    trusted,
-)
-from airflow_provider_kling.api.transport.urllib3_errors import (
-    TlsConnection,
-    silence,
-    silence_of_reading,
-)
+from airflow_provider_kling.api.transport.rate_limiter import Limiter
+from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for, report
+from airflow_provider_kling.api.transport.tls_and_proxy import behind_proxy, proxy_url, trusted
+from airflow_provider_kling.api.transport.urllib3_errors import TlsConnection, silence, silence_of_reading
 
 _CHUNK: Final = 64 * 1024
 _MOST_REDIRECTS: Final = 5
@@ -85,7 +59,7 @@ class KlingClient:
         self,
         settings: Settings,
         *,
-        flows: Flows | None = None,
+        calls: VendorCalls | None = None,
         sleep: Callable[[float], None] = time.sleep,
         limiter: Limiter | None = None,
     ) -> None:
@@ -93,19 +67,19 @@ class KlingClient:
         self._limiter = limiter
         if limiter is None and settings.requests_per_minute is not None:
             self._limiter = limiter_for(settings)
-        self.flows = flows or Flows(Protocol(settings, time.time))
+        self.calls = calls or VendorCalls(Endpoints(settings, time.time))
         self._sleep = sleep
         self._verify, _ = trusted(settings)
         self._api = _Adapter()
         self._cdn = _Adapter()
 
     def submit(self, request: GenerationRequest, client_request_id: str | None = None) -> Generation:
-        """Ask for a generation, once; see :meth:`.Flows.submit`."""
-        return self.run(self.flows.submit(request, client_request_id))
+        """Ask for a generation, once; see :meth:`.VendorCalls.submit`."""
+        return self.run(self.calls.submit(request, client_request_id))
 
     def get_generation(self, generation_id: str) -> Generation:
-        """Ask how a generation stands; see :meth:`.Flows.get_generation`."""
-        return self.run(self.flows.get_generation(generation_id))
+        """Ask how a generation stands; see :meth:`.VendorCalls.get_generation`."""
+        return self.run(self.calls.get_generation(generation_id))
 
     def wait(
         self,
@@ -116,23 +90,23 @@ class KlingClient:
         submitted_at: float | None = None,
         watch: Watcher | None = None,
     ) -> Generation:
-        """Wait at most ``timeout`` seconds until the video is there; see :meth:`.Flows.settle`.
+        """Wait at most ``timeout`` seconds until the video is there; see :meth:`.wait_until_complete`.
 
         :raises ValueError: ``timeout`` is not a number from 0 to a week.
         """
         return self.run(
-            self.flows.settle(
+            self.calls.wait_until_complete(
                 generation_id,
                 schedule=schedule or Schedule.adaptive(None),
-                deadline=self.flows.deadline(timeout),
+                deadline=self.calls.deadline(timeout),
                 submitted_at=submitted_at,
                 watch=watch,
             )
         )
 
     def get_balance(self) -> float:
-        """The account's balance in USD; see :meth:`.Flows.get_balance`."""
-        return self.run(self.flows.get_balance())
+        """The account's balance in USD; see :meth:`.VendorCalls.get_balance`."""
+        return self.run(self.calls.get_balance())
 
     def run(self, flow: Flow[T], remember: Memory = forget) -> T:
         """Drive a flow to its end and return its result.
@@ -143,10 +117,10 @@ class KlingClient:
         try:
             while True:
                 effect = flow.send(reply)
-                if isinstance(effect, Pause):
+                if isinstance(effect, Sleep):
                     self._sleep(effect.seconds)
                     reply = None
-                elif isinstance(effect, Remember):
+                elif isinstance(effect, SaveRecord):
                     remember(effect.record)
                     reply = None
                 else:
@@ -222,7 +196,7 @@ class KlingClient:
             except _Trouble as error:
                 return ConnectionLost(silence_of_reading(error), host)
         if body is None:
-            return ConnectionLost(Silence.SLOW, host)
+            return ConnectionLost(FailureReason.SLOW, host)
         headers = {name.lower(): value for name, value in response.headers.items()}
         return HttpResponse(response.status_code, headers, body[:LONGEST_REPLY], len(body) > LONGEST_REPLY)
 
@@ -241,9 +215,9 @@ class KlingClient:
             timeout=(self.settings.connect_timeout, self.settings.read_timeout),
         )
 
-    def _silence(self, error: Exception, url: str) -> Silence:
+    def _silence(self, error: Exception, url: str) -> FailureReason:
         if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-            return Silence.UNSENDABLE
+            return FailureReason.UNSENDABLE
         return behind_proxy(silence(error), proxy_url(self.settings, url))
 
     def _video_url(self, url: str, base: str = "") -> str:
@@ -307,7 +281,7 @@ class _Adapter(HTTPAdapter):
         return pool
 
 
-def _download_lost(why: Silence, url: str) -> ConnectionLostError:
+def _download_lost(why: FailureReason, url: str) -> ConnectionLostError:
     error = ConnectionLostError(
         f"The download stopped: {why.sentence} ({urlsplit(url).netloc}).",
         sent=why.sent,

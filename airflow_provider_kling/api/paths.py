@@ -11,11 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final, Protocol, TypeGuard
 from urllib.parse import unquote_to_bytes
 
-from airflow_provider_kling.api.exceptions import (
-    DownloadError,
-    InvalidRequestError,
-    Recovery,
-)
+from airflow_provider_kling.api.exceptions import DownloadError, InvalidRequestError, Recovery
 
 PLACEHOLDERS: Final = ("generation_id", "model", "client_request_id")
 """What a target path may name in braces."""

@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from airflow_provider_kling.api.exceptions import (
-    ConfigurationError,
-)
+from airflow_provider_kling.api.exceptions import ConfigurationError
 
 DEFAULT_BASE_URL: Final = "https://api.aimlapi.com"
 VENDOR_PATH: Final = "/v2/generate/video/kling/generation"

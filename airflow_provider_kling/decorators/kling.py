@@ -14,22 +14,14 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_kling.operators.kling import KlingGenerateOperator
-from airflow_provider_kling.task.arguments import (
-    refuse,
-)
-from airflow_provider_kling.task.failures import (
-    failing_as_airflow_expects,
-)
-from airflow_provider_kling.task.inline_media import (
-    hide,
-)
+from airflow_provider_kling.task.arguments import refuse
+from airflow_provider_kling.task.failures import failing_as_airflow_expects
+from airflow_provider_kling.task.inline_media import hide
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import TaskDecorator
 
-    from airflow_provider_kling.version_compat import (
-        Context,
-    )
+    from airflow_provider_kling.version_compat import Context
 
 
 class KlingGenerateDecoratedOperator(DecoratedOperator, KlingGenerateOperator):
@@ -68,9 +60,7 @@ class KlingGenerateDecoratedOperator(DecoratedOperator, KlingGenerateOperator):
 
         :raises InvalidRequestError: it is neither a prompt nor a mapping.
         """
-        from airflow_provider_kling.api.catalog.validation import (
-            invalid_request,
-        )
+        from airflow_provider_kling.api.catalog.validation import invalid_request
 
         given = self.arguments()
         if isinstance(returned, str):

@@ -14,12 +14,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from airflow_provider_kling.emulator.options import (
-    DEFAULT_KEY,
-    AnswerStyle,
-    EmulatorOptions,
-    IdStyle,
-)
+from airflow_provider_kling.emulator.options import DEFAULT_KEY, AnswerStyle, EmulatorOptions, IdStyle
 from airflow_provider_kling.emulator.rendering.video import EncoderMissing, encoder
 from airflow_provider_kling.emulator.server import EmulatorServer
 

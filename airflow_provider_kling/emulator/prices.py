@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_kling.api.catalog.models import (
-    MODELS,
-)
+from airflow_provider_kling.api.catalog.models import MODELS
 from airflow_provider_kling.emulator.vendor import CREDITS_PER_USD
 
 DEFAULT_SECONDS = 5

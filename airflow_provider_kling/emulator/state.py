@@ -17,11 +17,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_kling.api.catalog.models import (
-    Model,
-)
+from airflow_provider_kling.api.catalog.models import Model
 from airflow_provider_kling.emulator.clock import Clock
-from airflow_provider_kling.emulator.faults.directives import Directives, Outcome
+from airflow_provider_kling.emulator.faults.directives import Directives, GenerationOutcome
 from airflow_provider_kling.emulator.options import EmulatorOptions, IdStyle
 from airflow_provider_kling.emulator.prices import Price
 from airflow_provider_kling.emulator.rendering.video_store import VideoBrief
@@ -116,7 +114,7 @@ class StoredGeneration:
     due: float
     price: Price
     seconds: int
-    outcome: Outcome
+    outcome: GenerationOutcome
     expired_url: bool
     brief: VideoBrief | None = None
     media_ready: float | None = None
@@ -126,9 +124,9 @@ class StoredGeneration:
 
     def final_at(self) -> float | None:
         """When it is final; None while nobody knows, and for one that stalls."""
-        if self.outcome is Outcome.STALL or self.media_ready is None:
+        if self.outcome is GenerationOutcome.STALL or self.media_ready is None:
             return None
-        if self.media_problem is not None or self.outcome is Outcome.MODERATION:
+        if self.media_problem is not None or self.outcome is GenerationOutcome.MODERATION:
             return max(self.queued_until, self.media_ready)
         return max(self.due, self.media_ready)
 
@@ -143,9 +141,9 @@ class StoredGeneration:
         """The vendor's name and message of the error that it ends in."""
         if self.media_problem is not None:
             return "InvalidInputError", f"The reference image cannot be used: {self.media_problem}."
-        if self.outcome is Outcome.MODERATION:
+        if self.outcome is GenerationOutcome.MODERATION:
             return "ModerationError", "The content was rejected by the moderation of the model."
-        if self.outcome is Outcome.FAIL:
+        if self.outcome is GenerationOutcome.FAIL:
             return "GenerationError", "The model failed to generate the video."
         return None
 
@@ -221,7 +219,7 @@ class VendorState:
         )
         self.generations[generation.id] = generation
         self.note(account, generation.id, model.id, client_request_id, generation)
-        if generation.outcome is not Outcome.STALL:
+        if generation.outcome is not GenerationOutcome.STALL:
             self._watch(generation.queued_until, generation)
         return generation
 

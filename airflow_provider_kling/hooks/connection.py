@@ -6,17 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
-from airflow_provider_kling.api.exceptions import (
-    ConfigurationError,
-)
+from airflow_provider_kling.api.exceptions import ConfigurationError
 from airflow_provider_kling.api.settings import DEFAULT_BASE_URL, Settings
-from airflow_provider_kling.get_provider_info import (
-    CONNECTION_FIELDS,
-)
-from airflow_provider_kling.version_compat import (
-    AirflowNotFoundException,
-    BaseHook,
-)
+from airflow_provider_kling.get_provider_info import CONNECTION_FIELDS
+from airflow_provider_kling.version_compat import AirflowNotFoundException, BaseHook
 
 log = logging.getLogger(__name__)
 

@@ -24,28 +24,16 @@ from airflow_provider_kling.get_provider_info import (
     RELABELING,
 )
 from airflow_provider_kling.hooks.connection import settings_from
-from airflow_provider_kling.version_compat import (
-    BaseHook,
-)
+from airflow_provider_kling.version_compat import BaseHook
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.api.async_client import (
-        AsyncKlingClient,
-    )
-    from airflow_provider_kling.api.billing.price_list import (
-        Estimate,
-    )
-    from airflow_provider_kling.api.calls import (
-        Watcher,
-    )
+    from airflow_provider_kling.api.async_client import AsyncKlingClient
+    from airflow_provider_kling.api.billing.price_list import Estimate
+    from airflow_provider_kling.api.calls import Watcher
     from airflow_provider_kling.api.client import KlingClient
-    from airflow_provider_kling.api.download.save_video import (
-        Landed,
-    )
+    from airflow_provider_kling.api.download.save_video import SavedVideo
     from airflow_provider_kling.api.settings import Settings
-    from airflow_provider_kling.hooks.prepare_request import (
-        Prepared,
-    )
+    from airflow_provider_kling.hooks.prepare_request import Prepared
 
 
 class KlingHook(BaseHook):
@@ -75,9 +63,7 @@ class KlingHook(BaseHook):
     @cached_property
     def _client(self) -> KlingClient:
         from airflow_provider_kling.api.client import KlingClient
-        from airflow_provider_kling.api.transport.shared_rate_limiter import (
-            limiter_for,
-        )
+        from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for
 
         return KlingClient(self.settings, limiter=limiter_for(self.settings))
 
@@ -87,12 +73,8 @@ class KlingHook(BaseHook):
 
     async def aget_conn(self) -> AsyncKlingClient:
         """A new async client; the caller closes it, best with ``async with``."""
-        from airflow_provider_kling.api.async_client import (
-            AsyncKlingClient,
-        )
-        from airflow_provider_kling.api.transport.shared_rate_limiter import (
-            limiter_for,
-        )
+        from airflow_provider_kling.api.async_client import AsyncKlingClient
+        from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for
         from airflow_provider_kling.hooks.connection import read_settings
 
         settings = await read_settings(self.kling_conn_id)
@@ -117,9 +99,7 @@ class KlingHook(BaseHook):
         :raises InvalidRequestError: naming every problem at once.
         """
         from airflow_provider_kling.hooks.lineage import collect, media_uris
-        from airflow_provider_kling.hooks.prepare_request import (
-            prepare,
-        )
+        from airflow_provider_kling.hooks.prepare_request import prepare
 
         prepared = prepare(model, parameters, image=image, account=self.account, sign_seconds=sign_seconds)
         collect(self, inputs=media_uris(prepared.described))
@@ -150,9 +130,7 @@ class KlingHook(BaseHook):
 
         :raises KlingError: the vendor does not know it, refuses, or cannot be reached.
         """
-        from airflow_provider_kling.hooks.prepare_request import (
-            check_generation_id,
-        )
+        from airflow_provider_kling.hooks.prepare_request import check_generation_id
 
         check_generation_id(generation_id)
         return self.get_conn().get_generation(generation_id)
@@ -178,12 +156,8 @@ class KlingHook(BaseHook):
         :raises GenerationTimeoutError: the time is over; it may still complete.
         :raises KlingError: the vendor refuses to answer about it.
         """
-        from airflow_provider_kling.api.catalog.models import (
-            schedule_for,
-        )
-        from airflow_provider_kling.hooks.prepare_request import (
-            check_generation_id,
-        )
+        from airflow_provider_kling.api.catalog.models import schedule_for
+        from airflow_provider_kling.hooks.prepare_request import check_generation_id
 
         check_generation_id(generation_id)
         return self.get_conn().wait(
@@ -207,7 +181,7 @@ class KlingHook(BaseHook):
         model: str | None = None,
         client_request_id: str | None = None,
         expected_seconds: float | None = None,
-    ) -> Landed:
+    ) -> SavedVideo:
         """Land the video of a completed generation, whole and verified, or not at all.
 
         :param path: a local path, or the URI or path of an object in storage
@@ -221,20 +195,11 @@ class KlingHook(BaseHook):
         :raises GenerationFailedError: it ended in an error.
         :raises DownloadError: the video did not arrive; it stays paid and can be fetched again.
         """
-        from airflow_provider_kling.api.calls import (
-            is_ready,
-            not_ready,
-        )
-        from airflow_provider_kling.api.download.save_video import (
-            land,
-        )
+        from airflow_provider_kling.api.calls import is_ready, not_ready
+        from airflow_provider_kling.api.download.save_video import save_video
         from airflow_provider_kling.hooks.lineage import collect, place_uri
-        from airflow_provider_kling.hooks.object_storage import (
-            target_path,
-        )
-        from airflow_provider_kling.hooks.prepare_request import (
-            check_generation_id,
-        )
+        from airflow_provider_kling.hooks.object_storage import target_path
+        from airflow_provider_kling.hooks.prepare_request import check_generation_id
 
         check_generation_id(generation_id)
         client = self.get_conn()
@@ -248,7 +213,7 @@ class KlingHook(BaseHook):
         target = target_path(
             path, generation_id=generation_id, model=model, client_request_id=client_request_id
         )
-        landed = land(
+        saved = save_video(
             client.fetch,
             ask_vendor,
             target,
@@ -256,9 +221,9 @@ class KlingHook(BaseHook):
             overwrite=overwrite,
             expected_seconds=expected_seconds,
         )
-        if (uri := place_uri(landed.path)) is not None:
+        if (uri := place_uri(saved.path)) is not None:
             collect(self, outputs=[uri])
-        return landed
+        return saved
 
     def estimate(self, model: str, parameters: Mapping[str, Any], *, image: Any = None) -> Estimate | None:
         """What a request would cost, by the vendor's live price list; reads no picture, sends no key.
@@ -268,17 +233,12 @@ class KlingHook(BaseHook):
         :raises InvalidRequestError: naming every problem at once.
         :raises KlingError: the vendor did not tell.
         """
-        from airflow_provider_kling.api.billing.cost import (
-            estimate_of,
-        )
-        from airflow_provider_kling.api.catalog.validation import (
-            validate,
-            with_image,
-        )
+        from airflow_provider_kling.api.billing.cost import estimate_of
+        from airflow_provider_kling.api.catalog.validation import validate, with_image
 
         request, _ = validate(GenerationRequest(model, with_image(model, parameters, image)))
         client = self.get_conn()
-        return client.run(estimate_of(client.flows, request))
+        return client.run(estimate_of(client.calls, request))
 
     def get_balance(self) -> float:
         """The account's balance in USD; free."""
@@ -292,14 +252,12 @@ class KlingHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Ask for the balance, which costs nothing, and say plainly what came of it."""
         from airflow_provider_kling.api.client import KlingClient
-        from airflow_provider_kling.api.retry import (
-            RetryPolicy,
-        )
+        from airflow_provider_kling.api.retry import RetryPolicy
 
         try:
             settings = self.settings
             with KlingClient(settings) as client:
-                client.flows.read_retries = RetryPolicy(attempts=1)
+                client.calls.read_retries = RetryPolicy(attempts=1)
                 balance = client.get_balance()
         except ConfigurationError as error:
             return False, str(error)
@@ -334,8 +292,6 @@ class KlingHook(BaseHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """The fields of the connection's extra, for Airflow 2.11 to 3.1."""
-        from airflow_provider_kling.hooks.connection import (
-            widgets,
-        )
+        from airflow_provider_kling.hooks.connection import widgets
 
         return widgets(CONNECTION_FIELDS)

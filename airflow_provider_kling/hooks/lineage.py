@@ -12,10 +12,7 @@ from urllib.parse import quote, unquote
 from airflow_provider_kling.api.paths import file_of, scheme_of
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.version_compat import (
-        BaseHook,
-        Context,
-    )
+    from airflow_provider_kling.version_compat import BaseHook, Context
 
 
 _PLAIN: Final = "/!$&'()*+,;=:@~"

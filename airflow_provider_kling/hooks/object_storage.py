@@ -20,9 +20,7 @@ def open_path(uri: str, conn_id: str | None = None) -> Any:
 
     :param conn_id: the Airflow connection to use, where the URI names none.
     """
-    from airflow_provider_kling.version_compat import (
-        ObjectStoragePath,
-    )
+    from airflow_provider_kling.version_compat import ObjectStoragePath
 
     return ObjectStoragePath(uri, conn_id=conn_id) if conn_id else ObjectStoragePath(uri)
 

@@ -7,29 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_kling.api.catalog.validation import (
-    map_media,
-    validate,
-    with_image,
-)
-from airflow_provider_kling.api.durable.identity import (
-    Fingerprint,
-    fingerprint,
-)
-from airflow_provider_kling.api.exceptions import (
-    KlingError,
-)
+from airflow_provider_kling.api.catalog.validation import map_media, validate, with_image
+from airflow_provider_kling.api.durable.identity import Fingerprint, fingerprint
+from airflow_provider_kling.api.exceptions import KlingError
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.media.resolve import (
-    Resolved,
-    resolve_all,
-)
-from airflow_provider_kling.api.redaction import (
-    shown,
-)
-from airflow_provider_kling.hooks.object_storage import (
-    open_path,
-)
+from airflow_provider_kling.api.media.resolve import Resolved, resolve_all
+from airflow_provider_kling.api.redaction import shown
+from airflow_provider_kling.hooks.object_storage import open_path
 
 log = logging.getLogger(__name__)
 

@@ -5,29 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_kling.get_provider_info import (
-    DEFAULT_CONNECTION_ID,
-)
-from airflow_provider_kling.task.arguments import (
-    Check,
-    CheckedWhenParsed,
-    check_path_if_known,
-    refuse,
-)
-from airflow_provider_kling.task.failures import (
-    failing_as_airflow_expects,
-)
-from airflow_provider_kling.task.wait import (
-    COLOR,
-)
-from airflow_provider_kling.version_compat import (
-    BaseOperator,
-)
+from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.task.arguments import Check, CheckedWhenParsed, check_path_if_known, refuse
+from airflow_provider_kling.task.failures import failing_as_airflow_expects
+from airflow_provider_kling.task.wait import COLOR
+from airflow_provider_kling.version_compat import BaseOperator
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.version_compat import (
-        Context,
-    )
+    from airflow_provider_kling.version_compat import Context
 
 
 class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
@@ -79,18 +64,12 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
         :return: the path, with its placeholders filled.
         """
         from airflow_provider_kling.hooks.kling import KlingHook
-        from airflow_provider_kling.task.results import (
-            Outcome,
-            land,
-            tell,
-        )
-        from airflow_provider_kling.task.xcom import (
-            asked_upstream,
-        )
+        from airflow_provider_kling.task.results import GenerationOutcome, save_video, tell
+        from airflow_provider_kling.task.xcom import asked_upstream
 
         request = asked_upstream(context, self.generation_id)
         with failing_as_airflow_expects():
-            landed = land(
+            saved = save_video(
                 KlingHook(self.kling_conn_id),
                 self.generation_id,
                 self.path,
@@ -99,8 +78,8 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
                 with_sidecar=self.sidecar,
                 request=request,
             )
-            tell(context, self, [Outcome(self.generation_id, landed.path, landed.duration, request)])
-        return landed.path
+            tell(context, self, [GenerationOutcome(self.generation_id, saved.path, saved.duration, request)])
+        return saved.path
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """The video, for the OpenLineage provider; without it nobody asks."""

@@ -7,9 +7,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from airflow_provider_kling.get_provider_info import (
-    DEFAULT_CONNECTION_ID,
-)
+from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.operators.download import KlingDownloadOperator as KlingDownloadOperator
 from airflow_provider_kling.task.arguments import (
     Check,
@@ -20,31 +18,15 @@ from airflow_provider_kling.task.arguments import (
     refuse,
     request_problems,
 )
-from airflow_provider_kling.task.failures import (
-    failing_as_airflow_expects,
-)
-from airflow_provider_kling.task.inline_media import (
-    InlineMediaField,
-)
-from airflow_provider_kling.task.wait import (
-    COLOR,
-    DEFAULT_TIMEOUT,
-    checked_interval,
-    checked_seconds,
-)
-from airflow_provider_kling.version_compat import (
-    BaseOperator,
-    conf,
-)
+from airflow_provider_kling.task.failures import failing_as_airflow_expects
+from airflow_provider_kling.task.inline_media import InlineMediaField
+from airflow_provider_kling.task.wait import COLOR, DEFAULT_TIMEOUT, checked_interval, checked_seconds
+from airflow_provider_kling.version_compat import BaseOperator, conf
 
 if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
-    from airflow_provider_kling.task.generate import (
-        Generating,
-    )
-    from airflow_provider_kling.version_compat import (
-        Context,
-    )
+    from airflow_provider_kling.task.generate import Generating
+    from airflow_provider_kling.version_compat import Context
 
 DEFAULT_MODEL: Final = "kling-video/v1.6/standard/image-to-video"
 
@@ -248,8 +230,6 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         return {name: getattr(self, name) for name in names}
 
     def _generating(self, context: Context, *, several: bool = False) -> Generating:
-        from airflow_provider_kling.task.generate import (
-            Generating,
-        )
+        from airflow_provider_kling.task.generate import Generating
 
         return Generating(context, self, several)

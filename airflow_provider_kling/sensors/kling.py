@@ -9,16 +9,9 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_kling.get_provider_info import (
-    DEFAULT_CONNECTION_ID,
-)
-from airflow_provider_kling.task.arguments import (
-    Check,
-    CheckedWhenParsed,
-)
-from airflow_provider_kling.task.failures import (
-    failing_as_airflow_expects,
-)
+from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.task.arguments import Check, CheckedWhenParsed
+from airflow_provider_kling.task.failures import failing_as_airflow_expects
 from airflow_provider_kling.task.wait import (
     COLOR,
     DEFAULT_TIMEOUT,
@@ -39,9 +32,7 @@ from airflow_provider_kling.version_compat import (
 if TYPE_CHECKING:
     from airflow_provider_kling.api.generation import Generation
     from airflow_provider_kling.hooks.kling import KlingHook
-    from airflow_provider_kling.version_compat import (
-        Context,
-    )
+    from airflow_provider_kling.version_compat import Context
 
 
 class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
@@ -136,13 +127,8 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
         """Look once; trouble that may pass is waited out."""
-        from airflow_provider_kling.api.calls import (
-            is_ready,
-        )
-        from airflow_provider_kling.api.exceptions import (
-            KlingError,
-            Recovery,
-        )
+        from airflow_provider_kling.api.calls import is_ready
+        from airflow_provider_kling.api.exceptions import KlingError, Recovery
 
         with self._failing():
             try:
@@ -165,9 +151,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
 
     def _asked(self, context: Context) -> Mapping[str, Any]:
         """What the task upstream asked for, which tells when, and of which model; empty if there is none."""
-        from airflow_provider_kling.task.xcom import (
-            asked_upstream,
-        )
+        from airflow_provider_kling.task.xcom import asked_upstream
 
         self._request = asked_upstream(context, self.generation_id) or {}
         self._model = self.model or self._request.get("model")
@@ -175,9 +159,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
 
     def _poked(self, context: Context) -> Any:
         self._asked(context)
-        from airflow_provider_kling.api.calls import (
-            timed_out,
-        )
+        from airflow_provider_kling.api.calls import timed_out
 
         late = timed_out(self.generation_id, f"{self.timeout:g} s were given")
         try:
@@ -193,9 +175,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
         self, started_at: Any, run_duration: Callable[[], float], poke_count: int
     ) -> float:
         """Airflow's hook for it: seconds until the next poke, the last of which is at the deadline."""
-        from airflow_provider_kling.api.catalog.models import (
-            schedule_for,
-        )
+        from airflow_provider_kling.api.catalog.models import schedule_for
 
         if self._interval is not None:
             interval = super()._get_next_poke_interval(started_at, run_duration, poke_count)
@@ -207,9 +187,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
 
     def _waiting(self, context: Context, asked: Mapping[str, Any]) -> Waiting:
         def finish(done: Generation) -> None:
-            from airflow_provider_kling.task.results import (
-                push_cost,
-            )
+            from airflow_provider_kling.task.results import push_cost
 
             push_generation(context["ti"].xcom_push, done)
             push_cost(self.hook, done, context["ti"].xcom_push, asked)
@@ -218,9 +196,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
 
     @contextmanager
     def _failing(self) -> Iterator[None]:
-        from airflow_provider_kling.api.exceptions import (
-            GenerationTimeoutError,
-        )
+        from airflow_provider_kling.api.exceptions import GenerationTimeoutError
 
         try:
             with failing_as_airflow_expects():

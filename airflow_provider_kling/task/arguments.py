@@ -6,11 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from airflow_provider_kling.task.inline_media import (
-    hide,
-    is_template,
-    reveal,
-)
+from airflow_provider_kling.task.inline_media import hide, is_template, reveal
 from airflow_provider_kling.version_compat import (
     AirflowFailException,
     OperatorPartial,
@@ -18,9 +14,7 @@ from airflow_provider_kling.version_compat import (
 )
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.api.catalog.parameter import (
-        Pending,
-    )
+    from airflow_provider_kling.api.catalog.parameter import Pending
 
 NAMED_PARAMETERS: Final = ("prompt", "duration", "negative_prompt", "cfg_scale")
 """The operator's arguments that are parameters of the vendor under the same name."""
@@ -32,9 +26,7 @@ def request_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     :raises InvalidRequestError: one is given twice, or ``parameters`` is no mapping.
     """
-    from airflow_provider_kling.api.catalog.validation import (
-        invalid_request,
-    )
+    from airflow_provider_kling.api.catalog.validation import invalid_request
 
     further = arguments.get("parameters") or {}
     if not isinstance(further, Mapping):
@@ -52,9 +44,7 @@ def known(value: Any) -> Any | Pending:
 
     Plain values and paths are known; templates, XComs and everything else that Airflow resolves are not.
     """
-    from airflow_provider_kling.api.catalog.parameter import (
-        PENDING,
-    )
+    from airflow_provider_kling.api.catalog.parameter import PENDING
 
     value = reveal(value)
     if isinstance(value, str):
@@ -90,9 +80,7 @@ class CheckedWhenParsed:
         :param given: arguments; a part of them may come later, from a template, an XCom or ``expand``.
         :param complete: False where further arguments come from ``expand``.
         """
-        from airflow_provider_kling.api.catalog.parameter import (
-            PENDING,
-        )
+        from airflow_provider_kling.api.catalog.parameter import PENDING
 
         problems = []
         for name, check in cls.settings.items():
@@ -111,19 +99,10 @@ def request_problems(arguments: Mapping[str, Any], *, complete: bool) -> Sequenc
     :param arguments: the operator's arguments, as given.
     :param complete: False where further arguments come from ``expand``.
     """
-    from airflow_provider_kling.api.catalog.models import (
-        find_model,
-    )
-    from airflow_provider_kling.api.catalog.parameter import (
-        PENDING,
-    )
-    from airflow_provider_kling.api.catalog.validation import (
-        inspect,
-        with_image,
-    )
-    from airflow_provider_kling.api.exceptions import (
-        InvalidRequestError,
-    )
+    from airflow_provider_kling.api.catalog.models import find_model
+    from airflow_provider_kling.api.catalog.parameter import PENDING
+    from airflow_provider_kling.api.catalog.validation import inspect, with_image
+    from airflow_provider_kling.api.exceptions import InvalidRequestError
 
     model_id = known(arguments.get("model"))
     further = known(arguments.get("parameters"))
@@ -147,9 +126,7 @@ def refuse(problems: Sequence[str]) -> None:
 
     :raises AirflowFailException: there are any.
     """
-    from airflow_provider_kling.api.catalog.validation import (
-        invalid_request,
-    )
+    from airflow_provider_kling.api.catalog.validation import invalid_request
 
     if problems:
         raise AirflowFailException(str(invalid_request(problems)))
@@ -160,9 +137,7 @@ def check_path_if_known(path: Any) -> None:
 
     :raises AirflowFailException: see :func:`.check_path`.
     """
-    from airflow_provider_kling.api.exceptions import (
-        InvalidRequestError,
-    )
+    from airflow_provider_kling.api.exceptions import InvalidRequestError
     from airflow_provider_kling.api.paths import check_path
 
     later = known(path) != path or (hasattr(path, "protocol") and is_template(str(path)))
@@ -179,9 +154,7 @@ def check_limit_if_known(usd: Any) -> None:
 
     :raises AirflowFailException: it is no number of USD above 0.
     """
-    from airflow_provider_kling.api.catalog.parameter import (
-        PENDING,
-    )
+    from airflow_provider_kling.api.catalog.parameter import PENDING
     from airflow_provider_kling.api.settings import checked_limit
 
     if usd == "" or known(usd) is PENDING:
@@ -234,9 +207,7 @@ class CheckedPartial(OperatorPartial):
 
     def expand(self, **mapped: Any) -> Any:
         """Map over lists; each value that is known by now is checked."""
-        from airflow_provider_kling.api.catalog.parameter import (
-            PENDING,
-        )
+        from airflow_provider_kling.api.catalog.parameter import PENDING
 
         later = dict.fromkeys(mapped, PENDING)
         self._check(

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from airflow_provider_kling.api.exceptions import (
-    KlingError,
-    Recovery,
-)
-from airflow_provider_kling.version_compat import (
-    AirflowFailException,
-)
+from airflow_provider_kling.api.exceptions import KlingError, Recovery
+from airflow_provider_kling.version_compat import AirflowFailException
 
 
 @contextmanager

@@ -12,35 +12,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_kling.api.exceptions import (
-    KlingError,
-    Recovery,
-)
+from airflow_provider_kling.api.exceptions import KlingError, Recovery
 from airflow_provider_kling.api.generation import Generation
-from airflow_provider_kling.task.results import (
-    Outcome,
-    check_target,
-    land,
-    push_cost,
-    tell,
-)
-from airflow_provider_kling.task.submit import (
-    Ordering,
-    Wanted,
-)
-from airflow_provider_kling.task.wait import (
-    ID_KEY,
-    REQUEST_KEY,
-    Waiting,
-    push_generation,
-)
+from airflow_provider_kling.task.results import GenerationOutcome, check_target, push_cost, save_video, tell
+from airflow_provider_kling.task.submit import Ordering, Wanted
+from airflow_provider_kling.task.wait import ID_KEY, REQUEST_KEY, Waiting, push_generation
 from airflow_provider_kling.triggers.kling import failed_event, read_event
 
 if TYPE_CHECKING:
     from airflow_provider_kling.operators.kling import KlingGenerateOperator
-    from airflow_provider_kling.version_compat import (
-        Context,
-    )
+    from airflow_provider_kling.version_compat import Context
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +43,7 @@ class Generating:
     several: bool = False
     _ids: list[str | None] = field(default_factory=list)
     _asked: list[Mapping[str, Any] | None] = field(default_factory=list)
-    _outcomes: dict[int, Outcome] = field(default_factory=dict)
+    _outcomes: dict[int, GenerationOutcome] = field(default_factory=dict)
     _failures: dict[int, KlingError] = field(default_factory=dict)
 
     def begin(self, arguments: Sequence[Mapping[str, Any]]) -> list[str | None]:
@@ -127,7 +108,7 @@ class Generating:
             if generation_id is None or place in self._failures:
                 continue
             if not self.task.wait_for_completion:
-                self._outcomes[place] = Outcome(generation_id, request=known)
+                self._outcomes[place] = GenerationOutcome(generation_id, request=known)
                 continue
             waiting = self._waiting(place)
             wait = waiting.deferred if self.task.deferrable else waiting.here
@@ -183,9 +164,9 @@ class Generating:
         request = self._asked[place]
         push_generation(push, generation)
         cost = push_cost(self.task.hook, generation, push, request)
-        landed = None
+        saved = None
         if self.task.path is not None:
-            landed = land(
+            saved = save_video(
                 self.task.hook,
                 generation.id,
                 self.task.path,
@@ -195,10 +176,10 @@ class Generating:
                 request=request,
                 cost=cost,
             )
-        self._outcomes[place] = Outcome(
+        self._outcomes[place] = GenerationOutcome(
             generation.id,
-            landed.path if landed else None,
-            landed.duration if landed else generation.duration,
+            saved.path if saved else None,
+            saved.duration if saved else generation.duration,
             request,
             cost.as_dict(),
         )
@@ -218,7 +199,9 @@ class Generating:
                 self._failures[place] = error
             elif place < before and generation_id is not None:
                 duration = (video or generation or {}).get("duration")
-                self._outcomes[place] = Outcome(generation_id, path, duration, self._asked[place], cost)
+                self._outcomes[place] = GenerationOutcome(
+                    generation_id, path, duration, self._asked[place], cost
+                )
 
     def _push(self, place: int, key: str, value: Any) -> None:
         """Push an XCom; of several variants, each has its place in the list."""

@@ -7,60 +7,31 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kling.api.billing.cost import (
-    Cost,
-    cost_of,
-)
-from airflow_provider_kling.api.billing.price_list import (
-    video_seconds,
-    with_defaults,
-)
-from airflow_provider_kling.api.calls import (
-    LONGEST_LOG_WINDOW,
-)
-from airflow_provider_kling.api.download.targets import (
-    target_for,
-)
-from airflow_provider_kling.api.durable.submit import (
-    CLOCK_SKEW,
-)
-from airflow_provider_kling.api.exceptions import (
-    DownloadError,
-    InvalidRequestError,
-    KlingError,
-    Recovery,
-)
+from airflow_provider_kling.api.billing.cost import Cost, cost_of
+from airflow_provider_kling.api.billing.price_list import video_seconds, with_defaults
+from airflow_provider_kling.api.calls import LONGEST_LOG_WINDOW
+from airflow_provider_kling.api.download.targets import target_for
+from airflow_provider_kling.api.durable.submit import CLOCK_SKEW
+from airflow_provider_kling.api.exceptions import DownloadError, InvalidRequestError, KlingError, Recovery
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.paths import PLACEHOLDERS, check_path, tells_apart
-from airflow_provider_kling.api.redaction import (
-    clean,
-)
+from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.hooks.lineage import media_uris, place_uri, tell_assets
-from airflow_provider_kling.hooks.object_storage import (
-    target_path,
-)
-from airflow_provider_kling.task import (
-    sidecar,
-)
-from airflow_provider_kling.version_compat import (
-    AirflowNotFoundException,
-)
+from airflow_provider_kling.hooks.object_storage import target_path
+from airflow_provider_kling.task import sidecar
+from airflow_provider_kling.version_compat import AirflowNotFoundException
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.api.download.save_video import (
-        Landed,
-    )
+    from airflow_provider_kling.api.download.save_video import SavedVideo
     from airflow_provider_kling.hooks.kling import KlingHook
-    from airflow_provider_kling.version_compat import (
-        Context,
-    )
+    from airflow_provider_kling.version_compat import Context
 
 Push = Callable[[str, Any], None]
 """Pushes an XCom: key, value."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class GenerationOutcome:
     """What became of a generation.
 
     :param path: where its video was landed; None for nowhere.
@@ -119,7 +90,7 @@ def check_target(path: Any, *, several: bool) -> None:
         ) from error
 
 
-def land(
+def save_video(
     hook: KlingHook,
     generation_id: str,
     path: Any,
@@ -129,15 +100,15 @@ def land(
     with_sidecar: bool,
     request: Mapping[str, Any] | None = None,
     cost: Cost | None = None,
-) -> Landed:
+) -> SavedVideo:
     """Land the video, and then its sidecar; pushes ``video`` and ``path``.
 
-    :param request: see :class:`Outcome`.
+    :param request: see :class:`GenerationOutcome`.
     :return: the video, and where it is.
     :raises DownloadError: the generation stays paid and can be landed again.
     """
     asked = request or {}
-    landed = hook.download(
+    saved = hook.download(
         generation_id,
         path,
         overwrite=overwrite,
@@ -147,19 +118,19 @@ def land(
     )
     if with_sidecar:
         said = sidecar.content(
-            landed,
+            saved,
             generation_id=generation_id,
-            landed_at=time.time(),
+            saved_at=time.time(),
             request=request,
             cost=cost.as_dict() if cost else None,
         )
-        beside = sidecar.sidecar_path(landed.path)
+        beside = sidecar.sidecar_path(saved.path)
         sidecar.write(beside, said, generation_id=generation_id, conn_id=getattr(path, "conn_id", None))
-    facts = asdict(landed)
+    facts = asdict(saved)
     del facts["skipped"]
     push("video", {"generation_id": generation_id, **facts})
-    push("path", landed.path)
-    return landed
+    push("path", saved.path)
+    return saved
 
 
 def push_cost(
@@ -167,18 +138,20 @@ def push_cost(
 ) -> Cost:
     """Ask what a completed generation cost, and push it as ``cost``; never fails for want of an answer.
 
-    :param request: see :class:`Outcome`; without it there is no estimate.
+    :param request: see :class:`GenerationOutcome`; without it there is no estimate.
     """
     client = hook.get_conn()
     asked = request or {}
-    since = asked.get("submitted_at") or client.flows.now() - LONGEST_LOG_WINDOW
+    since = asked.get("submitted_at") or client.calls.now() - LONGEST_LOG_WINDOW
     wanted = GenerationRequest(asked["model"], asked["parameters"]) if asked else None
-    cost = client.run(cost_of(client.flows, generation, since=since - CLOCK_SKEW, request=wanted))
+    cost = client.run(cost_of(client.calls, generation, since=since - CLOCK_SKEW, request=wanted))
     push("cost", cost.as_dict())
     return cost
 
 
-def tell(context: Context, task: Any, outcomes: Sequence[Outcome], *, several: bool = False) -> None:
+def tell(
+    context: Context, task: Any, outcomes: Sequence[GenerationOutcome], *, several: bool = False
+) -> None:
     """Tell who wants to know: the events of the task's outlet assets, and OpenLineage.
 
     :param outcomes: all that the task made. Airflow keeps what is told here only in the part of a

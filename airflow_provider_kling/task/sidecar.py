@@ -8,15 +8,9 @@ from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from airflow_provider_kling.api.download.save_video import (
-    Landed,
-)
-from airflow_provider_kling.api.download.targets import (
-    target_for,
-)
-from airflow_provider_kling.hooks.object_storage import (
-    place_of,
-)
+from airflow_provider_kling.api.download.save_video import SavedVideo
+from airflow_provider_kling.api.download.targets import target_for
+from airflow_provider_kling.hooks.object_storage import place_of
 
 SCHEMA: Final = 1
 
@@ -29,10 +23,10 @@ def sidecar_path(video: str) -> str:
 
 
 def content(
-    landed: Landed,
+    saved: SavedVideo,
     *,
     generation_id: str,
-    landed_at: float,
+    saved_at: float,
     request: Mapping[str, Any] | None,
     cost: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -51,15 +45,15 @@ def content(
         "model": asked.get("model"),
         "request": asked.get("parameters"),
         "submitted_at": _iso(asked.get("submitted_at")),
-        "landed_at": _iso(landed_at),
+        "saved_at": _iso(saved_at),
         "cost": dict(cost) if cost else None,
         "video": {
-            "path": landed.path,
-            "size": landed.size,
-            "sha256": landed.sha256,
-            "duration": landed.duration,
-            "width": landed.width,
-            "height": landed.height,
+            "path": saved.path,
+            "size": saved.size,
+            "sha256": saved.sha256,
+            "duration": saved.duration,
+            "width": saved.width,
+            "height": saved.height,
         },
     }
 

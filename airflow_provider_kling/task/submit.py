@@ -10,58 +10,23 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_kling.api.billing.cost import (
-    Budget,
-)
-from airflow_provider_kling.api.catalog.parameter import (
-    MediaPlace,
-)
-from airflow_provider_kling.api.catalog.validation import (
-    map_media,
-    validate,
-    with_image,
-)
-from airflow_provider_kling.api.durable.decision import (
-    Attempt,
-    SubmitPolicy,
-    usual_grace,
-)
-from airflow_provider_kling.api.durable.identity import (
-    Fingerprint,
-    Work,
-    fingerprint,
-)
-from airflow_provider_kling.api.durable.record import (
-    NOTHING,
-    Record,
-)
-from airflow_provider_kling.api.durable.submit import (
-    Obtained,
-    Once,
-    Order,
-)
-from airflow_provider_kling.api.exceptions import (
-    InvalidRequestError,
-    KlingError,
-)
+from airflow_provider_kling.api.billing.cost import Budget
+from airflow_provider_kling.api.catalog.parameter import MediaPlace
+from airflow_provider_kling.api.catalog.validation import map_media, validate, with_image
+from airflow_provider_kling.api.durable.decision import Attempt, SubmitPolicy, usual_grace
+from airflow_provider_kling.api.durable.identity import Fingerprint, TaskIdentity, fingerprint
+from airflow_provider_kling.api.durable.record import NOTHING, Record
+from airflow_provider_kling.api.durable.submit import DurableSubmit, Order, SubmitResult
+from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.redaction import (
-    clean,
-)
+from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.settings import checked_limit
-from airflow_provider_kling.task.arguments import (
-    request_parameters,
-)
-from airflow_provider_kling.task.inline_media import (
-    reveal,
-)
+from airflow_provider_kling.task.arguments import request_parameters
+from airflow_provider_kling.task.inline_media import reveal
 
 if TYPE_CHECKING:
     from airflow_provider_kling.operators.kling import KlingGenerateOperator
-    from airflow_provider_kling.version_compat import (
-        BaseOperator,
-        Context,
-    )
+    from airflow_provider_kling.version_compat import BaseOperator, Context
 
 
 log = logging.getLogger(__name__)
@@ -84,7 +49,7 @@ class TaskRun:
         self._dag_run: Any = context.get("dag_run")
         delay: Any = task.retry_delay
         self._retry_delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-        self.work = Work(
+        self.work = TaskIdentity(
             ti.dag_id, ti.run_id, ti.task_id, ti.map_index if ti.map_index is not None else -1, variant
         )
         self._key = RECORD_KEY if variant is None else f"{RECORD_KEY}_{variant}"
@@ -180,13 +145,13 @@ class Ordering:
         if self._several:  # each is checked by itself as well, just before it is submitted
             fresh = [each.request for each in wanted if each.unready is None and each.run.is_first]
             client = self._task.hook.get_conn()
-            client.run(self._budget.check(client.flows, fresh))
+            client.run(self._budget.check(client.calls, fresh))
         return wanted
 
-    def obtain(self, wanted: Wanted) -> Obtained:
+    def obtain(self, wanted: Wanted) -> SubmitResult:
         """Submit it, or adopt what an earlier try submitted.
 
-        :raises KlingError: see :meth:`.Once.obtain`.
+        :raises KlingError: see :meth:`.DurableSubmit.obtain`.
         """
         task, run = self._task, wanted.run
         order = Order(
@@ -208,7 +173,7 @@ class Ordering:
             unready=wanted.unready,
         )
         client = task.hook.get_conn()
-        once = Once(client.flows, order)
+        once = DurableSubmit(client.calls, order)
         flow = once.obtain(run.recall()) if task.durable else once.submit_regardless()
         return client.run(flow, run.remember)
 
@@ -273,9 +238,7 @@ class Ordering:
         )
 
     def _grace(self, model: str) -> float:
-        from airflow_provider_kling.api.catalog.models import (
-            schedule_for,
-        )
+        from airflow_provider_kling.api.catalog.models import schedule_for
 
         if self._task.uncertain_grace is not None:
             return self._task.uncertain_grace

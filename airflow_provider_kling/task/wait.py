@@ -8,16 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_kling.version_compat import (
-    AirflowFailException,
-)
+from airflow_provider_kling.version_compat import AirflowFailException
 
 if TYPE_CHECKING:
     from airflow_provider_kling.api.generation import Generation
     from airflow_provider_kling.hooks.kling import KlingHook
-    from airflow_provider_kling.version_compat import (
-        BaseOperator,
-    )
+    from airflow_provider_kling.version_compat import BaseOperator
 
 DEFAULT_TIMEOUT: Final = 2 * 3600.0
 """Seconds. Published generations took up to 431 s; 68 minutes have been met in the wild."""
@@ -76,12 +72,8 @@ class Waiting:
         :raises TaskDeferred: to go on in ``execute_complete``.
         :raises GenerationFailedError: it ended in an error.
         """
-        from airflow_provider_kling.api.calls import (
-            is_ready,
-        )
-        from airflow_provider_kling.api.catalog.models import (
-            schedule_for,
-        )
+        from airflow_provider_kling.api.calls import is_ready
+        from airflow_provider_kling.api.catalog.models import schedule_for
         from airflow_provider_kling.triggers.kling import KlingGenerationTrigger
 
         if (generation := self._look(generation_id, submitted_at)) and is_ready(generation):
@@ -108,13 +100,8 @@ class Waiting:
         A generation of this very minute is paid for, and may not be known everywhere at the vendor yet:
         no refusal ends its wait here.
         """
-        from airflow_provider_kling.api.exceptions import (
-            KlingError,
-            Recovery,
-        )
-        from airflow_provider_kling.api.retry import (
-            FATAL_SECONDS,
-        )
+        from airflow_provider_kling.api.exceptions import KlingError, Recovery
+        from airflow_provider_kling.api.retry import FATAL_SECONDS
 
         just_now = submitted_at is not None and time.time() - submitted_at < FATAL_SECONDS
         try:
@@ -133,13 +120,8 @@ class Waiting:
         :param waited_for: the generation id, for an event that does not tell it.
         :raises KlingError: why the wait ended without a video.
         """
-        from airflow_provider_kling.api.calls import (
-            is_ready,
-            not_ready,
-        )
-        from airflow_provider_kling.api.exceptions import (
-            KlingError,
-        )
+        from airflow_provider_kling.api.calls import is_ready, not_ready
+        from airflow_provider_kling.api.exceptions import KlingError
         from airflow_provider_kling.triggers.kling import read_event
 
         try:
@@ -177,9 +159,7 @@ def checked_interval(poke_interval: float | timedelta | None) -> float | None:
 
     :raises AirflowFailException: it is not allowed.
     """
-    from airflow_provider_kling.api.polling.schedule import (
-        Schedule,
-    )
+    from airflow_provider_kling.api.polling.schedule import Schedule
 
     if poke_interval is None:
         return None
@@ -196,9 +176,7 @@ def checked_seconds(name: str, value: float | timedelta, least: float = 1.0) -> 
 
     :raises AirflowFailException: it is not a number from ``least`` to a week.
     """
-    from airflow_provider_kling.api.retry import (
-        checked_span,
-    )
+    from airflow_provider_kling.api.retry import checked_span
 
     try:
         return checked_span(name, value.total_seconds() if isinstance(value, timedelta) else value, least)

@@ -5,15 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_kling.task.wait import (
-    ID_KEY,
-    REQUEST_KEY,
-)
+from airflow_provider_kling.task.wait import ID_KEY, REQUEST_KEY
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.version_compat import (
-        Context,
-    )
+    from airflow_provider_kling.version_compat import Context
 
 _KEYS: Final = (ID_KEY, REQUEST_KEY)
 

@@ -12,16 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_kling.api.polling.schedule import (
-    Schedule,
-)
-from airflow_provider_kling.get_provider_info import (
-    DEFAULT_CONNECTION_ID,
-)
+from airflow_provider_kling.api.polling.schedule import Schedule
+from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TriggerArguments:
     """A trigger's arguments, usable.
 
     :param generation_id: empty where there is none.
@@ -41,7 +37,7 @@ class Row:
     odd: tuple[str, ...]
 
     @classmethod
-    def read(cls, given: Mapping[str, Any]) -> Row:
+    def read(cls, given: Mapping[str, Any]) -> TriggerArguments:
         """Read the arguments that a trigger was made with; never raises."""
         generation_id, conn_id, model = map(
             _text, map(given.get, ("generation_id", "kling_conn_id", "model"))

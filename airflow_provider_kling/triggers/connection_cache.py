@@ -13,24 +13,13 @@ import random
 from collections.abc import Container
 from typing import Final
 
-from airflow_provider_kling.api.exceptions import (
-    ConfigurationError,
-    Recovery,
-)
-from airflow_provider_kling.api.redaction import (
-    clean,
-)
-from airflow_provider_kling.api.retry import (
-    RetryPolicy,
-)
+from airflow_provider_kling.api.exceptions import ConfigurationError, Recovery
+from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.retry import RetryPolicy
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.shared_rate_limiter import (
-    limiter_for,
-)
+from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for
 from airflow_provider_kling.hooks.connection import read_settings
-from airflow_provider_kling.version_compat import (
-    AirflowNotFoundException,
-)
+from airflow_provider_kling.version_compat import AirflowNotFoundException
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +39,7 @@ class UnreadableError(Exception):
     """A connection could not be read in the time there was; ``str`` says why."""
 
 
-class _Reading:
+class _CachedConnection:
     """One connection: as it was read last, and being read again while somebody wants to know."""
 
     def __init__(self, conn_id: str) -> None:
@@ -76,7 +65,7 @@ class _Reading:
         return task
 
     async def get(self, fresh: float, at_most: float) -> Settings:
-        """See :meth:`Readings.get`."""
+        """See :meth:`ConnectionCache.get`."""
         task = self.begin(fresh)
         if not task.done():
             self.asking += 1
@@ -147,14 +136,14 @@ class _Reading:
         )
 
 
-class Readings:
+class ConnectionCache:
     """The connections that are waited on in one event loop."""
 
     def __init__(self) -> None:
-        self._readings: dict[str, _Reading] = {}
+        self._cache: dict[str, _CachedConnection] = {}
 
     def __len__(self) -> int:
-        return len(self._readings)
+        return len(self._cache)
 
     async def get(self, conn_id: str, *, fresh: float, at_most: float) -> Settings:
         """A connection's settings.
@@ -171,22 +160,22 @@ class Readings:
 
         :param fresh: seconds ago that it may have been read.
         """
-        if reading := self._readings.get(conn_id):
+        if reading := self._cache.get(conn_id):
             reading.begin(fresh)
 
     def latest(self, conn_id: str) -> Settings | None:
         """A connection as it was read last; None where nothing is known of it."""
-        reading = self._readings.get(conn_id)
+        reading = self._cache.get(conn_id)
         return None if reading is None else reading.settings
 
     def forget_all_but(self, used: Container[str]) -> None:
         """Forget the connections that are neither used nor asked for."""
-        for conn_id, reading in tuple(self._readings.items()):
+        for conn_id, reading in tuple(self._cache.items()):
             if conn_id not in used and not reading.asking:
                 reading.stop()
-                del self._readings[conn_id]
+                del self._cache[conn_id]
 
-    def _of(self, conn_id: str) -> _Reading:
-        if conn_id not in self._readings:
-            self._readings[conn_id] = _Reading(conn_id)
-        return self._readings[conn_id]
+    def _of(self, conn_id: str) -> _CachedConnection:
+        if conn_id not in self._cache:
+            self._cache[conn_id] = _CachedConnection(conn_id)
+        return self._cache[conn_id]

@@ -11,13 +11,8 @@ from typing import Any, Final
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_kling.api import (
-    exceptions,
-)
-from airflow_provider_kling.api.calls import (
-    Flows,
-    timed_out,
-)
+from airflow_provider_kling.api import exceptions
+from airflow_provider_kling.api.calls import VendorCalls, timed_out
 from airflow_provider_kling.api.exceptions import (
     GenerationFailedError,
     GenerationTimeoutError,
@@ -26,21 +21,11 @@ from airflow_provider_kling.api.exceptions import (
     Recovery,
 )
 from airflow_provider_kling.api.generation import Generation
-from airflow_provider_kling.api.polling.learned_durations import (
-    Sharpened,
-)
-from airflow_provider_kling.api.polling.shared_poller import (
-    OverdueError,
-)
-from airflow_provider_kling.api.transport.messages import (
-    Flow,
-)
-from airflow_provider_kling.get_provider_info import (
-    DEFAULT_CONNECTION_ID,
-)
-from airflow_provider_kling.triggers.arguments import (
-    Row,
-)
+from airflow_provider_kling.api.polling.learned_durations import LearningSchedule
+from airflow_provider_kling.api.polling.shared_poller import OverdueError
+from airflow_provider_kling.api.transport.messages import Flow
+from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.triggers.arguments import TriggerArguments
 
 EVENT_SCHEMA: Final = 1
 EARLIEST_EVENT: Final = 5.0
@@ -61,7 +46,7 @@ HELD_BACK: Final = (
 class KlingGenerationTrigger(BaseTrigger):
     """Waits until a generation is completed, failed, or late.
 
-    Takes whatever it is given: :class:`.Row` says what is made of that when it runs.
+    Takes whatever it is given: :class:`.TriggerArguments` says what is made of that when it runs.
 
     :param generation_id: what to wait for.
     :param kling_conn_id: the connection that submitted it.
@@ -114,18 +99,13 @@ class KlingGenerationTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, then yield the one event."""
-        from airflow_provider_kling.triggers.connection_cache import (
-            UnreadableError,
-        )
-        from airflow_provider_kling.triggers.shared_pollers import (
-            ConnectionChangedError,
-            Rooms,
-        )
+        from airflow_provider_kling.triggers.connection_cache import UnreadableError
+        from airflow_provider_kling.triggers.shared_pollers import ConnectionChangedError, SharedPollers
 
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        rooms = Rooms.of_this_loop()
-        row = Row.read(self.serialize()[1])
+        rooms = SharedPollers.of_this_loop()
+        row = TriggerArguments.read(self.serialize()[1])
         if row.odd:
             self.log.warning(
                 "The trigger of generation %s has arguments that cannot be read; defaults stand in for: %s",
@@ -146,7 +126,7 @@ class KlingGenerationTrigger(BaseTrigger):
                 # Awaited right here: Airflow runs this in a greenlet, which keeps a copy of its C
                 # stack for as long as it waits, and each call on the way is part of it.
                 try:
-                    event = settled_event(await seat.waiter.future)
+                    event = completed_event(await seat.waiter.future)
                 except KlingError as error:
                     if not await rooms.is_outdated(seat, error, at_most=row.deadline - time.time()):
                         raise
@@ -174,14 +154,16 @@ class KlingGenerationTrigger(BaseTrigger):
         """
         self.log.warning(goes_on(self.generation_id, ENDED))
 
-    def _begin(self, row: Row, scheduled_from: float, flows: Flows, timetable: Sharpened) -> Flow[Generation]:
-        return flows.settle(
+    def _begin(
+        self, row: TriggerArguments, scheduled_from: float, calls: VendorCalls, timetable: LearningSchedule
+    ) -> Flow[Generation]:
+        return calls.wait_until_complete(
             row.generation_id,
             schedule=timetable,
             deadline=row.deadline,
             submitted_at=scheduled_from,
             watch=self._watch,
-            first_look_after=EARLIEST_EVENT * (1.0 + FIRST_LOOKS_SPREAD * flows.rng()),
+            first_look_after=EARLIEST_EVENT * (1.0 + FIRST_LOOKS_SPREAD * calls.rng()),
             learn=None if row.submitted_at is None else timetable.learn,
         )
 
@@ -194,7 +176,7 @@ def _event(payload: dict[str, Any]) -> TriggerEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class TriggerResult:
     """The event's content, read.
 
     :param generation_id: what was waited for.
@@ -214,7 +196,7 @@ def nothing_to_wait_for() -> KlingError:
     )
 
 
-def settled_event(generation: Generation) -> dict[str, Any]:
+def completed_event(generation: Generation) -> dict[str, Any]:
     """The event of a completed generation. It names no URL: that is signed, and asked for afresh."""
     return {
         "schema": EVENT_SCHEMA,
@@ -236,7 +218,7 @@ def failed_event(generation_id: str, error: KlingError) -> dict[str, Any]:
     }
 
 
-def read_event(event: Any) -> Settled:
+def read_event(event: Any) -> TriggerResult:
     """Read an event, loudly: a malformed one raises with what it holds.
 
     :raises KlingError: it is not an event of this trigger; the generation goes on.
@@ -261,7 +243,7 @@ def read_event(event: Any) -> Settled:
             generation_id=generation_id,
         )
     if failure is None:
-        return Settled(generation_id, None)
+        return TriggerResult(generation_id, None)
     message, kind = str(failure.get("message")), failure.get("kind")
     error: KlingError
     if kind == GenerationFailedError.__name__:
@@ -276,7 +258,7 @@ def read_event(event: Any) -> Settled:
     if failure.get("recovery") in Recovery.__members__:
         error.recovery = Recovery[failure["recovery"]]
     error.money = None  # the message holds it
-    return Settled(generation_id, error)
+    return TriggerResult(generation_id, error)
 
 
 def goes_on(generation_id: str, why: str = "The task was stopped.") -> str:

@@ -15,36 +15,20 @@ from contextvars import Context
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from airflow_provider_kling.api.async_client import (
-    AsyncKlingClient,
-)
-from airflow_provider_kling.api.calls import (
-    Flows,
-)
+from airflow_provider_kling.api.async_client import AsyncKlingClient
+from airflow_provider_kling.api.calls import VendorCalls
 from airflow_provider_kling.api.exceptions import (
     ConfigurationError,
     GenerationFailedError,
     KlingError,
     Recovery,
 )
-from airflow_provider_kling.api.polling.learned_durations import (
-    Durations,
-    Sharpened,
-)
-from airflow_provider_kling.api.polling.live_durations import (
-    live_schedule,
-)
-from airflow_provider_kling.api.polling.schedule import (
-    Schedule,
-)
-from airflow_provider_kling.api.polling.shared_poller import (
-    Waiter,
-    WaitingRoom,
-)
+from airflow_provider_kling.api.polling.learned_durations import DurationStats, LearningSchedule
+from airflow_provider_kling.api.polling.live_durations import live_schedule
+from airflow_provider_kling.api.polling.schedule import Schedule
+from airflow_provider_kling.api.polling.shared_poller import PendingWait, SharedPoller
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.endpoints import (
-    Protocol,
-)
+from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import (
     Call,
     ConnectionLost,
@@ -52,14 +36,8 @@ from airflow_provider_kling.api.transport.messages import (
     HttpRequest,
     HttpResponse,
 )
-from airflow_provider_kling.api.transport.shared_rate_limiter import (
-    limiter_for,
-)
-from airflow_provider_kling.triggers.connection_cache import (
-    READING_TIMEOUT,
-    Readings,
-    UnreadableError,
-)
+from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for
+from airflow_provider_kling.triggers.connection_cache import READING_TIMEOUT, ConnectionCache, UnreadableError
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +59,9 @@ class ConnectionChangedError(Exception):
 class _Client(AsyncKlingClient):
     """A client that notices when its connection was changed, and looks when it has reason to."""
 
-    def __init__(self, readings: Readings, conn_id: str, settings: Settings) -> None:
+    def __init__(self, cache: ConnectionCache, conn_id: str, settings: Settings) -> None:
         super().__init__(settings)
-        self._readings = readings
+        self._cache = cache
         self._conn_id = conn_id
 
     async def send(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
@@ -91,7 +69,7 @@ class _Client(AsyncKlingClient):
 
         :raises ConnectionChangedError: it was read again, and is another by now.
         """
-        latest = self._readings.latest(self._conn_id)
+        latest = self._cache.latest(self._conn_id)
         if latest is not self.settings and latest not in (None, self.settings):
             raise ConnectionChangedError
         reply = await super().send(request)
@@ -108,49 +86,49 @@ class _Client(AsyncKlingClient):
         else:
             refused = reply.status < 500 and reply.status not in _PASSING
         fresh = FRESH_AFTER_A_REFUSAL if refused else FRESH_IN_TROUBLE
-        self._readings.look_again(self._conn_id, fresh=fresh)
+        self._cache.look_again(self._conn_id, fresh=fresh)
 
 
-class _Room(WaitingRoom):
+class _ConnectionPoller(SharedPoller):
     """The room of one connection as it was read, and the decisions for its waits."""
 
-    def __init__(self, readings: Readings, conn_id: str, settings: Settings) -> None:
-        super().__init__(lambda: _Client(readings, conn_id, settings), limiter_for(settings))
+    def __init__(self, cache: ConnectionCache, conn_id: str, settings: Settings) -> None:
+        super().__init__(lambda: _Client(cache, conn_id, settings), limiter_for(settings))
         self.conn_id = conn_id
         self.settings = settings
-        self.flows = Flows(Protocol(settings, time.time))
+        self.calls = VendorCalls(Endpoints(settings, time.time))
 
 
 class Seat(NamedTuple):
     """Somebody's place in a room."""
 
-    room: _Room
-    waiter: Waiter
+    room: _ConnectionPoller
+    waiter: PendingWait
 
 
-class Rooms:
+class SharedPollers:
     """The waiting rooms of one event loop, and what its waits have taught."""
 
     def __init__(self) -> None:
-        self.durations: defaultdict[str, Durations] = defaultdict(Durations)
+        self.durations: defaultdict[str, DurationStats] = defaultdict(DurationStats)
         """What was seen, for each base URL: an emulator teaches nothing about the vendor."""
-        self._rooms: dict[tuple[str, Settings], _Room] = {}
-        self._readings = Readings()
+        self._pollers: dict[tuple[str, Settings], _ConnectionPoller] = {}
+        self._cache = ConnectionCache()
         self._asked: set[tuple[str, str]] = set()
         self._asking: set[asyncio.Task[None]] = set()
 
     @classmethod
-    def of_this_loop(cls) -> Rooms:
+    def of_this_loop(cls) -> SharedPollers:
         """The rooms of the running event loop; a session never leaves the loop it was opened in."""
         loop = asyncio.get_running_loop()
-        if loop not in _ROOMS:
-            _ROOMS[loop] = cls()
-        return _ROOMS[loop]
+        if loop not in _POLLERS:
+            _POLLERS[loop] = cls()
+        return _POLLERS[loop]
 
     async def enter(
         self,
         conn_id: str,
-        begin: Callable[[Flows, Sharpened], Flow[Any]],
+        begin: Callable[[VendorCalls, LearningSchedule], Flow[Any]],
         *,
         model: str | None,
         schedule: Schedule,
@@ -162,7 +140,7 @@ class Rooms:
         :param model: what is waited for, where it is known; its live figures sharpen the schedule.
         :param schedule: as the user's DAG built it.
         :param at_most: seconds, the reading of the connection included; see
-            :meth:`.WaitingRoom.wait`.
+            :meth:`.SharedPoller.wait`.
         :return: await its future, catch :class:`ConnectionChangedError` to enter anew, and leave.
         :raises ConfigurationError: the connection cannot be used, or is not there.
         :raises UnreadableError: it could not be read in all that time.
@@ -170,12 +148,12 @@ class Rooms:
         loop = asyncio.get_running_loop()
         until = loop.time() + at_most
         try:
-            settings = await self._readings.get(conn_id, fresh=FRESH_ENOUGH, at_most=at_most)
+            settings = await self._cache.get(conn_id, fresh=FRESH_ENOUGH, at_most=at_most)
             room = self._room(conn_id, settings)
             if model is not None and schedule.interval is None:
                 self._ask_live(room, model, schedule)
-            timetable = Sharpened(self.durations[settings.base_url], model, schedule)
-            flow = begin(room.flows, timetable)
+            timetable = LearningSchedule(self.durations[settings.base_url], model, schedule)
+            flow = begin(room.calls, timetable)
             return Seat(room, room.enter(flow, at_most=until - loop.time()))
         except BaseException:
             self._tidy()
@@ -198,20 +176,20 @@ class Rooms:
         if error.recovery is not Recovery.GIVE_UP or isinstance(error, GenerationFailedError):
             return False
         try:
-            latest = await self._readings.get(
+            latest = await self._cache.get(
                 seat.room.conn_id, fresh=FRESH_AFTER_A_REFUSAL, at_most=max(at_most, READING_TIMEOUT)
             )
         except (ConfigurationError, UnreadableError):
             return False
         return latest != seat.room.settings
 
-    def _room(self, conn_id: str, settings: Settings) -> _Room:
+    def _room(self, conn_id: str, settings: Settings) -> _ConnectionPoller:
         key = conn_id, settings
-        if key not in self._rooms:
-            self._rooms[key] = _Room(self._readings, conn_id, settings)
-        return self._rooms[key]
+        if key not in self._pollers:
+            self._pollers[key] = _ConnectionPoller(self._cache, conn_id, settings)
+        return self._pollers[key]
 
-    def _ask_live(self, room: _Room, model: str, known: Schedule) -> None:
+    def _ask_live(self, room: _ConnectionPoller, model: str, known: Schedule) -> None:
         """Ask, once and beside the polls, how long the model takes at the moment."""
         account = room.settings.base_url
         if (account, model) in self._asked:
@@ -236,9 +214,9 @@ class Rooms:
 
     def _tidy(self) -> None:
         """Forget the rooms that nobody is in."""
-        for key in [key for key, room in self._rooms.items() if not len(room)]:
-            del self._rooms[key]
-        self._readings.forget_all_but({conn_id for conn_id, _ in self._rooms})
+        for key in [key for key, room in self._pollers.items() if not len(room)]:
+            del self._pollers[key]
+        self._cache.forget_all_but({conn_id for conn_id, _ in self._pollers})
 
 
-_ROOMS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, Rooms]] = WeakKeyDictionary()
+_POLLERS: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, SharedPollers]] = WeakKeyDictionary()

@@ -22,7 +22,7 @@ def _empty_output(started_airflow: RealAirflow) -> None:
     shutil.rmtree(started_airflow.output, ignore_errors=True)
 
 
-def landed(airflow: RealAirflow, suffix: str) -> list[Path]:
+def saved(airflow: RealAirflow, suffix: str) -> list[Path]:
     return sorted(path for path in airflow.output.rglob("*") if path.suffix == suffix)
 
 
@@ -31,10 +31,10 @@ def test_bucket_to_bucket_over_a_directory(patient_airflow: RealAirflow, slow_ve
 
     assert run.state == "success", run.log[-3000:]
     ids = [run[f"generate[{index}]"].xcom["return_value"] for index in range(3)]
-    assert [path.stem for path in landed(patient_airflow, ".mp4")] == sorted(ids)
+    assert [path.stem for path in saved(patient_airflow, ".mp4")] == sorted(ids)
     sources = [
         json.loads(path.read_text())["request"]["image_url"]["source"]
-        for path in landed(patient_airflow, ".json")
+        for path in saved(patient_airflow, ".json")
     ]
     assert sorted(Path(each).name for each in sources) == ["lamp.jpg", "mona_lisa.jpg", "mug.jpg"]
 
@@ -44,7 +44,7 @@ def test_a_night_within_its_budget(patient_airflow: RealAirflow, slow_vendor: Em
 
     assert run.state == "success", run.log[-3000:]
     assert run["report"].xcom["return_value"] == {"usd": 0.58, "credits": 1_160_000}
-    (report,) = landed(patient_airflow, ".csv")
+    (report,) = saved(patient_airflow, ".csv")
     (line,) = csv.DictReader(report.read_text().splitlines())
     assert (line["dag"], line["task"], line["generations"], line["usd"]) == (
         "kling_nightly_budget",
@@ -85,7 +85,7 @@ def test_four_variants_wait_for_an_editor(airflow: RealAirflow, vendor: Emulator
     assert run["generate"].state == "success", run.log[-3000:]
     assert len(set(run["generate"].xcom["return_value"])) == len(vendor.generations) == 4
     paths = run["generate"].xcom["path"]
-    assert landed(airflow, ".mp4") == sorted(map(Path, paths)), "the editor has something to look at"
+    assert saved(airflow, ".mp4") == sorted(map(Path, paths)), "the editor has something to look at"
     assert run["choose"].state in ("awaiting_input", "deferred")
     assert run["publish"].state is None
 

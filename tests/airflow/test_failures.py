@@ -148,7 +148,7 @@ class TestNoRetry:
     @pytest.mark.parametrize(
         "operator",
         ["KlingGenerationSensor(", 'KlingDownloadOperator(path="/nowhere/",'],
-        ids=["wait", "land"],
+        ids=["wait", "save_video"],
     )
     def test_what_is_no_generation_id(
         self, airflow: RealAirflow, vendor: EmulatorThread, operator: str, given: str

@@ -12,17 +12,10 @@ import pytest
 from airflow.providers.common.compat.sdk import ObjectStoragePath
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_kling.api.catalog.parameter import (
-    MediaPlace,
-)
+from airflow_provider_kling.api.catalog.parameter import MediaPlace
 from airflow_provider_kling.api.client import KlingClient
-from airflow_provider_kling.api.download.save_video import (
-    Landed,
-    land,
-)
-from airflow_provider_kling.api.media.resolve import (
-    resolve,
-)
+from airflow_provider_kling.api.download.save_video import SavedVideo, save_video
+from airflow_provider_kling.api.media.resolve import resolve
 from airflow_provider_kling.api.settings import Settings
 from tests.faulty_cdn import Cdn, serving
 from tests.media_samples import mp4, picture
@@ -36,9 +29,9 @@ VIDEO = mp4(1)
 
 
 @pytest.fixture
-def go() -> Iterator[Callable[[object], Landed]]:
+def go() -> Iterator[Callable[[object], SavedVideo]]:
     with serving(Cdn(VIDEO)) as cdn, KlingClient(Settings("key")) as client:
-        yield lambda target: land(client.fetch, cdn.completed, target, generation_id="generation")
+        yield lambda target: save_video(client.fetch, cdn.completed, target, generation_id="generation")
 
 
 @pytest.fixture
@@ -50,7 +43,7 @@ def memory() -> Iterator[MemoryFileSystem]:
     filesystem.store.clear()
 
 
-def test_into_a_local_file(go: Callable[[object], Landed], tmp_path: Path) -> None:
+def test_into_a_local_file(go: Callable[[object], SavedVideo], tmp_path: Path) -> None:
     uri = f"file://{tmp_path}/videos/clip.mp4"
 
     assert go(ObjectStoragePath(uri)).path == uri
@@ -59,13 +52,13 @@ def test_into_a_local_file(go: Callable[[object], Landed], tmp_path: Path) -> No
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["clip.mp4"]
 
 
-def test_into_an_object(go: Callable[[object], Landed], memory: MemoryFileSystem) -> None:
+def test_into_an_object(go: Callable[[object], SavedVideo], memory: MemoryFileSystem) -> None:
     target = ObjectStoragePath("memory://bucket/videos/clip.mp4")
 
-    landed = go(target)
+    saved = go(target)
 
-    assert ObjectStoragePath(landed.path).read_bytes() == VIDEO
-    assert landed.sha256 == hashlib.sha256(VIDEO).hexdigest()
+    assert ObjectStoragePath(saved.path).read_bytes() == VIDEO
+    assert saved.sha256 == hashlib.sha256(VIDEO).hexdigest()
     assert go(target).skipped
     assert memory.find("/") == ["/bucket/videos/clip.mp4"]
 

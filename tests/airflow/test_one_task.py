@@ -239,9 +239,9 @@ def test_paths_of_every_kind_are_read_and_written(
     assert paths["uri"] == videos / "uri" / paths["anew"].stem / "# #?%.mp4"
     assert paths["again"] == videos / "again.mp4"
     assert paths["anew"].parent == videos
-    landed = [each for each in videos.rglob("*") if each.is_file()]
+    saved = [each for each in videos.rglob("*") if each.is_file()]
     beside = [paths[name].with_suffix(".json") for name in ids]
-    assert sorted(landed) == sorted([*paths.values(), *beside])
+    assert sorted(saved) == sorted([*paths.values(), *beside])
     digests = {run[name].xcom["request"]["parameters"]["image_url"]["sha256"] for name in ids}
     assert len(digests) == 1
 

@@ -15,11 +15,7 @@ import jsonschema
 import pytest
 
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.get_provider_info import (
-    CONNECTION_FIELDS,
-    CONNECTION_TYPE,
-    get_provider_info,
-)
+from airflow_provider_kling.get_provider_info import CONNECTION_FIELDS, CONNECTION_TYPE, get_provider_info
 
 AIRFLOW = tuple(map(int, importlib.metadata.version("apache-airflow").split(".")[:2]))
 FORM_FROM_METADATA = (3, 2)

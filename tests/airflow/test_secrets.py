@@ -109,10 +109,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[RealAirflow, list[Ru
 
 
 def test_the_runs_did_what_they_should(runs: tuple[RealAirflow, list[Run]]) -> None:
-    _, (success, refused, adopted, unreadable) = runs
+    _, (success, refused, reattached, unreadable) = runs
     assert success.state == "success", success
     assert refused.state == "failed"
-    assert adopted.state == "success"
+    assert reattached.state == "success"
     assert unreadable.state == "success"
 
 

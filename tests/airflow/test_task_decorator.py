@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kling.api.download.verify import (
-    probe,
-)
+from airflow_provider_kling.api.download.verify import probe
 from airflow_provider_kling.emulator import EmulatorThread
 from tests.airflow.real_airflow import RealAirflow
 
@@ -197,9 +195,9 @@ def test_a_variant_that_is_not_accepted_keeps_no_other_from_its_video(
 
     assert run["tell"].state == "failed", run.log[-3000:]
     assert run["tell"].xcom["generation_id"][1] is None
-    landed = [each["id"] for each in vendor.generations]
-    assert len(landed) == 2
-    assert sorted(each.stem for each in (tmp_path / "videos").iterdir()) == sorted(landed)
+    saved = [each["id"] for each in vendor.generations]
+    assert len(saved) == 2
+    assert sorted(each.stem for each in (tmp_path / "videos").iterdir()) == sorted(saved)
     assert "1 of 3 variants failed" in run.log
 
 

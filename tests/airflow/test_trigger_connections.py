@@ -16,48 +16,29 @@ from airflow.exceptions import AirflowNotFoundException
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.async_client import (
-    AsyncKlingClient,
-)
-from airflow_provider_kling.api.exceptions import (
-    ConfigurationError,
-)
-from airflow_provider_kling.api.polling import (
-    poll_tracker,
-)
-from airflow_provider_kling.api.polling.shared_poller import (
-    MOST_WORKERS,
-    OVERDUE_CHECK,
-)
+from airflow_provider_kling.api.async_client import AsyncKlingClient
+from airflow_provider_kling.api.exceptions import ConfigurationError
+from airflow_provider_kling.api.polling import poll_tracker
+from airflow_provider_kling.api.polling.shared_poller import MOST_WORKERS, OVERDUE_CHECK
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.messages import (
     Call,
     ConnectionLost,
+    FailureReason,
     HttpRequest,
     HttpResponse,
-    Silence,
 )
-from airflow_provider_kling.api.transport.shared_rate_limiter import (
-    limiter_for,
-)
-from airflow_provider_kling.triggers import (
-    connection_cache,
-    shared_pollers,
-)
+from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for
+from airflow_provider_kling.triggers import connection_cache, shared_pollers
 from airflow_provider_kling.triggers import kling as triggers
-from airflow_provider_kling.triggers.connection_cache import (
-    FAILED_FOR,
-    MISSING_FOR,
-)
+from airflow_provider_kling.triggers.connection_cache import FAILED_FOR, MISSING_FOR
 from airflow_provider_kling.triggers.kling import EARLIEST_EVENT, OVERDUE, KlingGenerationTrigger, read_event
 from airflow_provider_kling.triggers.shared_pollers import (
     FRESH_AFTER_A_REFUSAL,
     FRESH_IN_TROUBLE,
-    Rooms,
+    SharedPollers,
 )
-from tests.unit.api.polling.test_shared_poller import (
-    answer,
-)
+from tests.unit.api.polling.test_shared_poller import answer
 from tests.unit.api.virtual_time import run, this_loop
 
 OLD = Settings("old-key", "http://127.0.0.1:9")
@@ -146,8 +127,8 @@ class World:
         """Everything was closed, nothing is remembered, nobody is left."""
         await asyncio.sleep(1)
         assert self.opened == self.closed
-        own = Rooms.of_this_loop()
-        assert (len(own._rooms), len(own._readings), len(own._asking)) == (0, 0, 0)
+        own = SharedPollers.of_this_loop()
+        assert (len(own._pollers), len(own._cache), len(own._asking)) == (0, 0, 0)
         assert len(asyncio.all_tasks()) == 1
 
 
@@ -352,9 +333,11 @@ def test_after_a_refusal_the_connection_is_read_again_and_who_waits_moves_over(
     run(main())
 
 
-@pytest.mark.parametrize("why", [Silence.CERTIFICATE, Silence.TLS, Silence.REFUSED, Silence.READ_TIMEOUT])
+@pytest.mark.parametrize(
+    "why", [FailureReason.CERTIFICATE, FailureReason.TLS, FailureReason.REFUSED, FailureReason.READ_TIMEOUT]
+)
 def test_while_requests_are_lost_the_connection_is_read_again_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, why: Silence
+    monkeypatch: pytest.MonkeyPatch, why: FailureReason
 ):
     async def main() -> None:
         world = World(monkeypatch)
@@ -376,7 +359,7 @@ def test_while_requests_are_lost_the_connection_is_read_again_now_and_then(
 def test_while_a_host_is_gone_its_connection_is_not_read_for_each_poll(monkeypatch: pytest.MonkeyPatch):
     async def main() -> None:
         world = World(monkeypatch)
-        world.replying = lambda _: ConnectionLost(Silence.REFUSED, "host")
+        world.replying = lambda _: ConnectionLost(FailureReason.REFUSED, "host")
         waits = [world.start(f"g{i}") for i in range(100)]
         await asyncio.sleep(1800)
         assert 8 <= len(world.read) <= 11
@@ -507,13 +490,13 @@ def test_what_one_host_teaches_stays_with_it(monkeypatch: pytest.MonkeyPatch):
         emulator = world.connections["other"] = replace(NEW, base_url="http://127.0.0.1:7")
         row = {"model": MODEL, "schedule": None, "submitted_at": time.time() - 20}
         await world.start("a", kling_conn_id="other", **row)
-        taught = Rooms.of_this_loop().durations
+        taught = SharedPollers.of_this_loop().durations
         usual = triggers.Row.read({}).schedule
         assert taught[emulator.base_url].sharpen(MODEL, usual).usual_seconds < usual.usual_seconds
         assert taught[OLD.base_url].sharpen(MODEL, usual) == usual
-        assert Rooms.of_this_loop()._asked == {(emulator.base_url, MODEL)}
+        assert SharedPollers.of_this_loop()._asked == {(emulator.base_url, MODEL)}
         await world.start("b", **row)
-        assert len(Rooms.of_this_loop()._asked) == 2
+        assert len(SharedPollers.of_this_loop()._asked) == 2
 
     run(main())
 
@@ -521,7 +504,7 @@ def test_what_one_host_teaches_stays_with_it(monkeypatch: pytest.MonkeyPatch):
 def test_since_serves_the_schedule_and_teaches_nothing(monkeypatch: pytest.MonkeyPatch):
     def elapsed_at_first(**row: Any) -> float:
         asked: list[float] = []
-        original = shared_pollers.Sharpened.next_wait
+        original = shared_pollers.LearningSchedule.next_wait
 
         def next_wait(timetable: Any, elapsed: float) -> float:
             asked.append(elapsed)
@@ -530,9 +513,9 @@ def test_since_serves_the_schedule_and_teaches_nothing(monkeypatch: pytest.Monke
         async def main() -> None:
             world = World(monkeypatch)
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(shared_pollers.Sharpened, "next_wait", next_wait)
+                patch.setattr(shared_pollers.LearningSchedule, "next_wait", next_wait)
                 await world.start(done_after=20, schedule=None, model=MODEL, **row)
-            seen = Rooms.of_this_loop().durations[OLD.base_url]._seen
+            seen = SharedPollers.of_this_loop().durations[OLD.base_url]._seen
             assert bool(seen) == ("submitted_at" in row)
 
         run(main())

@@ -18,26 +18,15 @@ from airflow.jobs.triggerer_job_runner import TriggerRunner
 
 from airflow_provider_kling.api.client import KlingClient
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.polling import (
-    poll_tracker,
-    shared_poller,
-)
-from airflow_provider_kling.api.polling.schedule import (
-    Schedule,
-)
+from airflow_provider_kling.api.polling import poll_tracker, shared_poller
+from airflow_provider_kling.api.polling.schedule import Schedule
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.shared_rate_limiter import (
-    limiter_for,
-)
+from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from airflow_provider_kling.hooks.kling import KlingHook
-from airflow_provider_kling.triggers import (
-    connection_cache as connections,
-)
+from airflow_provider_kling.triggers import connection_cache as connections
 from airflow_provider_kling.triggers import kling as triggers
-from airflow_provider_kling.triggers import (
-    shared_pollers,
-)
+from airflow_provider_kling.triggers import shared_pollers
 from airflow_provider_kling.triggers.kling import KlingGenerationTrigger, read_event
 from tests.airflow.real_airflow import VERSION
 from tests.contract.addresses import self_signed
@@ -54,7 +43,7 @@ def _prompt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def readings(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+def cache(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each connection is read."""
     count: Counter[str] = Counter()
     really_read = connections.read_settings
@@ -129,7 +118,7 @@ async def run_all(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def test_sixty_triggers_share_one_session_and_one_look_at_the_connection(
-    monkeypatch: pytest.MonkeyPatch, vendor: EmulatorThread, readings: Counter[str]
+    monkeypatch: pytest.MonkeyPatch, vendor: EmulatorThread, cache: Counter[str]
 ):
     connect(monkeypatch, vendor)
     ids = submit(vendor, 60)
@@ -141,7 +130,7 @@ def test_sixty_triggers_share_one_session_and_one_look_at_the_connection(
     assert {name: event["status"] for name, event in events.items()} == dict.fromkeys(ids, "completed")
     assert all(read_event(event).error is None for event in events.values())
     assert vendor.stats["connections"] - before <= 16
-    assert readings == {"kling_default": 1}
+    assert cache == {"kling_default": 1}
     assert not [each for each in caught if issubclass(each.category, ResourceWarning)]
     assert not [name for name in map(str, caught) if "never awaited" in name]
 
@@ -154,8 +143,8 @@ def test_each_event_loop_has_rooms_of_its_own_and_leaves_none(
     for generation_id in submit(vendor, 3):
         [event] = asyncio.run(run_all([row(generation_id)])).values()
         assert event["status"] == "completed"
-    for left in list(shared_pollers._ROOMS.values()):
-        assert (left._rooms, len(left._readings), left._asking) == ({}, 0, set())
+    for left in list(shared_pollers._POLLERS.values()):
+        assert (left._pollers, len(left._cache), left._asking) == ({}, 0, set())
 
 
 def test_who_is_cancelled_touches_no_other(monkeypatch: pytest.MonkeyPatch, vendor: EmulatorThread):
@@ -197,7 +186,7 @@ def test_a_person_who_stops_the_task_is_told_what_goes_on(
 
 
 def test_a_rotated_key_is_noticed_before_anybody_fails(
-    monkeypatch: pytest.MonkeyPatch, vendor: EmulatorThread, readings: Counter[str]
+    monkeypatch: pytest.MonkeyPatch, vendor: EmulatorThread, cache: Counter[str]
 ):
     connect(monkeypatch, vendor, NEW_KEY)
     ids = submit(vendor, 20, NEW_KEY)
@@ -208,7 +197,7 @@ def test_a_rotated_key_is_noticed_before_anybody_fails(
         triggerer = Triggerer()
         tasks = [triggerer.start(row(each)) for each in ids]
         # The first look is under way with the old key; then somebody edits the connection.
-        while not readings:
+        while not cache:
             await asyncio.sleep(0)
         connect(monkeypatch, vendor, NEW_KEY)
         monkeypatch.setattr(shared_pollers, "FRESH_AFTER_A_REFUSAL", 0.0)
@@ -218,11 +207,11 @@ def test_a_rotated_key_is_noticed_before_anybody_fails(
     events = asyncio.run(main())
     assert {event.get("status") for event in events.values()} == {"completed"}
     assert len(events) == 20
-    assert readings["kling_default"] < 20
+    assert cache["kling_default"] < 20
 
 
 def test_a_key_that_stays_wrong_fails_after_a_few_looks_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, vendor: EmulatorThread, readings: Counter[str]
+    monkeypatch: pytest.MonkeyPatch, vendor: EmulatorThread, cache: Counter[str]
 ):
     monkeypatch.setattr(poll_tracker, "FATAL_SECONDS", 0.0)
     connect(monkeypatch, vendor, "wrong-key")
@@ -232,7 +221,7 @@ def test_a_key_that_stays_wrong_fails_after_a_few_looks_with_what_to_do(
         assert "Check the API key" in event["error"]["message"]
         assert "wrong-key" not in json.dumps(event)
     assert vendor.stats["calls"]["poll"] == 15
-    assert readings["kling_default"] == 1  # what was read seconds ago is still true
+    assert cache["kling_default"] == 1  # what was read seconds ago is still true
 
 
 @pytest.mark.parametrize(
@@ -281,7 +270,7 @@ def test_the_live_duration_is_asked_once_for_each_model_and_without_the_key(
     async def main(rows: list[dict[str, Any]]) -> None:
         await run_all(rows[:5])
         await run_all(rows[5:])
-        learned.append(shared_pollers.Rooms.of_this_loop().durations[vendor.url])
+        learned.append(shared_pollers.SharedPollers.of_this_loop().durations[vendor.url])
 
     adaptive = Schedule.adaptive(2.0).as_dict()
     asyncio.run(main([row(each, schedule=adaptive, model=MODEL) for each in submit(vendor, 10)]))

@@ -6,25 +6,12 @@ import asyncio
 from collections import Counter
 from typing import Any, Protocol
 
-from airflow_provider_kling.api.async_client import (
-    AsyncKlingClient,
-)
-from airflow_provider_kling.api.calls import (
-    Flows,
-)
+from airflow_provider_kling.api.async_client import AsyncKlingClient
+from airflow_provider_kling.api.calls import VendorCalls
 from airflow_provider_kling.api.client import KlingClient
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.endpoints import (
-    Protocol as VendorProtocol,
-)
-from airflow_provider_kling.api.transport.messages import (
-    Call,
-    Flow,
-    Memory,
-    Send,
-    T,
-    forget,
-)
+from airflow_provider_kling.api.transport.endpoints import Endpoints
+from airflow_provider_kling.api.transport.messages import Call, Flow, Memory, Send, T, forget
 
 JITTER = 0.5
 """Every random number that a driven client draws."""
@@ -49,7 +36,7 @@ class Driver:
 
     def __init__(self, settings: Settings, time: Time) -> None:
         self.time = time
-        self.flows = Flows(VendorProtocol(settings, time.now), now=time.now, rng=lambda: JITTER)
+        self.calls = VendorCalls(Endpoints(settings, time.now), now=time.now, rng=lambda: JITTER)
         self.slept: list[float] = []
         self.asked: Counter[Call] = Counter()
 
@@ -87,7 +74,7 @@ class Blocking(Driver):
 
     def __init__(self, settings: Settings, time: Time) -> None:
         super().__init__(settings, time)
-        self.client = KlingClient(settings, flows=self.flows, sleep=self._sleep)
+        self.client = KlingClient(settings, calls=self.calls, sleep=self._sleep)
 
     def _run(self, flow: Flow[T], remember: Memory) -> T:
         return self.client.run(flow, remember)
@@ -108,7 +95,7 @@ class Async(Driver):
             self._sleep(seconds)
 
         self._runner = asyncio.Runner()
-        self.client = AsyncKlingClient(settings, flows=self.flows, sleep=sleep)
+        self.client = AsyncKlingClient(settings, calls=self.calls, sleep=sleep)
 
     def _run(self, flow: Flow[T], remember: Memory) -> T:
         return self._runner.run(self.client.run(flow, remember))

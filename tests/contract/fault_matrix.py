@@ -16,34 +16,20 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from airflow_provider_kling.api.client import Stream
-from airflow_provider_kling.api.download.save_video import (
-    land,
-)
-from airflow_provider_kling.api.durable.identity import (
-    Work,
-    fingerprint,
-)
-from airflow_provider_kling.api.durable.submit import (
-    Once,
-    Order,
-)
-from airflow_provider_kling.api.exceptions import (
-    KlingError,
-    Money,
-    Recovery,
-)
+from airflow_provider_kling.api.download.save_video import save_video
+from airflow_provider_kling.api.durable.identity import TaskIdentity, fingerprint
+from airflow_provider_kling.api.durable.submit import DurableSubmit, Order
+from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 from airflow_provider_kling.api.generation import Generation
-from airflow_provider_kling.api.polling.schedule import (
-    Schedule,
-)
-from airflow_provider_kling.api.transport.messages import (
-    Call,
-)
+from airflow_provider_kling.api.polling.schedule import Schedule
+from airflow_provider_kling.api.transport.messages import Call
 from tests.contract.drivers import DRIVERS, JITTER, Blocking, Driver
 from tests.contract.fault_table import CALLS, FAULTS, Fault
 from tests.contract.fault_world import REQUEST, World
 
-ORDER: Final = Order(REQUEST, fingerprint(REQUEST.body(), "kling_default"), Work("dag", "run", "task"))
+ORDER: Final = Order(
+    REQUEST, fingerprint(REQUEST.body(), "kling_default"), TaskIdentity("dag", "run", "task")
+)
 POLL_INTERVAL, POLL_TIMEOUT = 60.0, 180.0
 
 
@@ -107,7 +93,7 @@ def submit(world: World, fault: Fault, lasting: bool) -> Scene:
     world.begin(fault, "submit", lasting)
 
     def act() -> str:
-        found = driver.run(Once(driver.flows, ORDER).obtain()).adopted
+        found = driver.run(DurableSubmit(driver.calls, ORDER).obtain()).reattached
         return "the generation, found in the vendor's logs" if found else "the generation"
 
     return act, lambda: driver.asked[Call.SUBMIT]
@@ -120,9 +106,9 @@ def poll(world: World, fault: Fault, lasting: bool) -> Scene:
     world.begin(fault, "poll", lasting)
 
     def act() -> str:
-        deadline = driver.flows.now() + POLL_TIMEOUT
+        deadline = driver.calls.now() + POLL_TIMEOUT
         schedule = Schedule.fixed(POLL_INTERVAL)
-        driver.run(driver.flows.settle(generation_id, schedule=schedule, deadline=deadline))
+        driver.run(driver.calls.wait_until_complete(generation_id, schedule=schedule, deadline=deadline))
         return "the video"
 
     return act, lambda: driver.asked[Call.POLL]
@@ -131,13 +117,13 @@ def poll(world: World, fault: Fault, lasting: bool) -> Scene:
 def logs(world: World, fault: Fault, lasting: bool) -> Scene:
     """A retry after a worker was killed between its submit and the answer."""
     driver = world.failing(fault)
-    intent = Once(driver.flows, ORDER).intent()
+    intent = DurableSubmit(driver.calls, ORDER).intent()
     world.submitted(intent.client_request_id)
     world.vendor.clock.advance(60)
     world.begin(fault, "logs", lasting)
 
     def act() -> str:
-        retry = Once(driver.flows, replace(ORDER, tries=2))
+        retry = DurableSubmit(driver.calls, replace(ORDER, tries=2))
         driver.run(retry.obtain(intent.encode()))
         return "the generation, found in the vendor's logs"
 
@@ -158,13 +144,13 @@ def download(world: World, fault: Fault, lasting: bool) -> Scene:
         return fetching.client.fetch(url, headers)
 
     def ask_vendor() -> Generation:
-        generation = driver.run(driver.flows.get_generation(generation_id))
+        generation = driver.run(driver.calls.get_generation(generation_id))
         assert generation.video_url is not None
         url = generation.video_url.replace(world.vendor.url, fetching.client.settings.base_url)
         return replace(generation, video_url=url)
 
     def act() -> str:
-        land(
+        save_video(
             fetch,
             ask_vendor,
             world.target / "video.mp4",

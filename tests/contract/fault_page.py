@@ -6,9 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from airflow_provider_kling.api.exceptions import (
-    Money,
-)
+from airflow_provider_kling.api.exceptions import Money
 from tests.contract.fault_matrix import Cell, Measured
 from tests.contract.fault_table import CALLS, FAULTS
 

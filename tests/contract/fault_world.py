@@ -72,7 +72,7 @@ class World:
     def submitted(self, client_request_id: str | None = None) -> Generation:
         """A generation that was accepted without trouble."""
         driver = self.driver()
-        return driver.run(driver.flows.submit(REQUEST, client_request_id))
+        return driver.run(driver.calls.submit(REQUEST, client_request_id))
 
     def arrived(self, call: str) -> tuple[int, int]:
         """How many requests for a call reached the vendor, and how many keys the CDN."""

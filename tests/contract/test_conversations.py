@@ -15,9 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import requests
 
-from airflow_provider_kling.api.async_client import (
-    AsyncKlingClient,
-)
+from airflow_provider_kling.api.async_client import AsyncKlingClient
 from airflow_provider_kling.api.client import KlingClient
 from airflow_provider_kling.api.exceptions import (
     AuthenticationError,
@@ -33,17 +31,10 @@ from airflow_provider_kling.api.exceptions import (
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
-from airflow_provider_kling.api.polling.schedule import (
-    Schedule,
-)
+from airflow_provider_kling.api.polling.schedule import Schedule
 from airflow_provider_kling.api.settings import UNIVERSAL_PATH, VENDOR_PATH, Settings
-from airflow_provider_kling.api.transport.endpoints import (
-    LogRow,
-)
-from airflow_provider_kling.api.transport.messages import (
-    Call,
-    Flow,
-)
+from airflow_provider_kling.api.transport.endpoints import LogRow
+from airflow_provider_kling.api.transport.messages import Call, Flow
 from airflow_provider_kling.emulator import AnswerStyle, EmulatorOptions, EmulatorThread, IdStyle
 from airflow_provider_kling.emulator.faults.rules import FaultRule
 from tests.contract.conftest import KEY, Connect
@@ -60,9 +51,9 @@ def request(prompt: str = "a cat", model: str = MODEL) -> GenerationRequest:
 
 
 def wait(driver: Driver, generation_id: str, timeout: float = 600, **options: Any) -> Generation:
-    deadline = driver.flows.now() + timeout
+    deadline = driver.calls.now() + timeout
     options.setdefault("schedule", Schedule.fixed(10))
-    return driver.run(driver.flows.settle(generation_id, deadline=deadline, **options))
+    return driver.run(driver.calls.wait_until_complete(generation_id, deadline=deadline, **options))
 
 
 class Conversation(NamedTuple):
@@ -126,9 +117,9 @@ CONVERSATIONS = {
 def test_conversations(connect: Connect, vendor: EmulatorThread, name: str):
     expected = CONVERSATIONS[name]
     driver = connect(vendor)
-    flow: Flow[Any] = driver.flows.get_balance()
+    flow: Flow[Any] = driver.calls.get_balance()
     if expected.call is Call.SUBMIT:
-        flow = driver.flows.submit(request(), "mine")
+        flow = driver.calls.submit(request(), "mine")
     for text in expected.faults:
         vendor.faults.enforce(FaultRule.parse(text))
     caught: KlingError | None = None
@@ -149,7 +140,7 @@ def test_retry_after_can_be_a_date(connect: Connect):
     with EmulatorThread(EmulatorOptions(frozen_clock=True)) as vendor:
         driver = connect(vendor)
         vendor.faults.add("submit", 429, retry_after="date:30")
-        driver.run(driver.flows.submit(request()))
+        driver.run(driver.calls.submit(request()))
         assert driver.slept == pytest.approx([30 * LATE], abs=2.5), "a date has whole seconds"
 
 
@@ -167,7 +158,7 @@ def test_from_a_submit_to_a_video(
     with EmulatorThread(options) as vendor:
         driver = connect(vendor, generation_path=path)
         for _ in range(2):  # old answers have absent keys and null ones in turn
-            accepted = driver.run(driver.flows.submit(request(), "mine"))
+            accepted = driver.run(driver.calls.submit(request(), "mine"))
             assert accepted.id == vendor.generations[-1]["id"]
             assert accepted.status is GenerationStatus.QUEUED
             seen: list[GenerationStatus] = []
@@ -191,7 +182,7 @@ def test_the_vendors_id_is_sent_as_it_came(connect: Connect, vendor: EmulatorThr
     driver = connect(vendor)
     for generation_id in ("a+b", "a b", "a%20b", "a&generation_id=c", "é#?/:=", '"quoted"', "..", "a%2Fb"):
         with pytest.raises(NotFoundError) as caught:
-            driver.run(driver.flows.get_generation(generation_id))
+            driver.run(driver.calls.get_generation(generation_id))
         assert caught.value.generation_id == generation_id
         assert vendor.journal[-1].query == (("generation_id", generation_id),)
 
@@ -213,24 +204,24 @@ def test_a_wait_without_an_end_is_refused(vendor: EmulatorThread, timeout: float
 
 def test_balance(connect: Connect, vendor: EmulatorThread):
     driver = connect(vendor)
-    assert driver.run(driver.flows.get_balance()) == 1000.0
-    generation = driver.run(driver.flows.submit(request()))
+    assert driver.run(driver.calls.get_balance()) == 1000.0
+    generation = driver.run(driver.calls.submit(request()))
     wait(driver, generation.id)
-    assert driver.run(driver.flows.get_balance()) == 1000.0 - vendor.generations[0]["usd"]
+    assert driver.run(driver.calls.get_balance()) == 1000.0 - vendor.generations[0]["usd"]
 
 
 def test_an_account_that_cannot_pay(connect: Connect):
     with EmulatorThread(EmulatorOptions(frozen_clock=True, balance=0.01)) as vendor:
         driver = connect(vendor)
         with pytest.raises(InsufficientBalanceError, match="No money was spent"):
-            driver.run(driver.flows.submit(request()))
+            driver.run(driver.calls.submit(request()))
         assert driver.asked[Call.SUBMIT] == 1
 
 
 def test_a_wrong_key(connect: Connect, vendor: EmulatorThread):
     driver = connect(vendor, api_key="sk-wrong-4711")
     with pytest.raises(AuthenticationError) as caught:
-        driver.run(driver.flows.get_balance())
+        driver.run(driver.calls.get_balance())
     assert "sk-wrong-4711" not in str(caught.value)
     assert "password field" in str(caught.value)
 
@@ -247,7 +238,7 @@ ENDS = {
 def test_a_generation_that_fails(connect: Connect, vendor: EmulatorThread, directive: str):
     driver = connect(vendor)
     name, says = ENDS[directive]
-    generation = driver.run(driver.flows.submit(request(f"x [emulator: {directive}]")))
+    generation = driver.run(driver.calls.submit(request(f"x [emulator: {directive}]")))
     with pytest.raises(GenerationFailedError, match=says) as caught:
         wait(driver, generation.id)
     assert caught.value.name == name
@@ -258,18 +249,18 @@ def test_a_generation_that_fails(connect: Connect, vendor: EmulatorThread, direc
 def test_an_old_answers_failure_is_a_string(connect: Connect):
     with EmulatorThread(EmulatorOptions(frozen_clock=True, answers=AnswerStyle.OLD)) as vendor:
         driver = connect(vendor)
-        generation = driver.run(driver.flows.submit(request("x [emulator: moderation]")))
+        generation = driver.run(driver.calls.submit(request("x [emulator: moderation]")))
         with pytest.raises(GenerationFailedError, match="rejected by the moderation"):
             wait(driver, generation.id)
 
 
 def test_a_stall_ends_with_the_deadline(connect: Connect, vendor: EmulatorThread):
     driver = connect(vendor)
-    generation = driver.run(driver.flows.submit(request("x [emulator: stall]")))
-    began = driver.flows.now()
+    generation = driver.run(driver.calls.submit(request("x [emulator: stall]")))
+    began = driver.calls.now()
     with pytest.raises(GenerationTimeoutError) as caught:
         wait(driver, generation.id, timeout=95)
-    assert driver.flows.now() - began == pytest.approx(95)
+    assert driver.calls.now() - began == pytest.approx(95)
     assert driver.asked[Call.POLL] == 11, "at the start, each ten seconds, and at the deadline"
     assert generation.id in str(caught.value)
     assert "'generating'" in str(caught.value)
@@ -282,14 +273,14 @@ def test_a_stall_ends_with_the_deadline(connect: Connect, vendor: EmulatorThread
 )
 def test_bad_polls_do_not_end_a_wait(connect: Connect, vendor: EmulatorThread, kind: str):
     driver = connect(vendor)
-    generation = driver.run(driver.flows.submit(request()))
+    generation = driver.run(driver.calls.submit(request()))
     vendor.faults.add("poll", kind, times=2)
     assert wait(driver, generation.id).video_url
 
 
 def test_a_wait_keeps_the_vendors_retry_after(connect: Connect, vendor: EmulatorThread):
     driver = connect(vendor)
-    generation = driver.run(driver.flows.submit(request()))
+    generation = driver.run(driver.calls.submit(request()))
     vendor.faults.add("poll", 429, retry_after="50")
     wait(driver, generation.id)
     assert driver.slept == pytest.approx([50 * LATE])
@@ -299,7 +290,7 @@ def test_a_status_nobody_knows_is_waited_out_and_logged_once(
     connect: Connect, vendor: EmulatorThread, caplog: pytest.LogCaptureFixture
 ):
     driver = connect(vendor)
-    generation = driver.run(driver.flows.submit(request()))
+    generation = driver.run(driver.calls.submit(request()))
     vendor.faults.add("poll", "unknown-status", times=4)
     with caplog.at_level(logging.WARNING, "airflow_provider_kling"):
         assert wait(driver, generation.id).status is GenerationStatus.COMPLETED
@@ -311,7 +302,7 @@ def test_another_accounts_generation_is_unknown(connect: Connect):
     options = EmulatorOptions(frozen_clock=True, keys=("first", "second"))
     with EmulatorThread(options) as vendor:
         mine, other = connect(vendor), connect(vendor, api_key="second")
-        generation = mine.run(mine.flows.submit(request()))
+        generation = mine.run(mine.calls.submit(request()))
         with pytest.raises(NotFoundError, match="the connection is the one that submitted it"):
             wait(other, generation.id)
         assert other.asked[Call.POLL] == 7, "a minute of looks that find nothing is no hiccup"
@@ -321,7 +312,7 @@ def test_another_accounts_generation_is_unknown(connect: Connect):
 
 
 def find(driver: Driver, *names: str, since: float) -> LogRow | None:
-    return driver.run(driver.flows.find_submit(names, model=MODEL, since=since))
+    return driver.run(driver.calls.find_submit(names, model=MODEL, since=since))
 
 
 @pytest.fixture
@@ -340,7 +331,7 @@ def busy(vendor: EmulatorThread) -> EmulatorThread:
 
 def test_a_submit_is_found_pages_back(connect: Connect, busy: EmulatorThread):
     driver = connect(busy)
-    row = find(driver, "job-3", "never-sent", since=driver.flows.now() - 3600)
+    row = find(driver, "job-3", "never-sent", since=driver.calls.now() - 3600)
     assert row is not None
     assert (row.client_request_id, row.inference_id) == ("job-3", busy.generations[3]["id"])
     assert driver.asked[Call.LOGS] == 3
@@ -351,7 +342,7 @@ def test_a_submit_is_found_pages_back(connect: Connect, busy: EmulatorThread):
 
 def test_what_is_not_in_the_logs_is_not_found(connect: Connect, busy: EmulatorThread):
     driver = connect(busy)
-    now = driver.flows.now()
+    now = driver.calls.now()
     assert find(driver, "job-9", since=now - 3600) is None, "of another model"
     assert find(driver, "job-3", since=now - 30) is None, "too long ago"
     assert find(driver, "job", since=now - 3600) is None, "no part of a name is one"
@@ -359,8 +350,8 @@ def test_what_is_not_in_the_logs_is_not_found(connect: Connect, busy: EmulatorTh
 
 def test_the_logs_lag(connect: Connect, vendor: EmulatorThread):
     driver = connect(vendor)
-    began = driver.flows.now()
-    generation = driver.run(driver.flows.submit(request(), "mine"))
+    began = driver.calls.now()
+    generation = driver.run(driver.calls.submit(request(), "mine"))
     assert find(driver, "mine", since=began) is None
     driver.time.advance(5)
     row = find(driver, "mine", since=began)
@@ -374,7 +365,7 @@ def test_a_client_request_id_that_got_lost_is_said(
     driver = connect(vendor)
     vendor.faults.add("submit", "drop-client-request-id")
     with caplog.at_level(logging.WARNING, "airflow_provider_kling"):
-        generation = driver.run(driver.flows.submit(request(), "mine"))
+        generation = driver.run(driver.calls.submit(request(), "mine"))
     assert f"did not keep the client request id mine of generation {generation.id}" in caplog.text
     driver.time.advance(60)
-    assert find(driver, "mine", since=driver.flows.now() - 600) is None
+    assert find(driver, "mine", since=driver.calls.now() - 600) is None

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 import pytest
 import requests
 
-from airflow_provider_kling.api.catalog.models import (
-    MODELS,
-)
+from airflow_provider_kling.api.catalog.models import MODELS
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 
 MODEL = "klingai/video-v3-pro-image-to-video"

@@ -14,12 +14,7 @@ import pytest
 import requests
 from PIL import Image
 
-from airflow_provider_kling.emulator import (
-    AnswerStyle,
-    EmulatorOptions,
-    EmulatorThread,
-    IdStyle,
-)
+from airflow_provider_kling.emulator import AnswerStyle, EmulatorOptions, EmulatorThread, IdStyle
 
 OLD_PATH, NEW_PATH = "/v2/generate/video/kling/generation", "/v2/video/generations"
 IMAGE_MODEL = "kling-video/v1.6/standard/image-to-video"

@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kling.api.exceptions import (
-    Money,
-    Recovery,
-)
+from airflow_provider_kling.api.exceptions import Money, Recovery
 from tests.contract.drivers import Async, Blocking, Driver
 from tests.contract.fault_matrix import Cell, Measured, Run, measure
 from tests.contract.fault_page import render

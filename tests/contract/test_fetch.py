@@ -43,9 +43,9 @@ def connected(vendor: EmulatorThread, **changes: Any) -> Iterator[Blocking]:
 
 
 def video_url(driver: Blocking) -> str:
-    generation = driver.run(driver.flows.submit(REQUEST))
+    generation = driver.run(driver.calls.submit(REQUEST))
     driver.time.advance(60)
-    url = driver.run(driver.flows.get_generation(generation.id)).video_url
+    url = driver.run(driver.calls.get_generation(generation.id)).video_url
     assert url is not None
     return url
 

@@ -15,16 +15,10 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.media.resolve import (
-    resolve_all,
-)
+from airflow_provider_kling.api.media.resolve import resolve_all
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.body import (
-    JsonBody,
-)
-from airflow_provider_kling.api.transport.endpoints import (
-    Protocol,
-)
+from airflow_provider_kling.api.transport.body import JsonBody
+from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from tests.contract.conftest import Connect
 from tests.media_samples import picture
@@ -64,7 +58,7 @@ def test_pictures_arrive_as_they_were_checked(
         each.write_bytes(b"something else by now")
     driver = connect(vendor)
 
-    driver.run(driver.flows.submit(asked, "a:b"))
+    driver.run(driver.calls.submit(asked, "a:b"))
 
     (generation,) = vendor.generations
     assert generation["parameters"] == {
@@ -80,7 +74,7 @@ def test_a_refused_submit_is_sent_again_whole(
     vendor.faults.add("submit", 429, times=2)
     driver = connect(vendor)
 
-    driver.run(driver.flows.submit(request(*pictures), "a:b"))
+    driver.run(driver.calls.submit(request(*pictures), "a:b"))
 
     (generation,) = vendor.generations
     assert generation["parameters"]["image_list"] == [shown(each.read_bytes()) for each in pictures]
@@ -90,7 +84,7 @@ def test_a_refused_submit_is_sent_again_whole(
 def test_the_body_has_a_length_and_shows_nothing(vendor: EmulatorThread, pictures: tuple[Path, Path]) -> None:
     asked = request(*pictures)
     settings = Settings(vendor.api_key, base_url=vendor.url)
-    sending = Protocol(settings, lambda: 0.0).submit(asked)
+    sending = Endpoints(settings, lambda: 0.0).submit(asked)
 
     assert isinstance(sending.body, JsonBody)
     text = b"".join(sending.body)

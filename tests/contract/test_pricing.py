@@ -7,20 +7,9 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.billing.cost import (
-    Budget,
-    BudgetError,
-    cost_of,
-    estimate_of,
-    pricing_of,
-)
-from airflow_provider_kling.api.billing.price_list import (
-    PRICES,
-    PriceList,
-)
-from airflow_provider_kling.api.catalog.models import (
-    MODELS,
-)
+from airflow_provider_kling.api.billing.cost import Budget, BudgetError, cost_of, estimate_of, pricing_of
+from airflow_provider_kling.api.billing.price_list import PRICES, PriceList
+from airflow_provider_kling.api.catalog.models import MODELS
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
@@ -76,12 +65,12 @@ def test_the_estimate_is_what_is_charged(
     emulator: EmulatorThread, make: Callable[..., Driver], model: str, parameters: dict[str, Any]
 ) -> None:
     driver, request = make(emulator), GenerationRequest(model, parameters)
-    known = driver.run(estimate_of(driver.flows, request))
-    submitted = driver.run(driver.flows.submit(request))
+    known = driver.run(estimate_of(driver.calls, request))
+    submitted = driver.run(driver.calls.submit(request))
     emulator.clock.advance(60)
-    done = driver.run(driver.flows.get_generation(submitted.id))
+    done = driver.run(driver.calls.get_generation(submitted.id))
 
-    cost = driver.run(cost_of(driver.flows, done, since=emulator.clock.now() - 120))
+    cost = driver.run(cost_of(driver.calls, done, since=emulator.clock.now() - 120))
 
     assert known is not None
     assert (cost.source, cost.usd_source) == ("usage", "ledger")
@@ -92,11 +81,11 @@ def test_the_estimate_is_what_is_charged(
 def test_older_answers_tell_their_usage_too(make: Callable[..., Driver]) -> None:
     with started(answers=AnswerStyle.OLD, charge_lag=3600) as emulator:
         driver, request = make(emulator), GenerationRequest(MODEL, {"prompt": "a cat"})
-        submitted = driver.run(driver.flows.submit(request))
+        submitted = driver.run(driver.calls.submit(request))
         emulator.clock.advance(60)
-        done = driver.run(driver.flows.get_generation(submitted.id))
+        done = driver.run(driver.calls.get_generation(submitted.id))
 
-        cost = driver.run(cost_of(driver.flows, done, since=emulator.clock.now() - 120, request=request))
+        cost = driver.run(cost_of(driver.calls, done, since=emulator.clock.now() - 120, request=request))
 
     assert (cost.credits, cost.source) == (580_000, "usage")
     assert (cost.usd, cost.usd_source) == (0.29, "estimate")
@@ -107,15 +96,15 @@ def test_each_model_of_the_catalogue_has_a_price(
 ) -> None:
     driver, prices = make(emulator), PriceList()
     for model in MODELS:
-        assert driver.run(pricing_of(driver.flows, model, prices)) is not None, model
-    assert driver.run(pricing_of(driver.flows, "klingai/of-tomorrow", prices)) is None
+        assert driver.run(pricing_of(driver.calls, model, prices)) is not None, model
+    assert driver.run(pricing_of(driver.calls, "klingai/of-tomorrow", prices)) is None
 
 
 def test_what_is_known_is_asked_by_its_etag_and_without_a_key(
     emulator: EmulatorThread, make: Callable[..., Driver]
 ) -> None:
     driver, prices = make(emulator), PriceList()
-    first, second = (driver.run(pricing_of(driver.flows, MODEL, prices)) for _ in range(2))
+    first, second = (driver.run(pricing_of(driver.calls, MODEL, prices)) for _ in range(2))
 
     assert first == second
     asked = [entry for entry in emulator.journal if entry.path == "/v1/models"]
@@ -128,7 +117,7 @@ def test_a_balance_that_does_not_cover_it(make: Callable[..., Driver]) -> None:
         driver = make(emulator)
         with pytest.raises(BudgetError, match=r"about 0\.29 USD .*balance is 0\.2 USD"):
             driver.run(
-                Budget(check_balance=True).check(driver.flows, [GenerationRequest(MODEL, {"duration": 5})])
+                Budget(check_balance=True).check(driver.calls, [GenerationRequest(MODEL, {"duration": 5})])
             )
 
 
@@ -138,11 +127,11 @@ def test_all_rows_of_the_logs_are_read_with_their_cost(
     driver = make(emulator)
     for number in range(120):
         request = GenerationRequest(MODEL, {"prompt": "a cat"})
-        driver.run(driver.flows.submit(request, f"airflow:dag:task:{number}:0:x"))
+        driver.run(driver.calls.submit(request, f"airflow:dag:task:{number}:0:x"))
     emulator.clock.advance(60)
     rows: list[Any] = []
 
-    driver.run(driver.flows.find_row(rows.append, since=emulator.clock.now() - 3600))  # type: ignore[arg-type]  # appends give None
+    driver.run(driver.calls.find_row(rows.append, since=emulator.clock.now() - 3600))  # type: ignore[arg-type]  # appends give None
 
     assert len({row.inference_id for row in rows}) == 120
     assert {(row.model, row.usd, row.credits) for row in rows} == {(MODEL, 0.29, 580_000)}

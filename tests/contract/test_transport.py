@@ -17,9 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from airflow_provider_kling import __version__
-from airflow_provider_kling.api.async_client import (
-    AsyncKlingClient,
-)
+from airflow_provider_kling.api.async_client import AsyncKlingClient
 from airflow_provider_kling.api.exceptions import (
     ConfigurationError,
     ConnectionLostError,
@@ -33,11 +31,11 @@ from airflow_provider_kling.api.settings import VENDOR_PATH, Settings
 from airflow_provider_kling.api.transport.messages import (
     Call,
     ConnectionLost,
+    FailureReason,
     Flow,
     HttpResponse,
     Reply,
     Send,
-    Silence,
 )
 from airflow_provider_kling.emulator import EmulatorThread
 from tests.contract.addresses import (
@@ -67,7 +65,7 @@ def reply_of(driver: Driver) -> Reply:
     """What the transport itself says of one submit."""
 
     def flow() -> Flow[Reply]:
-        return (yield Send(driver.flows.protocol.submit(REQUEST, "mine")))
+        return (yield Send(driver.calls.endpoints.submit(REQUEST, "mine")))
 
     return driver.run(flow())
 
@@ -83,7 +81,7 @@ class Loss(NamedTuple):
 
     scheme: str
     place: Callable[[], AbstractContextManager[str]] | str
-    why: Silence
+    why: FailureReason
 
 
 def answering(raw: bytes) -> Callable[[], AbstractContextManager[str]]:
@@ -101,33 +99,35 @@ def answering(raw: bytes) -> Callable[[], AbstractContextManager[str]]:
 
 OK = b"HTTP/1.1 200 OK\r\n"
 SILENCES = {
-    "name": Loss("http", UNKNOWN_NAME, Silence.DNS),
-    "name, TLS": Loss("https", UNKNOWN_NAME, Silence.DNS),
-    "no name at all": Loss("http", f"{'a' * 70}.invalid", Silence.UNSENDABLE),
-    "refused": Loss("http", refusing, Silence.REFUSED),
-    "refused, TLS": Loss("https", refusing, Silence.REFUSED),
-    "connect time-out": Loss("http", deaf, Silence.CONNECT_TIMEOUT),
-    "connect time-out, TLS": Loss("https", deaf, Silence.CONNECT_TIMEOUT),
-    "handshake stalls": Loss("https", lambda: accepting(say_nothing), Silence.CONNECT_TIMEOUT),
-    "handshake is reset": Loss("https", lambda: accepting(reset), Silence.UNREACHABLE),
-    "handshake is hung up on": Loss("https", lambda: accepting(hang_up), Silence.UNREACHABLE),
+    "name": Loss("http", UNKNOWN_NAME, FailureReason.DNS),
+    "name, TLS": Loss("https", UNKNOWN_NAME, FailureReason.DNS),
+    "no name at all": Loss("http", f"{'a' * 70}.invalid", FailureReason.UNSENDABLE),
+    "refused": Loss("http", refusing, FailureReason.REFUSED),
+    "refused, TLS": Loss("https", refusing, FailureReason.REFUSED),
+    "connect time-out": Loss("http", deaf, FailureReason.CONNECT_TIMEOUT),
+    "connect time-out, TLS": Loss("https", deaf, FailureReason.CONNECT_TIMEOUT),
+    "handshake stalls": Loss("https", lambda: accepting(say_nothing), FailureReason.CONNECT_TIMEOUT),
+    "handshake is reset": Loss("https", lambda: accepting(reset), FailureReason.UNREACHABLE),
+    "handshake is hung up on": Loss("https", lambda: accepting(hang_up), FailureReason.UNREACHABLE),
     "handshake is garbage": Loss(
-        "https", lambda: accepting(lambda connection: connection.sendall(b"220 smtp\r\n")), Silence.TLS
+        "https", lambda: accepting(lambda connection: connection.sendall(b"220 smtp\r\n")), FailureReason.TLS
     ),
     # From here on the request was, or may have been, read.
-    "no answer": Loss("http", lambda: accepting(say_nothing), Silence.READ_TIMEOUT),
-    "reset": Loss("http", lambda: accepting(reset), Silence.BROKEN),
-    "hung up": Loss("http", lambda: accepting(hang_up), Silence.BROKEN),
-    "not HTTP": Loss("http", answering(b"hello\r\n\r\n"), Silence.BROKEN),
-    "short body": Loss("http", answering(OK + b"Content-Length: 20\r\n\r\n{}"), Silence.BROKEN),
+    "no answer": Loss("http", lambda: accepting(say_nothing), FailureReason.READ_TIMEOUT),
+    "reset": Loss("http", lambda: accepting(reset), FailureReason.BROKEN),
+    "hung up": Loss("http", lambda: accepting(hang_up), FailureReason.BROKEN),
+    "not HTTP": Loss("http", answering(b"hello\r\n\r\n"), FailureReason.BROKEN),
+    "short body": Loss("http", answering(OK + b"Content-Length: 20\r\n\r\n{}"), FailureReason.BROKEN),
     "two lengths": Loss(
-        "http", answering(OK + b"Content-Length: 2\r\nContent-Length: 5\r\n\r\n{}"), Silence.BROKEN
+        "http", answering(OK + b"Content-Length: 2\r\nContent-Length: 5\r\n\r\n{}"), FailureReason.BROKEN
     ),
-    "short chunk": Loss("http", answering(OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\n{}"), Silence.BROKEN),
+    "short chunk": Loss(
+        "http", answering(OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\n{}"), FailureReason.BROKEN
+    ),
     "broken gzip": Loss(
-        "http", answering(OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"), Silence.BROKEN
+        "http", answering(OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"), FailureReason.BROKEN
     ),
-    "endless header": Loss("http", answering(OK + b"X-A: " + b"a" * 70_000), Silence.BROKEN),
+    "endless header": Loss("http", answering(OK + b"X-A: " + b"a" * 70_000), FailureReason.BROKEN),
 }
 
 
@@ -139,8 +139,8 @@ def test_how_a_request_is_lost(connect: Connect, vendor: EmulatorThread, name: s
         driver = connect(
             vendor,
             base_url=f"{scheme}://{address}",
-            connect_timeout=SHORT if why is Silence.CONNECT_TIMEOUT else 20,
-            read_timeout=SHORT if why is Silence.READ_TIMEOUT else 20,
+            connect_timeout=SHORT if why is FailureReason.CONNECT_TIMEOUT else 20,
+            read_timeout=SHORT if why is FailureReason.READ_TIMEOUT else 20,
             allow_plain_http=True,
         )
         assert reply_of(driver) == ConnectionLost(why, address)
@@ -149,7 +149,7 @@ def test_how_a_request_is_lost(connect: Connect, vendor: EmulatorThread, name: s
 def test_bytes_that_trickle_are_given_up(connect: Connect, vendor: EmulatorThread):
     driver = connect(vendor, read_timeout=SHORT)
     vendor.faults.add("submit", "slow-drip", seconds=8)
-    assert reply_of(driver) == ConnectionLost(Silence.SLOW, vendor.url.removeprefix("http://"))
+    assert reply_of(driver) == ConnectionLost(FailureReason.SLOW, vendor.url.removeprefix("http://"))
 
 
 def test_a_huge_answer_is_cut(connect: Connect, vendor: EmulatorThread):
@@ -165,19 +165,19 @@ def test_a_huge_answer_is_cut(connect: Connect, vendor: EmulatorThread):
 
 def test_polls_share_a_connection(connect: Connect, vendor: EmulatorThread):
     driver = connect(vendor)
-    generation = driver.run(driver.flows.submit(REQUEST))
+    generation = driver.run(driver.calls.submit(REQUEST))
     for _ in range(30):
-        driver.run(driver.flows.get_generation(generation.id))
-    driver.run(driver.flows.get_balance())
+        driver.run(driver.calls.get_generation(generation.id))
+    driver.run(driver.calls.get_balance())
     assert len({entry.connection for entry in vendor.journal}) == 1
 
 
 def test_a_connection_that_the_server_closed_meanwhile_is_made_anew(connect: Connect, vendor: EmulatorThread):
     driver = connect(vendor)
-    generation = driver.run(driver.flows.submit(REQUEST))
+    generation = driver.run(driver.calls.submit(REQUEST))
     vendor.faults.add("poll", "reset-after")
     for _ in range(3):
-        driver.run(driver.flows.get_generation(generation.id))
+        driver.run(driver.calls.get_generation(generation.id))
     assert 2 <= len({entry.connection for entry in vendor.journal}) <= 3
 
 
@@ -221,7 +221,7 @@ def test_netrc_never_touches_the_key(
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     driver = connect(vendor)
-    assert driver.run(driver.flows.get_balance()) == 1000.0
+    assert driver.run(driver.calls.get_balance()) == 1000.0
 
 
 # Certificates.
@@ -232,7 +232,7 @@ def test_a_certificate_that_nobody_vouches_for_is_said_and_not_tried_again(
 ):
     driver = connect(secure)
     with pytest.raises(ConnectionLostError, match="the certificate is not trusted") as caught:
-        driver.run(driver.flows.submit(REQUEST))
+        driver.run(driver.calls.submit(REQUEST))
     assert (caught.value.sent, caught.value.recovery) == (Sent.NO, Recovery.GIVE_UP)
     assert caught.value.money is Money.NOT_SPENT
     assert driver.asked[Call.SUBMIT] == 1
@@ -241,7 +241,7 @@ def test_a_certificate_that_nobody_vouches_for_is_said_and_not_tried_again(
 
 def test_the_connections_bundle_makes_it_trusted(connect: Connect, secure: EmulatorThread, certificate: str):
     driver = connect(secure, ca_bundle=certificate)
-    assert driver.run(driver.flows.get_balance()) == 1000.0
+    assert driver.run(driver.calls.get_balance()) == 1000.0
 
 
 def test_a_bundle_that_gets_the_right_content_meanwhile_is_read_again(
@@ -254,10 +254,12 @@ def test_a_bundle_that_gets_the_right_content_meanwhile_is_read_again(
 
     async def main() -> None:
         async with AsyncKlingClient(settings) as client:
-            asking = client.flows.protocol.balance()
+            asking = client.calls.endpoints.balance()
             for _ in range(2):
                 refused = await client.send(asking)
-                assert refused == ConnectionLost(Silence.CERTIFICATE, secure.url.removeprefix("https://"))
+                assert refused == ConnectionLost(
+                    FailureReason.CERTIFICATE, secure.url.removeprefix("https://")
+                )
             bundle.write_text("being writ")
             assert isinstance(await client.send(asking), ConnectionLost)
             bundle.write_text(Path(certificate).read_text())
@@ -278,7 +280,7 @@ def test_the_environments_bundle_makes_it_trusted(
 ):
     monkeypatch.setenv(variable, certificate)
     driver = connect(secure)
-    assert driver.run(driver.flows.get_balance()) == 1000.0
+    assert driver.run(driver.calls.get_balance()) == 1000.0
 
 
 def test_a_trusted_certificate_of_another_host_is_not(
@@ -286,7 +288,7 @@ def test_a_trusted_certificate_of_another_host_is_not(
 ):
     driver = connect(secure, base_url=secure.url.replace("127.0.0.1", "localhost"), ca_bundle=certificate)
     with pytest.raises(ConnectionLostError, match="the certificate is not trusted"):
-        driver.run(driver.flows.get_balance())
+        driver.run(driver.calls.get_balance())
 
 
 @pytest.mark.parametrize("content", ["", "not a certificate"])
@@ -298,7 +300,7 @@ def test_a_bundle_without_certificates(
 
     def ask() -> None:
         driver = connect(secure, ca_bundle=str(bundle))
-        driver.run(driver.flows.get_balance())
+        driver.run(driver.calls.get_balance())
 
     with pytest.raises(ConfigurationError, match=r"CA bundle .*own\.pem' cannot be used") as caught:
         ask()
@@ -308,7 +310,7 @@ def test_a_bundle_without_certificates(
 def test_a_bundle_can_be_a_folder(connect: Connect, secure: EmulatorThread, tmp_path: Path):
     """As ``/etc/ssl/certs`` is one; this one is empty, so that nobody is trusted."""
     reply = reply_of(connect(secure, ca_bundle=str(tmp_path)))
-    assert reply == ConnectionLost(Silence.CERTIFICATE, secure.url.removeprefix("https://"))
+    assert reply == ConnectionLost(FailureReason.CERTIFICATE, secure.url.removeprefix("https://"))
 
 
 # Proxies.
@@ -330,7 +332,7 @@ def test_the_connections_proxy_is_used(
         ca_bundle=certificate,
         proxy=f"http://user:p%40ss@{tunnel.address}",
     )
-    assert driver.run(driver.flows.get_balance()) == 1000.0
+    assert driver.run(driver.calls.get_balance()) == 1000.0
     assert tunnel.asked == [("CONNECT", f"{NAME}:443")]
     assert tunnel.credentials == [f"Basic {base64.b64encode(b'user:p@ss').decode()}"]
     assert tunnel.keys == [None], "the key travels within TLS"
@@ -349,7 +351,7 @@ def test_the_environments_proxy_is_used(
 ):
     monkeypatch.setenv(variable, named.format(tunnel.address))
     driver = connect(secure, base_url=f"https://{NAME}", ca_bundle=certificate)
-    assert driver.run(driver.flows.get_balance()) == 1000.0
+    assert driver.run(driver.calls.get_balance()) == 1000.0
     assert len(tunnel.asked) == 1
 
 
@@ -360,20 +362,20 @@ def test_no_proxy_is_honoured(
     monkeypatch.setenv("no_proxy", ".kling.invalid")
     driver = connect(secure, base_url=f"https://{NAME}")
     with pytest.raises(ConnectionLostError, match="could not be resolved"):
-        driver.run(driver.flows.get_balance())
+        driver.run(driver.calls.get_balance())
     assert tunnel.asked == []
 
 
 def test_loopback_is_never_proxied(connect: Connect, vendor: EmulatorThread, tunnel: Proxy):
     driver = connect(vendor, proxy=f"http://{tunnel.address}")
-    assert driver.run(driver.flows.get_balance()) == 1000.0
+    assert driver.run(driver.calls.get_balance()) == 1000.0
     assert tunnel.asked == []
 
 
 def test_a_proxy_does_not_make_a_certificate_trusted(connect: Connect, secure: EmulatorThread, tunnel: Proxy):
     driver = connect(secure, base_url=f"https://{NAME}", proxy=f"http://{tunnel.address}")
     with pytest.raises(ConnectionLostError, match="the certificate is not trusted"):
-        driver.run(driver.flows.submit(REQUEST))
+        driver.run(driver.calls.submit(REQUEST))
 
 
 @pytest.mark.parametrize("place", [refusing, deaf, lambda: accepting(say_nothing)])
@@ -383,7 +385,7 @@ def test_a_proxy_that_cannot_be_used_is_named(
     with place() as address:
         settings = {"base_url": f"https://{NAME}", "connect_timeout": SHORT, "read_timeout": SHORT}
         reply = reply_of(connect(secure, proxy=f"http://user:hunter2@{address}", **settings))
-    assert reply == ConnectionLost(Silence.PROXY, NAME)
+    assert reply == ConnectionLost(FailureReason.PROXY, NAME)
 
 
 @pytest.mark.parametrize("status", [403, 407, 502])
@@ -391,7 +393,7 @@ def test_a_proxy_that_refuses(connect: Connect, secure: EmulatorThread, status: 
     with proxy("127.0.0.1:1", status) as known:
         driver = connect(secure, base_url=f"https://{NAME}", proxy=f"http://user:hunter2@{known.address}")
         with pytest.raises(ConnectionLostError, match="the proxy could not be used") as caught:
-            driver.run(driver.flows.submit(REQUEST))
+            driver.run(driver.calls.submit(REQUEST))
     assert caught.value.money is Money.NOT_SPENT
     assert "hunter2" not in str(caught.value)
 
@@ -430,13 +432,13 @@ def test_no_redirect_takes_the_key_elsewhere(connect: Connect, vendor: EmulatorT
         for call in ("submit", "poll", "billing", "logs"):
             url = f"http://{host.address}/elsewhere"
             vendor.faults.add(call, "redirect", status=status, url=url, times=None)
-        flows: list[Flow[object]] = [
-            driver.flows.submit(REQUEST, "mine"),
-            driver.flows.get_generation("vIvy_TKgZ0vwl7ZYG6Hy0"),
-            driver.flows.get_balance(),
-            driver.flows.find_submit(["mine"], model=REQUEST.model, since=driver.flows.now() - 60),
+        calls: list[Flow[object]] = [
+            driver.calls.submit(REQUEST, "mine"),
+            driver.calls.get_generation("vIvy_TKgZ0vwl7ZYG6Hy0"),
+            driver.calls.get_balance(),
+            driver.calls.find_submit(["mine"], model=REQUEST.model, since=driver.calls.now() - 60),
         ]
-        for flow in flows:
+        for flow in calls:
             with pytest.raises(KlingError, match=r"redirect .* to 127\.0\.0\.1\. It was not followed"):
                 driver.run(flow)
         assert host.requests == []

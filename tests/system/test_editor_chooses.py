@@ -14,9 +14,7 @@ from typing import Any, Final
 import pytest
 from packaging.version import Version
 
-from airflow_provider_kling.api.download.verify import (
-    probe,
-)
+from airflow_provider_kling.api.download.verify import probe
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from tests.system.cluster import ROOT, AirflowCluster
 from tests.system.dag_run import DagRun, eventually
@@ -102,15 +100,15 @@ def test_what_the_editor_chooses_is_published_and_nothing_else(stage: Stage) -> 
 
 def test_landed_videos_start_the_dag_that_is_scheduled_on_their_asset(stage: Stage) -> None:
     assert stage.buckets.await_end(PATIENCE) == "success", stage.buckets.states()
-    landed = {stage.buckets.xcom("generate", "path", index) for index in range(3)}
-    assert sorted(map(Path, landed)) == sorted((stage.output / "videos").glob("*.mp4"))
+    saved = {stage.buckets.xcom("generate", "path", index) for index in range(3)}
+    assert sorted(map(Path, saved)) == sorted((stage.output / "videos").glob("*.mp4"))
 
     eventually(lambda: len(_told(stage.cluster)) >= 3, PATIENCE, "the runs of kling_asset_consumer")
 
     told = _told(stage.cluster)
     assert len(told) == 3
 
-    assert {each["path"] for each in told} == landed
+    assert {each["path"] for each in told} == saved
     for each in told:
         assert each["path"].endswith(f"/{each['generation_id']}.mp4")
         assert each["model"] == "kling-video/v1.6/standard/image-to-video"

@@ -25,9 +25,7 @@ from typing import Any, Final
 import pytest
 from packaging.version import Version
 
-from airflow_provider_kling.api.download.verify import (
-    probe,
-)
+from airflow_provider_kling.api.download.verify import probe
 from airflow_provider_kling.emulator.journal import CallKind
 from airflow_provider_kling.emulator.options import EmulatorOptions, IdStyle
 from airflow_provider_kling.emulator.server import EmulatorThread
@@ -177,11 +175,11 @@ def test_a_killed_worker_is_paid_once(case: str, kills: int, said: str, stage: S
 def all_adopted(stage: Stage) -> None:
     """Each generation of ``kling_early`` works until a later try waits for it."""
 
-    def adopted() -> bool:
+    def reattached() -> bool:
         run = stage.runs["killed"]
         return all(WAITS_ON in run.log(f"generate_{case}") for case, _, _ in KILLED_AND_WAITING)
 
-    eventually(adopted, PATIENCE, "the adoption of each generation of kling_early")
+    eventually(reattached, PATIENCE, "the adoption of each generation of kling_early")
     stage.vendors["early"].clock.advance(LONG)
 
 

@@ -10,15 +10,11 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.calls import (
-    Flows,
-)
+from airflow_provider_kling.api.calls import VendorCalls
 from airflow_provider_kling.api.client import KlingClient
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.endpoints import (
-    Protocol,
-)
+from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.cost_report import CostRow, CostTable, KlingCostReport
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from airflow_provider_kling.hooks.kling import KlingHook
@@ -83,8 +79,8 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatorThread]:
     )
     with EmulatorThread(options) as running:
         settings, now = Settings(running.api_key, base_url=running.url), running.clock.now
-        flows = Flows(Protocol(settings, now), now=now)
-        with KlingClient(settings, flows=flows, sleep=running.clock.advance) as client:
+        calls = VendorCalls(Endpoints(settings, now), now=now)
+        with KlingClient(settings, calls=calls, sleep=running.clock.advance) as client:
             monkeypatch.setattr(KlingHook, "get_conn", lambda _: client)
             yield running
 

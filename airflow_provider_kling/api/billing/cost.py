@@ -15,23 +15,12 @@ from airflow_provider_kling.api.billing.price_list import (
     estimate,
     read_pricing,
 )
-from airflow_provider_kling.api.calls import (
-    Flows,
-)
-from airflow_provider_kling.api.exceptions import (
-    KlingError,
-    Money,
-)
+from airflow_provider_kling.api.calls import VendorCalls
+from airflow_provider_kling.api.exceptions import KlingError, Money
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.retry import (
-    RetryPolicy,
-)
-from airflow_provider_kling.api.transport.messages import (
-    Flow,
-)
-from airflow_provider_kling.api.transport.response_parsing import (
-    Charge,
-)
+from airflow_provider_kling.api.retry import RetryPolicy
+from airflow_provider_kling.api.transport.messages import Flow
+from airflow_provider_kling.api.transport.response_parsing import Charge
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +74,7 @@ class Budget:
     max_usd: float | None = None
     check_balance: bool = False
 
-    def check(self, flows: Flows, requests: Sequence[GenerationRequest]) -> Flow[None]:
+    def check(self, calls: VendorCalls, requests: Sequence[GenerationRequest]) -> Flow[None]:
         """Ask the price list, and the balance; free.
 
         :param requests: what is to be submitted, all of it.
@@ -97,11 +86,11 @@ class Budget:
         known = []
         try:
             for request in requests:
-                known.append((yield from estimate_of(flows, request)))
+                known.append((yield from estimate_of(calls, request)))
                 if self.max_usd is not None:
                     _check_limit(request.model, known[-1], self.max_usd)
             if self.check_balance:
-                _check_balance(requests, known, (yield from flows.get_balance()))
+                _check_balance(requests, known, (yield from calls.get_balance()))
         except KlingError as error:
             error.money = Money.NOT_SPENT
             raise
@@ -146,15 +135,15 @@ def _check_balance(
     )
 
 
-def pricing_of(flows: Flows, model: str, prices: PriceList = PRICES) -> Flow[Pricing | None]:
+def pricing_of(calls: VendorCalls, model: str, prices: PriceList = PRICES) -> Flow[Pricing | None]:
     """Ask what a model costs; what this process knows is used as long as the vendor says so.
 
     :return: None where the vendor names no price, or none that this version understands.
     :raises KlingError: the vendor did not tell.
     """
-    base_url = flows.protocol.settings.base_url
-    asking = flows.protocol.prices(model, prices.etag(base_url, model))
-    answer = yield from flows.read(asking, lambda reply: flows.protocol.read_prices(reply, model))
+    base_url = calls.endpoints.settings.base_url
+    asking = calls.endpoints.prices(model, prices.etag(base_url, model))
+    answer = yield from calls.read(asking, lambda reply: calls.endpoints.read_prices(reply, model))
     if answer is None:
         return prices.known(base_url, model)
     etag, value = answer
@@ -163,16 +152,16 @@ def pricing_of(flows: Flows, model: str, prices: PriceList = PRICES) -> Flow[Pri
     return pricing
 
 
-def estimate_of(flows: Flows, request: GenerationRequest) -> Flow[Estimate | None]:
+def estimate_of(calls: VendorCalls, request: GenerationRequest) -> Flow[Estimate | None]:
     """What a request will cost, by the vendor's price list; None where that cannot tell.
 
     :raises KlingError: the vendor did not tell.
     """
-    return estimate(request, (yield from pricing_of(flows, request.model)))
+    return estimate(request, (yield from pricing_of(calls, request.model)))
 
 
 def cost_of(
-    flows: Flows, generation: Generation, *, since: float, request: GenerationRequest | None = None
+    calls: VendorCalls, generation: Generation, *, since: float, request: GenerationRequest | None = None
 ) -> Flow[Cost]:
     """What a completed generation cost: by its own usage, else the ledger, else the price list.
 
@@ -182,14 +171,14 @@ def cost_of(
     :param request: what was asked for, without which there is no estimate.
     """
     credits, source = generation.credits_used, "usage"
-    charge = yield from _unless_trouble(_find_charge(flows, generation.id, since))
+    charge = yield from _unless_trouble(_find_charge(calls, generation.id, since))
     if charge is not None and credits is None:
         credits, source = charge.credits, "ledger"
     if charge is not None and charge.usd is not None:
         return _cost(credits, charge.usd, source, "ledger")
     known = None
     if request is not None:
-        known = yield from _unless_trouble(estimate_of(flows, request))
+        known = yield from _unless_trouble(estimate_of(calls, request))
     return _cost(credits, known.usd if known else None, source, "estimate")
 
 
@@ -206,11 +195,11 @@ def _unless_trouble(asking: Flow[Any]) -> Flow[Any]:
         return None
 
 
-def _find_charge(flows: Flows, generation_id: str, since: float) -> Flow[Charge | None]:
+def _find_charge(calls: VendorCalls, generation_id: str, since: float) -> Flow[Charge | None]:
     cursor = None
     for _ in range(MOST_LEDGER_PAGES):
-        asking = flows.protocol.ledger(start=since, cursor=cursor)
-        page = yield from flows.read(asking, flows.protocol.read_ledger, retries=COST_RETRIES)
+        asking = calls.endpoints.ledger(start=since, cursor=cursor)
+        page = yield from calls.read(asking, calls.endpoints.read_ledger, retries=COST_RETRIES)
         for charge in page.charges:
             if charge.reference_id == generation_id:
                 return charge

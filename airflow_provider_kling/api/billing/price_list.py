@@ -13,15 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from airflow_provider_kling.api.catalog.models import (
-    find_model,
-)
+from airflow_provider_kling.api.catalog.models import find_model
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.transport.response_parsing import (
-    mapping,
-    number,
-    text,
-)
+from airflow_provider_kling.api.transport.response_parsing import mapping, number, text
 
 _SECOND: Final = "second"
 _ONE_A_GENERATION: Final = frozenset({"video", "generation", "request", "item", "unit"})

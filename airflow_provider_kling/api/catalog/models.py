@@ -12,18 +12,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from airflow_provider_kling.api.catalog import (
-    parameter_sets,
-)
-from airflow_provider_kling.api.catalog.parameter_sets import (
-    Shape,
-)
-from airflow_provider_kling.api.catalog.parameter_types import (
-    Parameter,
-)
-from airflow_provider_kling.api.catalog.rules import (
-    Rule,
-)
+from airflow_provider_kling.api.catalog import parameter_sets
+from airflow_provider_kling.api.catalog.parameter_sets import Shape
+from airflow_provider_kling.api.catalog.parameter_types import Parameter
+from airflow_provider_kling.api.catalog.rules import Rule
 from airflow_provider_kling.api.polling.schedule import Schedule
 
 USUAL_SECONDS: Final = 194.0

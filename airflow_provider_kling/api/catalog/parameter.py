@@ -7,9 +7,7 @@ import enum
 from collections.abc import Callable
 from typing import Any, Final, Literal, NamedTuple
 
-from airflow_provider_kling.api.catalog.problems import (
-    Findings,
-)
+from airflow_provider_kling.api.catalog.problems import Problems
 
 MediaKind = Literal["image", "mask", "video", "audio"]
 
@@ -66,7 +64,7 @@ class Parameter(abc.ABC):
     def allowed(self, as_sent: bool = False) -> str:
         """What it may be, in words that follow "must be"."""
 
-    def read(self, value: Any, path: str, findings: Findings) -> Any:
+    def read(self, value: Any, path: str, findings: Problems) -> Any:
         """What to send for ``value``; what is wrong with it goes to ``findings``.
 
         :param path: where the value stands, for example ``elements[0].frontal_image_url``.
@@ -74,7 +72,7 @@ class Parameter(abc.ABC):
         return PENDING if value is PENDING else self._read(value, path, findings)
 
     @abc.abstractmethod
-    def _read(self, value: Any, path: str, findings: Findings) -> Any: ...
+    def _read(self, value: Any, path: str, findings: Problems) -> Any: ...
 
     def is_blank(self, value: object) -> bool:
         """True for a value that is as good as none where one is required."""
@@ -84,7 +82,7 @@ class Parameter(abc.ABC):
         """``value`` with its media replaced; what is not of the right shape stays."""
         return value
 
-    def refuse(self, value: Any, path: str, findings: Findings, hint: str = "") -> Any:
+    def refuse(self, value: Any, path: str, findings: Problems, hint: str = "") -> Any:
         """Report that ``value`` is not allowed, and leave it as it is."""
         findings.refuse(path, value, self.allowed(findings.as_sent), hint)
         return value

@@ -1,7 +1,7 @@
 """The kinds of parameters that models take: what each allows, and how a value is read.
 
 A kind reads a value into what should be sent (``"5"`` becomes ``5``),
-reports what cannot be right to :class:`~airflow_provider_kling.api.catalog.problems.Findings` instead of
+reports what cannot be right to :class:`~airflow_provider_kling.api.catalog.problems.Problems` instead of
 raising, and finds the media inside a value.
 """
 
@@ -18,15 +18,9 @@ from airflow_provider_kling.api.catalog.parameter import (
     Parameter,
     Pending,
 )
-from airflow_provider_kling.api.catalog.problems import (
-    Findings,
-    did_you_mean,
-    listed,
-)
+from airflow_provider_kling.api.catalog.problems import Problems, did_you_mean, listed
 from airflow_provider_kling.api.paths import text_of
-from airflow_provider_kling.api.redaction import (
-    shown,
-)
+from airflow_provider_kling.api.redaction import shown
 
 __all__ = [
     "PENDING",
@@ -64,7 +58,7 @@ class Text(Parameter):
     def allowed(self, as_sent: bool = False) -> str:
         return "text" + (f" of at most {self.max_length:,} characters" if self.max_length else "")
 
-    def _read(self, value: Any, path: str, findings: Findings) -> Any:
+    def _read(self, value: Any, path: str, findings: Problems) -> Any:
         if not isinstance(value, str):
             return self.refuse(value, path, findings)
         if self.max_length is not None and len(value) > self.max_length:
@@ -101,7 +95,7 @@ class Integer(Parameter):
             return listed(self.choices)
         return f"a whole number{_range(self.minimum, self.maximum)}"
 
-    def _read(self, value: Any, path: str, findings: Findings) -> Any:
+    def _read(self, value: Any, path: str, findings: Problems) -> Any:
         number = _as_number(value)
         if (
             isinstance(number, int)
@@ -125,7 +119,7 @@ class Number(Parameter):
     def allowed(self, as_sent: bool = False) -> str:
         return f"a number{_range(self.minimum, self.maximum)}"
 
-    def _read(self, value: Any, path: str, findings: Findings) -> Any:
+    def _read(self, value: Any, path: str, findings: Problems) -> Any:
         number = _as_number(value)
         if number is not None and _within(number, self.minimum, self.maximum):
             return number
@@ -167,7 +161,7 @@ class Boolean(Parameter):
     def allowed(self, as_sent: bool = False) -> str:
         return "true or false"
 
-    def _read(self, value: Any, path: str, findings: Findings) -> Any:
+    def _read(self, value: Any, path: str, findings: Problems) -> Any:
         spelled = value.strip().lower() if isinstance(value, str) else value
         if isinstance(value, bool) or spelled in ("true", "false"):
             return spelled in (True, "true")
@@ -192,7 +186,7 @@ class Choice(Parameter):
             return f"one of {len(self.names)} names (listed in the vendor's documentation)"
         return listed(map(repr, self.names))
 
-    def _read(self, value: Any, path: str, findings: Findings) -> Any:
+    def _read(self, value: Any, path: str, findings: Problems) -> Any:
         if not isinstance(value, str):
             return self.refuse(value, path, findings)
         name = value.lower() if self.any_case else value
@@ -219,7 +213,7 @@ class Media(Parameter):
         form = "http(s) URL or base64 data URI" if as_sent else "URL, path or data URI"
         return f"the {form} of {article} {self.kind}"
 
-    def _read(self, value: Any, path: str, findings: Findings) -> Any:
+    def _read(self, value: Any, path: str, findings: Problems) -> Any:
         if not findings.as_sent and _is_path(value):
             value = text_of(value)
         right = _travels if findings.as_sent else str.strip
@@ -283,7 +277,7 @@ class ListOf(Parameter):
                 count = f" of {least} to {most}"
         return f"{item + ', or ' if self.or_one else ''}a list{count}, each {item}"
 
-    def _read(self, value: Any, path: str, findings: Findings) -> Any:
+    def _read(self, value: Any, path: str, findings: Problems) -> Any:
         if self.or_one and not isinstance(value, list | tuple):
             return self.item.read(value, path, findings)
         if not isinstance(value, list | tuple) or not self._has_room_for(len(value)):
@@ -318,7 +312,7 @@ class ObjectOf(Parameter):
     def allowed(self, as_sent: bool = False) -> str:
         return f"an object with the fields {', '.join(self.fields)}"
 
-    def _read(self, value: Any, path: str, findings: Findings) -> Any:
+    def _read(self, value: Any, path: str, findings: Problems) -> Any:
         if not isinstance(value, Mapping):
             return self.refuse(value, path, findings)
         given: dict[str, Any] = {}

@@ -11,7 +11,7 @@ _LONGEST_NAME: Final = 60
 """Characters of a name that are compared with the known ones."""
 
 
-class Findings:
+class Problems:
     """Collects what is wrong with one request.
 
     :param model: the model, as the messages call it.

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from airflow_provider_kling.api.catalog.parameter import (
-    PENDING,
-)
+from airflow_provider_kling.api.catalog.parameter import PENDING
 
 Rule = Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[str]]
 """Gets the parameters (without None values) and what the vendor assumes for those not given."""

@@ -10,11 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from airflow_provider_kling.api.catalog.models import (
-    MODELS,
-    Model,
-    find_model,
-)
+from airflow_provider_kling.api.catalog.models import MODELS, Model, find_model
 from airflow_provider_kling.api.catalog.parameter_types import (
     PENDING,
     Fetch,
@@ -24,17 +20,10 @@ from airflow_provider_kling.api.catalog.parameter_types import (
     MediaPlace,
     ObjectOf,
 )
-from airflow_provider_kling.api.catalog.problems import (
-    Findings,
-    did_you_mean,
-)
-from airflow_provider_kling.api.exceptions import (
-    InvalidRequestError,
-)
+from airflow_provider_kling.api.catalog.problems import Problems, did_you_mean
+from airflow_provider_kling.api.exceptions import InvalidRequestError
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.redaction import (
-    shown,
-)
+from airflow_provider_kling.api.redaction import shown
 
 __all__ = [
     "Fetch",
@@ -88,7 +77,7 @@ def inspect(model_id: object, parameters: object, *, as_sent: bool = False) -> V
         null only where it is documented. Otherwise media may also be paths and storage URIs.
     """
     model = find_model(model_id) if isinstance(model_id, str) else None
-    findings = Findings(model.id if model else f"model {shown(model_id)}", as_sent)
+    findings = Problems(model.id if model else f"model {shown(model_id)}", as_sent)
     given: dict[str, Any] = {}
     if isinstance(parameters, Mapping):
         given = {name: value for name, value in parameters.items() if name != "model"}
@@ -103,13 +92,13 @@ def inspect(model_id: object, parameters: object, *, as_sent: bool = False) -> V
     return Verdict(given, tuple(findings.problems), tuple(findings.warnings))
 
 
-def _check_repeated_model(model_id: object, repeated: object, findings: Findings) -> None:
+def _check_repeated_model(model_id: object, repeated: object, findings: Problems) -> None:
     # a request's body holds the model beside the parameters, where a second one would replace it
     if repeated is not None and PENDING not in (model_id, repeated) and repeated != model_id:
         findings.add(f"The parameters name another model, {shown(repeated)}, than {shown(model_id)}")
 
 
-def _judge_model_id(model_id: object, model: Model | None, findings: Findings) -> None:
+def _judge_model_id(model_id: object, model: Model | None, findings: Problems) -> None:
     if isinstance(model_id, str) and model is None:
         findings.warn(
             f"{shown(model_id)} is not a model that this version knows, so its parameters are"
@@ -119,7 +108,7 @@ def _judge_model_id(model_id: object, model: Model | None, findings: Findings) -
         findings.add(f"The model must be the id of a model, not {shown(model_id)}")
 
 
-def _read(model: Model, given: dict[str, Any], findings: Findings) -> dict[str, Any]:
+def _read(model: Model, given: dict[str, Any], findings: Problems) -> dict[str, Any]:
     for name in sorted(model.ignored & given.keys()):
         if given.pop(name) is not None:
             findings.warn(

@@ -14,28 +14,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Final, Protocol, TypeVar
 
-from airflow_provider_kling.api.exceptions import (
-    ConnectionLostError,
-    DownloadError,
-    Recovery,
-)
+from airflow_provider_kling.api.exceptions import ConnectionLostError, DownloadError, Recovery
 from airflow_provider_kling.api.generation import Generation
-from airflow_provider_kling.api.redaction import (
-    clean,
-)
-from airflow_provider_kling.api.retry import (
-    Clock,
-    Random,
-    RetryPolicy,
-    parse_retry_after,
-)
+from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.retry import Clock, Random, RetryPolicy, parse_retry_after
 
 _CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
 _STATED_CHECKSUM = re.compile(r"\b(md5|sha-256)=:?([A-Za-z0-9+/]+=*)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Announced:
+class RemoteFile:
     """What the server says about the whole video before it sends it.
 
     :param size: bytes; None where it does not say.
@@ -48,10 +37,10 @@ class Announced:
     checksums: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_announced(status: int, headers: Mapping[str, str]) -> Announced:
+def read_announced(status: int, headers: Mapping[str, str]) -> RemoteFile:
     """Read it from the headers of a 200, or of a 206 or 416, whose length is that of a part."""
     if headers.get("content-encoding", "identity").lower() != "identity":
-        return Announced()  # lengths and tags speak of the encoded bytes, which nobody sees here
+        return RemoteFile()  # lengths and tags speak of the encoded bytes, which nobody sees here
     if status == 200:
         length = headers.get("content-length", "")
         size = int(length) if length.isdecimal() else None
@@ -59,7 +48,7 @@ def read_announced(status: int, headers: Mapping[str, str]) -> Announced:
         total = _CONTENT_RANGE.match(headers.get("content-range", ""))
         size = int(total[2]) if total and total[2] != "*" else None
     etag = headers.get("etag", "").strip()
-    return Announced(
+    return RemoteFile(
         size=size,
         etag=etag if len(etag) > 2 and etag.startswith('"') and etag.endswith('"') else None,
         checksums=_checksums(headers, whole=status == 200),
@@ -131,7 +120,7 @@ class _TroubleError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
+class FetchedFile:
     """A video that arrived whole.
 
     :param size: bytes.
@@ -175,13 +164,13 @@ class VideoSource:
         self._stated_size: int | None = None  # by the vendor
         self._is_size_disputed = False
 
-    def announced(self) -> Announced:
+    def remote(self) -> RemoteFile:
         """What the server says about the video; a byte of it is asked for.
 
         :raises DownloadError: nothing useful came after all attempts.
         """
 
-        def ask() -> Announced:
+        def ask() -> RemoteFile:
             with self._open({"Range": "bytes=0-0"}) as reply:
                 announced = read_announced(reply.status, reply.headers)
             if announced.size is None:
@@ -190,7 +179,7 @@ class VideoSource:
 
         return self._persist(ask, lambda: 0)
 
-    def save(self, path: Path) -> Saved:
+    def save(self, path: Path) -> FetchedFile:
         """Write the video to a new file.
 
         :raises DownloadError: it did not arrive whole after all attempts.
@@ -199,7 +188,7 @@ class VideoSource:
         with path.open("xb") as file, ThreadPoolExecutor(1, "kling-digest") as thread:
             copy = _Copy(file, thread)
             self._persist(lambda: self._fill(copy), lambda: copy.done)
-            return Saved(copy.done, copy.digest("sha256"))
+            return FetchedFile(copy.done, copy.digest("sha256"))
 
     def _fill(self, copy: _Copy) -> None:
         if not copy.is_complete:
@@ -336,12 +325,12 @@ class _Copy:
         self._hashing: Future[None] | None = None
         self.restart()
 
-    def restart(self, announced: Announced | None = None) -> None:
+    def restart(self, announced: RemoteFile | None = None) -> None:
         self._wait()
         self._file.seek(0)
         self._file.truncate()
         self.done = 0
-        self.announced = announced or Announced()
+        self.announced = announced or RemoteFile()
         names = {"sha256", *self.announced.checksums}
         self._digests: dict[str, Any] = {name: new_digest(name) for name in names}
 

@@ -12,37 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_provider_kling.api.download.mp4_boxes import VideoFacts
-from airflow_provider_kling.api.download.resumable_fetch import (
-    Fetch,
-    Saved,
-    VideoSource,
-    new_digest,
-)
-from airflow_provider_kling.api.download.targets import (
-    TakenError,
-    Target,
-    target_for,
-)
-from airflow_provider_kling.api.download.verify import (
-    probe,
-    warn_of_other_length,
-)
-from airflow_provider_kling.api.exceptions import (
-    DownloadError,
-    Recovery,
-)
+from airflow_provider_kling.api.download.resumable_fetch import Fetch, FetchedFile, VideoSource, new_digest
+from airflow_provider_kling.api.download.targets import TakenError, Target, target_for
+from airflow_provider_kling.api.download.verify import probe, warn_of_other_length
+from airflow_provider_kling.api.exceptions import DownloadError, Recovery
 from airflow_provider_kling.api.generation import Generation
-from airflow_provider_kling.api.retry import (
-    Clock,
-    Random,
-    RetryPolicy,
-)
+from airflow_provider_kling.api.retry import Clock, Random, RetryPolicy
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Landed:
+class SavedVideo:
     """A video that is where it was wanted.
 
     :param path: the target, as it was given.
@@ -63,7 +44,7 @@ class Landed:
     skipped: bool
 
 
-def land(
+def save_video(
     fetch: Fetch,
     ask_vendor: Callable[[], Generation],
     target: object,
@@ -75,7 +56,7 @@ def land(
     pause: Callable[[float], None] = time.sleep,
     random: Random = _random.random,
     now: Clock = time.time,
-) -> Landed:
+) -> SavedVideo:
     """Bring a generation's video to its target. Never submits, never costs anything.
 
     The video is streamed to a temporary file, resumed where the connection breaks, checked against
@@ -109,66 +90,66 @@ def land(
     )
     there = None if overwrite else place.size()
     if there is not None:
-        landed = _recognise(source, place, there, generation_id)
+        saved = _existing(source, place, there, generation_id)
     else:
         try:
-            landed = _bring(source, place, overwrite, generation_id)
+            saved = _download(source, place, overwrite, generation_id)
         except TakenError:  # by another task, or by an earlier try of this one that still ran
-            landed = _recognise(source, place, place.size() or 0, generation_id)
-    warn_of_other_length(landed.duration, expected_seconds, generation_id)
-    return landed
+            saved = _existing(source, place, place.size() or 0, generation_id)
+    warn_of_other_length(saved.duration, expected_seconds, generation_id)
+    return saved
 
 
-def _bring(source: VideoSource, place: Target, overwrite: bool, generation_id: str) -> Landed:
+def _download(source: VideoSource, place: Target, overwrite: bool, generation_id: str) -> SavedVideo:
     with place.staging() as staged:
-        saved = source.save(staged)
+        fetched = source.save(staged)
         with ThreadPoolExecutor(1, "kling-flush") as thread:  # while the demuxer reads it
             flushed = thread.submit(place.flush, staged)
             facts = probe(staged, generation_id=generation_id)
         flushed.result()
         place.place(staged, overwrite=overwrite)
-    landed = _landed(place, saved, facts, skipped=False)
+    saved = _saved_video(place, fetched, facts, skipped=False)
     log.info(
         "The video of generation %s is at %s: %d bytes, %.2f s, %d x %d.",
         generation_id,
-        landed.path,
-        landed.size,
-        landed.duration,
-        landed.width,
-        landed.height,
+        saved.path,
+        saved.size,
+        saved.duration,
+        saved.width,
+        saved.height,
     )
-    return landed
+    return saved
 
 
-def _recognise(source: VideoSource, place: Target, there: int, generation_id: str) -> Landed:
+def _existing(source: VideoSource, place: Target, there: int, generation_id: str) -> SavedVideo:
     """Facts of the file that is there, if it is the generation's video."""
-    announced = source.announced()
-    if announced.size is not None and announced.size != there:
-        raise _another(f"it has {there} bytes, the video {announced.size}", place, generation_id)
+    remote = source.remote()
+    if remote.size is not None and remote.size != there:
+        raise _other_file(f"it has {there} bytes, the video {remote.size}", place, generation_id)
     with place.copy() as local:
-        for name, stated in announced.checksums.items():
+        for name, stated in remote.checksums.items():
             if _digest(local, name) != stated:
-                raise _another(f"its {name} is another", place, generation_id)
-        known = Saved(there, _digest(local, "sha256"))
+                raise _other_file(f"its {name} is another", place, generation_id)
+        known = FetchedFile(there, _digest(local, "sha256"))
         try:
             facts = probe(local, generation_id=generation_id)
         except DownloadError as error:
-            raise _another("it is not a whole video", place, generation_id) from error
+            raise _other_file("it is not a whole video", place, generation_id) from error
     # Two clips can have one length: where neither a checksum nor the name tells, the content does.
-    told = announced.checksums or generation_id in place.shown
-    if announced.size is None or not told:
+    told = remote.checksums or generation_id in place.shown
+    if remote.size is None or not told:
         with place.staging() as staged:
             if source.save(staged) != known:
-                raise _another("its content is another", place, generation_id)
+                raise _other_file("its content is another", place, generation_id)
     log.info("The video of generation %s is at %s already; nothing to do.", generation_id, place.shown)
-    return _landed(place, known, facts, skipped=True)
+    return _saved_video(place, known, facts, skipped=True)
 
 
-def _landed(place: Target, saved: Saved, facts: VideoFacts, *, skipped: bool) -> Landed:
-    return Landed(
+def _saved_video(place: Target, fetched: FetchedFile, facts: VideoFacts, *, skipped: bool) -> SavedVideo:
+    return SavedVideo(
         path=place.shown,
-        size=saved.size,
-        sha256=saved.sha256,
+        size=fetched.size,
+        sha256=fetched.sha256,
         duration=facts.duration,
         width=facts.width,
         height=facts.height,
@@ -176,7 +157,7 @@ def _landed(place: Target, saved: Saved, facts: VideoFacts, *, skipped: bool) ->
     )
 
 
-def _another(how: str, place: Target, generation_id: str) -> DownloadError:
+def _other_file(how: str, place: Target, generation_id: str) -> DownloadError:
     return DownloadError(
         f"{place.shown} exists, and it is not the video of generation {generation_id}: {how}.",
         advice="The file was left as it is. Remove it, choose a path with {generation_id} in it, or set "

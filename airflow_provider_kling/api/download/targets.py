@@ -13,15 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from airflow_provider_kling.api.exceptions import (
-    DownloadError,
-    KlingError,
-    Recovery,
-)
+from airflow_provider_kling.api.exceptions import DownloadError, KlingError, Recovery
 from airflow_provider_kling.api.paths import StoragePath, is_stored, local_path, temporary_name
-from airflow_provider_kling.api.redaction import (
-    clean,
-)
+from airflow_provider_kling.api.redaction import clean
 
 log = logging.getLogger(__name__)
 

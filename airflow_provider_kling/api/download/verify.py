@@ -7,9 +7,7 @@ import os
 from typing import BinaryIO
 
 from airflow_provider_kling.api.download.mp4_boxes import Mp4Error, VideoFacts, read_mp4
-from airflow_provider_kling.api.exceptions import (
-    DownloadError,
-)
+from airflow_provider_kling.api.exceptions import DownloadError
 
 log = logging.getLogger(__name__)
 

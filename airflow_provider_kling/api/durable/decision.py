@@ -12,16 +12,10 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from airflow_provider_kling.api.durable.identity import (
-    Fingerprint,
-)
-from airflow_provider_kling.api.durable.record import (
-    Record,
-)
+from airflow_provider_kling.api.durable.identity import Fingerprint
+from airflow_provider_kling.api.durable.record import Record
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus
-from airflow_provider_kling.api.polling.schedule import (
-    USUAL_SECONDS,
-)
+from airflow_provider_kling.api.polling.schedule import USUAL_SECONDS
 
 SHORTEST_GRACE: Final = 300.0
 """Seconds: the vendor's logs come from a pipeline that lags."""
@@ -228,11 +222,11 @@ def _differing(generation: Generation, record: Record, request: Fingerprint) -> 
             "submitting anew; it is billed when it completes.",
             anew=True,
         )
-    adopted = Action.ADOPT_AND_WAIT
+    reattached = Action.ADOPT_AND_WAIT
     if generation.status is GenerationStatus.COMPLETED:
-        adopted = Action.ADOPT_AND_USE
+        reattached = Action.ADOPT_AND_USE
     return Decision(
-        adopted,
+        reattached,
         f"{said} generation {generation.id} of the earlier try is {generation.raw_status or 'working'}: "
         "going on with it, at no further cost. A changed request is submitted, and billed, when the task is "
         "cleared.",

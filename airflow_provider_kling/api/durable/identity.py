@@ -9,9 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from airflow_provider_kling.api.exceptions import (
-    InvalidRequestError,
-)
+from airflow_provider_kling.api.exceptions import InvalidRequestError
 
 _MAKER: Final = "airflow"
 _FOREIGN = re.compile(r"[^A-Za-z0-9._-]+")
@@ -19,7 +17,7 @@ _ACCOUNT: Final = "account (connection and URL)"
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class TaskIdentity:
     """A task instance, whatever the number of its tries.
 
     :param map_index: -1 where the task is not mapped.
@@ -81,7 +79,7 @@ def fingerprint(body: Mapping[str, Any], account: str) -> Fingerprint:
     return Fingerprint(_digest(facts), parts)
 
 
-def client_request_id(work: Work, request: Fingerprint, count: int) -> str:
+def client_request_id(work: TaskIdentity, request: Fingerprint, count: int) -> str:
     """The ``X-Client-Request-Id`` of a submit: 1 to 128 characters of ``A-Z a-z 0-9 . _ : -``.
 
     The same for each try of the same work, so that a later try finds it in the vendor's logs.

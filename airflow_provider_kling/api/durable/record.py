@@ -7,9 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeGuard
 
-from airflow_provider_kling.api.exceptions import (
-    KlingError,
-)
+from airflow_provider_kling.api.exceptions import KlingError
 
 SCHEMA: Final = 1
 NOTHING: Final[Mapping[str, Any]] = {"schema": SCHEMA, "nothing": True}
@@ -29,7 +27,7 @@ class UnusableRecordError(KlingError):
 class Record:
     """One submit of one work.
 
-    :param work: :attr:`.Work.digest` of the task instance that wrote it.
+    :param work: :attr:`.TaskIdentity.digest` of the task instance that wrote it.
     :param client_request_id: what the submit carries.
     :param model: the model asked for.
     :param fingerprint: digest of the request and the account.

@@ -12,12 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from airflow_provider_kling.api.billing.cost import (
-    Budget,
-)
-from airflow_provider_kling.api.calls import (
-    Flows,
-)
+from airflow_provider_kling.api.billing.cost import Budget
+from airflow_provider_kling.api.calls import VendorCalls
 from airflow_provider_kling.api.durable.decision import (
     Action,
     Attempt,
@@ -26,15 +22,8 @@ from airflow_provider_kling.api.durable.decision import (
     Unknown,
     decide,
 )
-from airflow_provider_kling.api.durable.identity import (
-    Fingerprint,
-    Work,
-    client_request_id,
-)
-from airflow_provider_kling.api.durable.record import (
-    NOTHING,
-    Record,
-)
+from airflow_provider_kling.api.durable.identity import Fingerprint, TaskIdentity, client_request_id
+from airflow_provider_kling.api.durable.record import NOTHING, Record
 from airflow_provider_kling.api.exceptions import (
     KlingError,
     Money,
@@ -43,14 +32,8 @@ from airflow_provider_kling.api.exceptions import (
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.transport.endpoints import (
-    LogRow,
-)
-from airflow_provider_kling.api.transport.messages import (
-    Flow,
-    Pause,
-    Remember,
-)
+from airflow_provider_kling.api.transport.endpoints import LogRow
+from airflow_provider_kling.api.transport.messages import Flow, SaveRecord, Sleep
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +56,7 @@ class Order:
 
     request: GenerationRequest
     fingerprint: Fingerprint
-    work: Work
+    work: TaskIdentity
     policy: SubmitPolicy = field(default_factory=SubmitPolicy)
     remembers: bool = True
     tries: int = 1
@@ -90,7 +73,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Obtained:
+class SubmitResult:
     """The generation that a task goes on with.
 
     :param record: what is remembered of it; always with an id.
@@ -99,7 +82,7 @@ class Obtained:
     """
 
     record: Record
-    adopted: bool
+    reattached: bool
     generation: Generation | None = None
 
     @property
@@ -123,18 +106,18 @@ class StoppedError(KlingError):
     """The decision was not to submit, and a person has to look."""
 
 
-class Once:
+class DurableSubmit:
     """Obtains one generation for one work.
 
     :param flows: the conversations with the vendor.
     :param order: what is wanted.
     """
 
-    def __init__(self, flows: Flows, order: Order) -> None:
-        self._flows = flows
+    def __init__(self, calls: VendorCalls, order: Order) -> None:
+        self._flows = calls
         self._order = order
 
-    def obtain(self, stored: Any = None) -> Flow[Obtained]:
+    def obtain(self, stored: Any = None) -> Flow[SubmitResult]:
         """Submit, or adopt what an earlier try submitted.
 
         :param stored: what was remembered last, as plain JSON; None for nothing.
@@ -178,7 +161,7 @@ class Once:
                     looked_up = Unknown.NOT_FOUND
                 else:
                     record, stands, looked_up = found, Unknown.NOT_ASKED, Unknown.NOT_ASKED
-                    yield Remember(record.encode())
+                    yield SaveRecord(record.encode())
             elif decision.action is Action.SUBMIT:
                 if order.unready is not None:
                     raise order.unready
@@ -194,7 +177,7 @@ class Once:
                     # Certainly refused: what was known before is what is known now.
                     if uncertain is not None:
                         error.money = Money.MAY_BE_SPENT
-                    yield Remember(before.encode() if before else NOTHING)
+                    yield SaveRecord(before.encode() if before else NOTHING)
                     raise
                 # From here on this try knows all that can have been submitted, and it is no longer
                 # the person's clear that asks for more.
@@ -205,16 +188,18 @@ class Once:
                 assert isinstance(stands, Generation)
                 if record.tries < order.first_try:  # what the clear asked for is done
                     record = replace(record, tries=order.tries)
-                    yield Remember(record.encode())
-                return Obtained(record, adopted=True, generation=stands)
+                    yield SaveRecord(record.encode())
+                return SubmitResult(record, reattached=True, generation=stands)
 
-    def submit_regardless(self) -> Flow[Obtained]:
+    def submit_regardless(self) -> Flow[SubmitResult]:
         """Submit whatever earlier tries did: for those who want a new video on each try."""
         log.info("Submitting without regard to earlier tries (durable=False); each try is billed.")
         yield from self._order.budget.check(self._flows, [self._order.request])
         intent = self.intent(count=int(self._flows.now()))
         generation = yield from self._flows.submit(self._order.request, intent.client_request_id)
-        return Obtained(replace(intent, generation_id=generation.id), adopted=False, generation=generation)
+        return SubmitResult(
+            replace(intent, generation_id=generation.id), reattached=False, generation=generation
+        )
 
     def intent(self, count: int = 0) -> Record:
         """The record of a submit that is about to be made.
@@ -256,17 +241,17 @@ class Once:
     def _intent(self, before: Record | None, decision: Decision) -> Record:
         return self.intent((before.count if before else 0) + (1 if decision.anew else 0))
 
-    def _submit(self, intent: Record) -> Flow[Obtained]:
+    def _submit(self, intent: Record) -> Flow[SubmitResult]:
         log.info("Submitting to %s as %s.", intent.model, intent.client_request_id)
         generation = yield from self._flows.submit(
             self._order.request,
             intent.client_request_id,
-            lambda: Remember(replace(intent, intended_at=self._flows.now()).encode()),
+            lambda: SaveRecord(replace(intent, intended_at=self._flows.now()).encode()),
         )
         log.info("The vendor accepted it as generation %s.", generation.id)
         record = replace(intent, generation_id=generation.id)
-        yield Remember(record.encode())
-        return Obtained(record, adopted=False, generation=generation)
+        yield SaveRecord(record.encode())
+        return SubmitResult(record, reattached=False, generation=generation)
 
     def _ask(self, generation_id: str) -> Flow[Generation | Unknown]:
         try:
@@ -316,7 +301,7 @@ class Once:
                 "The submit is not in the vendor's logs yet; they can lag. Looking again for %.0f s.",
                 left,
             )
-            yield Pause(min(pause, left))
+            yield Sleep(min(pause, left))
 
     def _search(
         self, names: Mapping[str, Record], model: str, since: float, refused: set[str]

@@ -11,40 +11,16 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
 
-from airflow_provider_kling.api.catalog.parameter import (
-    MediaKind,
-    MediaPlace,
-)
-from airflow_provider_kling.api.catalog.problems import (
-    listed,
-)
-from airflow_provider_kling.api.catalog.validation import (
-    map_media,
-)
-from airflow_provider_kling.api.exceptions import (
-    InvalidRequestError,
-)
-from airflow_provider_kling.api.media import (
-    image,
-)
-from airflow_provider_kling.api.media.file_types import (
-    HEAD,
-    content_of,
-)
-from airflow_provider_kling.api.media.sources import (
-    Found,
-    OpenPath,
-    UnusableError,
-    opened,
-)
+from airflow_provider_kling.api.catalog.parameter import MediaKind, MediaPlace
+from airflow_provider_kling.api.catalog.problems import listed
+from airflow_provider_kling.api.catalog.validation import map_media
+from airflow_provider_kling.api.exceptions import InvalidRequestError
+from airflow_provider_kling.api.media import image
+from airflow_provider_kling.api.media.file_types import HEAD, content_of
+from airflow_provider_kling.api.media.sources import Found, OpenPath, UnusableError, opened
 from airflow_provider_kling.api.paths import StoragePath, scheme_of
-from airflow_provider_kling.api.redaction import (
-    clean,
-    unsigned,
-)
-from airflow_provider_kling.api.transport.body import (
-    DataUri,
-)
+from airflow_provider_kling.api.redaction import clean, unsigned
+from airflow_provider_kling.api.transport.body import DataUri
 
 _MB: Final = 1024 * 1024
 

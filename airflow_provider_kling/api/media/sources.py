@@ -16,15 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_provider_kling.api.exceptions import (
-    KlingError,
-    Money,
-    Recovery,
-)
+from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 from airflow_provider_kling.api.paths import StoragePath, file_of, is_stored, local_path, scheme_of
-from airflow_provider_kling.api.redaction import (
-    clean,
-)
+from airflow_provider_kling.api.redaction import clean
 
 log = logging.getLogger(__name__)
 

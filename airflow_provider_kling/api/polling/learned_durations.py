@@ -20,7 +20,7 @@ _NOTHING_NEW: Final = 1e-3
 """What counts less than this many completions is not kept."""
 
 
-class Durations:
+class DurationStats:
     """What one process has seen of how long each model takes. Not for several threads.
 
     The catalogue's figure counts as :data:`PRIOR_WEIGHT` durations, and only the last
@@ -116,7 +116,7 @@ class Durations:
         return known
 
 
-class Sharpened:
+class LearningSchedule:
     """The timetable of one wait, which gets sharper while others of its model complete.
 
     :param durations: what the process has seen.
@@ -126,7 +126,7 @@ class Sharpened:
 
     __slots__ = ("_durations", "_model", "_schedule")
 
-    def __init__(self, durations: Durations, model: str | None, schedule: Schedule) -> None:
+    def __init__(self, durations: DurationStats, model: str | None, schedule: Schedule) -> None:
         self._durations = durations
         self._model = model
         self._schedule = schedule

@@ -10,23 +10,10 @@ import json
 import math
 from typing import Any, Final
 
-from airflow_provider_kling.api.polling.schedule import (
-    NARROWEST_SPREAD,
-    WIDEST_SPREAD,
-    Schedule,
-)
+from airflow_provider_kling.api.polling.schedule import NARROWEST_SPREAD, WIDEST_SPREAD, Schedule
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.endpoints import (
-    USER_AGENT,
-)
-from airflow_provider_kling.api.transport.messages import (
-    Call,
-    Flow,
-    HttpRequest,
-    HttpResponse,
-    Reply,
-    Send,
-)
+from airflow_provider_kling.api.transport.endpoints import USER_AGENT
+from airflow_provider_kling.api.transport.messages import Call, Flow, HttpRequest, HttpResponse, Reply, Send
 
 METRICS_PATH: Final = "/models/metrics"
 BELIEVED: Final = 4.0

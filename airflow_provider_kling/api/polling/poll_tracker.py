@@ -14,12 +14,7 @@ from airflow_provider_kling.api.exceptions import (
     Recovery,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationStatus
-from airflow_provider_kling.api.retry import (
-    FATAL_POLLS,
-    FATAL_SECONDS,
-    FINAL_LOOKS,
-    TROUBLE_TOLD,
-)
+from airflow_provider_kling.api.retry import FATAL_POLLS, FATAL_SECONDS, FINAL_LOOKS, TROUBLE_TOLD
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +22,7 @@ Watcher = Callable[[Generation], None]
 """Called with each new status of a generation that is waited for."""
 
 
-class Patience:
+class PollTracker:
     """What one wait has seen so far, and when it has seen enough."""
 
     def __init__(self, generation_id: str, watch: Watcher | None) -> None:
@@ -48,7 +43,7 @@ class Patience:
             return f"the last poll failed: {self._trouble}"
         return f"its last status was {self._raw_status!r}"
 
-    def satisfied(self, generation: Generation) -> bool:
+    def on_generation(self, generation: Generation) -> bool:
         """Take in a good answer; true when the wait is over.
 
         :raises GenerationFailedError: it ended in ``error``.
@@ -75,7 +70,7 @@ class Patience:
                 raise without_url(generation)
         return ready
 
-    def endure(self, error: KlingError, now: float) -> None:
+    def on_error(self, error: KlingError, now: float) -> None:
         """Take in a failed poll; raises it once it has been refused too often for too long.
 
         :param now: epoch seconds.

@@ -18,9 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
-from airflow_provider_kling.api.retry import (
-    Random,
-)
+from airflow_provider_kling.api.retry import Random
 
 USUAL_SECONDS: Final = 194.0
 """Median of the durations that the vendor publishes over all its Kling models (documented)."""

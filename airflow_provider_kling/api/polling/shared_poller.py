@@ -23,16 +23,12 @@ from airflow_provider_kling.api.transport.messages import (
     Flow,
     HttpRequest,
     HttpResponse,
-    Pause,
     Send,
+    Sleep,
     T,
 )
-from airflow_provider_kling.api.transport.rate_limiter import (
-    Limiter,
-)
-from airflow_provider_kling.api.transport.shared_rate_limiter import (
-    report,
-)
+from airflow_provider_kling.api.transport.rate_limiter import Limiter
+from airflow_provider_kling.api.transport.shared_rate_limiter import report
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +58,7 @@ class Sender(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class Waiter:
+class PendingWait:
     """One wait.
 
     :param future: what to await: the flow's result.
@@ -82,7 +78,7 @@ class Waiter:
         return self.future.done()
 
 
-class WaitingRoom:
+class SharedPoller:
     """Drives the flows of all who wait on one account, in one event loop.
 
     It opens with the first waiter and closes with the last; another one opens it again. Should its
@@ -102,11 +98,11 @@ class WaitingRoom:
         self._loop = asyncio.get_running_loop()
         # Nothing of the room belongs to the trigger that happens to come first.
         self._context = contextvars.Context()
-        self._waiters: set[Waiter] = set()
+        self._waiters: set[PendingWait] = set()
         self._order = itertools.count()
-        self._later: list[tuple[float, int, Waiter]] = []
+        self._later: list[tuple[float, int, PendingWait]] = []
         self._gone = 0
-        self._due: asyncio.Queue[Waiter] = asyncio.Queue()
+        self._due: asyncio.Queue[PendingWait] = asyncio.Queue()
         self._timer: asyncio.TimerHandle | None = None
         self._host: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -139,9 +135,9 @@ class WaitingRoom:
         finally:
             await self.leave(waiter)
 
-    def enter(self, flow: Flow[Any], *, at_most: float = math.inf) -> Waiter:
+    def enter(self, flow: Flow[Any], *, at_most: float = math.inf) -> PendingWait:
         """Begin a wait; who does must :meth:`leave`. See :meth:`wait`, which does both."""
-        waiter = Waiter(flow, self._loop.create_future(), self._loop.time() + at_most)
+        waiter = PendingWait(flow, self._loop.create_future(), self._loop.time() + at_most)
         self._waiters.add(waiter)
         if self._host is None:
             self._host = self._loop.create_task(self._open(), context=self._context)
@@ -149,7 +145,7 @@ class WaitingRoom:
         self._step(waiter, None)
         return waiter
 
-    async def leave(self, waiter: Waiter) -> None:
+    async def leave(self, waiter: PendingWait) -> None:
         """End a wait, over or not; the last one closes the room."""
         waiter.future.cancel()  # nothing, where it is done
         waiter.flow.close()
@@ -227,7 +223,7 @@ class WaitingRoom:
             else:
                 self._step(waiter, reply)
 
-    async def _turn_of(self, waiter: Waiter) -> None:
+    async def _turn_of(self, waiter: PendingWait) -> None:
         """Wait until the limiter lets somebody go: first come, first served."""
         self._held_back += 1
         try:
@@ -237,7 +233,7 @@ class WaitingRoom:
         finally:
             self._held_back -= 1
 
-    def _step(self, waiter: Waiter, reply: HttpResponse | ConnectionLost | None) -> None:
+    def _step(self, waiter: PendingWait, reply: HttpResponse | ConnectionLost | None) -> None:
         """Hand a flow its reply, and do what it says next."""
         if waiter.is_over:
             return
@@ -251,14 +247,14 @@ class WaitingRoom:
             if isinstance(effect, Send):
                 waiter.request = effect.request
                 self._due.put_nowait(waiter)
-            elif isinstance(effect, Pause):
+            elif isinstance(effect, Sleep):
                 due = self._loop.time() + max(0.0, effect.seconds)
                 heapq.heappush(self._later, (due, next(self._order), waiter))
                 self._set_timer()
             else:
                 self._fail(waiter, TypeError(f"a waiting room cannot do {type(effect).__name__}"))
 
-    def _fail(self, waiter: Waiter, error: BaseException) -> None:
+    def _fail(self, waiter: PendingWait, error: BaseException) -> None:
         if not waiter.is_over:
             waiter.future.set_exception(error)
 

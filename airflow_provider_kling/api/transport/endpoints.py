@@ -13,29 +13,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from airflow_provider_kling import __version__
-from airflow_provider_kling.api.exceptions import (
-    InvalidRequestError,
-    KlingError,
-    MalformedReplyError,
-    Money,
-)
+from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError, MalformedReplyError, Money
 from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
-from airflow_provider_kling.api.redaction import (
-    clean,
-    excerpt,
-)
-from airflow_provider_kling.api.retry import (
-    Clock,
-    parse_retry_after,
-)
+from airflow_provider_kling.api.redaction import clean, excerpt
+from airflow_provider_kling.api.retry import Clock, parse_retry_after
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.body import (
-    encoded,
-)
-from airflow_provider_kling.api.transport.error_mapping import (
-    error_from_response,
-    error_from_silence,
-)
+from airflow_provider_kling.api.transport.body import encoded
+from airflow_provider_kling.api.transport.error_mapping import error_from_no_response, error_from_response
 from airflow_provider_kling.api.transport.messages import (
     Call,
     ConnectionLost,
@@ -50,12 +34,8 @@ from airflow_provider_kling.api.transport.response_parsing import (
     read_ledger,
     read_log_page,
 )
-from airflow_provider_kling.api.transport.response_parsing import (
-    LogPage as LogPage,
-)
-from airflow_provider_kling.api.transport.response_parsing import (
-    LogRow as LogRow,
-)
+from airflow_provider_kling.api.transport.response_parsing import LogPage as LogPage
+from airflow_provider_kling.api.transport.response_parsing import LogRow as LogRow
 
 LONGEST_CLIENT_REQUEST_ID: Final = 128
 CLIENT_REQUEST_ID: Final = re.compile(rf"[A-Za-z0-9._:-]{{1,{LONGEST_CLIENT_REQUEST_ID}}}")
@@ -73,7 +53,7 @@ LOG_PAGE: Final = 100
 NOT_MODIFIED: Final = 304
 
 
-class Protocol:
+class Endpoints:
     """Requests and replies for one account.
 
     :param settings: address and key.
@@ -256,7 +236,7 @@ class Protocol:
     def _success(self, reply: Reply, call: Call, generation_id: str | None = None) -> HttpResponse:
         """The answer where it is a success; otherwise its error is raised."""
         if isinstance(reply, ConnectionLost):
-            raise error_from_silence(reply, call, generation_id)
+            raise error_from_no_response(reply, call, generation_id)
         if not isinstance(reply, HttpResponse):
             raise TypeError(f"a {call} request needs a reply, not {reply!r}")
         if 200 <= reply.status < 300:

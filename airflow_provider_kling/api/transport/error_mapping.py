@@ -27,11 +27,7 @@ from airflow_provider_kling.api.exceptions import (
     ServiceUnavailableError,
 )
 from airflow_provider_kling.api.redaction import clean, excerpt
-from airflow_provider_kling.api.transport.messages import (
-    Call,
-    ConnectionLost,
-    HttpResponse,
-)
+from airflow_provider_kling.api.transport.messages import Call, ConnectionLost, HttpResponse
 
 _STATUS_ERRORS: Final[dict[int, type[ApiError]]] = {
     401: AuthenticationError,
@@ -100,7 +96,7 @@ def error_from_response(
     return error
 
 
-def error_from_silence(
+def error_from_no_response(
     lost: ConnectionLost, call: Call, generation_id: str | None = None
 ) -> ConnectionLostError:
     """The error for a request that got no answer."""

@@ -11,12 +11,8 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
-from airflow_provider_kling.api.exceptions import (
-    Sent,
-)
-from airflow_provider_kling.api.transport.body import (
-    JsonBody,
-)
+from airflow_provider_kling.api.exceptions import Sent
+from airflow_provider_kling.api.transport.body import JsonBody
 
 T = TypeVar("T")
 
@@ -69,7 +65,7 @@ class HttpResponse:
     truncated: bool = False
 
 
-class Silence(enum.Enum):
+class FailureReason(enum.Enum):
     """Why no answer came: a sentence, whether the request can have arrived, whether it may pass.
 
     Trouble that will be the same until a person acts (a certificate that is not trusted) does not
@@ -106,7 +102,7 @@ class ConnectionLost:
     :param host: host (and port) that was asked.
     """
 
-    why: Silence
+    why: FailureReason
     host: str
 
     @property
@@ -123,14 +119,14 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
+class Sleep:
     """Effect: wait this many seconds; the reply is None."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
-class Remember:
+class SaveRecord:
     """Effect: store this where it survives a crash, before going on; the reply is None.
 
     :param record: plain JSON.
@@ -139,12 +135,12 @@ class Remember:
     record: Mapping[str, Any]
 
 
-Effect: TypeAlias = Send | Pause | Remember
+Effect: TypeAlias = Send | Sleep | SaveRecord
 Reply: TypeAlias = HttpResponse | ConnectionLost | None
 Flow: TypeAlias = Generator[Effect, Reply, T]
 
 Memory: TypeAlias = Callable[[Mapping[str, Any]], None]
-"""Stores the record of a :class:`Remember`."""
+"""Stores the record of a :class:`SaveRecord`."""
 
 
 def forget(record: Mapping[str, Any]) -> None:

@@ -16,9 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from airflow_provider_kling.api.retry import (
-    Random,
-)
+from airflow_provider_kling.api.retry import Random
 from airflow_provider_kling.api.settings import checked_rate
 
 LONGEST_PAUSE: Final = 120.0
@@ -91,7 +89,7 @@ class Limiter:
         self._trouble = 0.0  # share of 5xx among the replies, the latest counting most
         self._last_cut = -math.inf
         self._held_back_told = -math.inf
-        self._news: PaceChange | None = None
+        self._news: RateChange | None = None
 
     def configure(self, per_minute: float | None) -> None:
         """Take another configured rate from now on; what restrains beside it stays.
@@ -136,7 +134,7 @@ class Limiter:
             self._went += 1.0
             return 0.0
 
-    def on_reply(self, status: int, retry_after: float | None = None) -> PaceChange | None:
+    def on_reply(self, status: int, retry_after: float | None = None) -> RateChange | None:
         """Tell what the vendor answered.
 
         A 429 about the balance is not about the rate: do not report it.
@@ -180,7 +178,7 @@ class Limiter:
         self._tokens = min(1.0, self._tokens + withheld)
         self._cut(_CUT_BY_429 if status == 429 else _CUT_BY_5XX)
         self._resume = self._now + seconds
-        self._tell(Pace.PAUSED, status, seconds)
+        self._tell(RateState.PAUSED, status, seconds)
 
     def _slow_down(self, status: int) -> None:
         recent = self._now - self._last_cut < _SECONDS_BETWEEN_CUTS_BY_5XX
@@ -189,7 +187,7 @@ class Limiter:
         was_restrained = self._goal is not None
         self._cut(_CUT_BY_5XX)
         if not was_restrained:
-            self._tell(Pace.SLOWED, status)
+            self._tell(RateState.SLOWED, status)
 
     def _cut(self, factor: float) -> None:
         """Multiply the rate that was too much."""
@@ -234,7 +232,7 @@ class Limiter:
         enough = self._ceiling or max(self._goal, 2.0 * self._measured())
         if self._rate >= enough:
             self._rate, self._goal = self._ceiling, None
-            self._tell(Pace.FREE, None)
+            self._tell(RateState.FREE, None)
 
     def _capacity(self) -> float:
         """How many requests may go at once: a second's worth."""
@@ -251,10 +249,10 @@ class Limiter:
         restrained = self._goal is not None
         if not restrained and self._now - self._held_back_told >= _HELD_BACK_NEWS_EVERY:
             self._held_back_told = self._now
-            self._tell(Pace.HELD_BACK, None)
+            self._tell(RateState.HELD_BACK, None)
 
-    def _tell(self, pace: Pace, status: int | None, pause: float = 0.0) -> None:
-        self._news = PaceChange(pace, status, pause, None if self._rate is None else self._rate * 60.0)
+    def _tell(self, state: RateState, status: int | None, pause: float = 0.0) -> None:
+        self._news = RateChange(state, status, pause, None if self._rate is None else self._rate * 60.0)
 
 
 def _bucket(per_minute: float | None) -> tuple[float, float | None]:
@@ -268,7 +266,7 @@ def _bucket(per_minute: float | None) -> tuple[float, float | None]:
     return burst, (whole - burst + 1.0) / 60.0
 
 
-class Pace(enum.Enum):
+class RateState(enum.Enum):
     """What a limiter is doing."""
 
     FREE = "free"
@@ -278,7 +276,7 @@ class Pace(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class PaceChange:
+class RateChange:
     """A change worth one line in the log; ``str`` is that line.
 
     :param pace: what the limiter does from now on.
@@ -287,28 +285,28 @@ class PaceChange:
     :param per_minute: requests a minute that are allowed next; None where there is no limit.
     """
 
-    pace: Pace
+    state: RateState
     status: int | None
     pause: float
     per_minute: float | None
 
     def __str__(self) -> str:
         rate = "without a limit" if self.per_minute is None else f"at {self.per_minute:.0f} a minute"
-        match self.pace:
-            case Pace.PAUSED:
+        match self.state:
+            case RateState.PAUSED:
                 return (
                     f"The vendor answered {self.status}: all requests of this connection pause for "
                     f"{self.pause:.0f} s, then go on {rate} and speed up again."
                 )
-            case Pace.SLOWED:
+            case RateState.SLOWED:
                 return (
                     f"The vendor answers {self.status} again and again: requests of this "
                     f"connection go on {rate} and speed up again."
                 )
-            case Pace.HELD_BACK:
+            case RateState.HELD_BACK:
                 return (
                     "The connection's configured rate holds requests back: they go on "
                     f"{rate}. Nothing is lost; videos are noticed later."
                 )
-            case Pace.FREE:
+            case RateState.FREE:
                 return f"Requests of this connection are back to normal, {rate}."

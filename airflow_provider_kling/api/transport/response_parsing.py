@@ -8,16 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_provider_kling.api.exceptions import (
-    MalformedReplyError,
-)
+from airflow_provider_kling.api.exceptions import MalformedReplyError
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus
-from airflow_provider_kling.api.redaction import (
-    clean,
-)
-from airflow_provider_kling.api.transport.error_mapping import (
-    error_text,
-)
+from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.transport.error_mapping import error_text
 
 _MOST_BYTES = 1 << 50  # of a video; what is longer is no length
 

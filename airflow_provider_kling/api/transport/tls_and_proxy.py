@@ -9,14 +9,9 @@ from urllib.parse import urlsplit
 
 import certifi
 
-from airflow_provider_kling.api.exceptions import (
-    ConfigurationError,
-    Sent,
-)
+from airflow_provider_kling.api.exceptions import ConfigurationError, Sent
 from airflow_provider_kling.api.settings import Settings, is_loopback
-from airflow_provider_kling.api.transport.messages import (
-    Silence,
-)
+from airflow_provider_kling.api.transport.messages import FailureReason
 
 
 def trusted(settings: Settings) -> tuple[str, ssl.SSLContext]:
@@ -65,9 +60,9 @@ def proxy_url(settings: Settings, url: str) -> str | None:
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
-def behind_proxy(why: Silence, proxy: str | None) -> Silence:
+def behind_proxy(why: FailureReason, proxy: str | None) -> FailureReason:
     """The cause of a silence, seen from a person: where a proxy is used, it is what was not reached."""
-    return Silence.PROXY if proxy and why.passing and why.sent is Sent.NO else why
+    return FailureReason.PROXY if proxy and why.passing and why.sent is Sent.NO else why
 
 
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")

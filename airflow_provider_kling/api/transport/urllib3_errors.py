@@ -10,9 +10,7 @@ from typing import Any
 import urllib3.exceptions
 from urllib3.connection import HTTPSConnection
 
-from airflow_provider_kling.api.transport.messages import (
-    Silence,
-)
+from airflow_provider_kling.api.transport.messages import FailureReason
 
 
 class NoTlsError(urllib3.exceptions.SSLError):
@@ -39,7 +37,7 @@ class TlsConnection(HTTPSConnection):
             raise urllib3.exceptions.NewConnectionError(self, "no TLS") from error
 
 
-def silence(error: Exception) -> Silence:
+def silence(error: Exception) -> FailureReason:
     """Where on its way a request was lost. In doubt it was sent.
 
     A ``ProxyError`` says nothing: urllib3 also raises it for an answer that broke off behind a proxy.
@@ -50,24 +48,28 @@ def silence(error: Exception) -> Silence:
         return any(isinstance(link, kinds) for link in chain)
 
     if met(ssl.SSLCertVerificationError):
-        return Silence.CERTIFICATE
+        return FailureReason.CERTIFICATE
     if met(NoTlsError):
-        return Silence.TLS
+        return FailureReason.TLS
     if met(urllib3.exceptions.NameResolutionError):
-        return Silence.DNS
+        return FailureReason.DNS
     if met(urllib3.exceptions.NewConnectionError):
-        return Silence.REFUSED if met(ConnectionRefusedError) else Silence.UNREACHABLE
+        return FailureReason.REFUSED if met(ConnectionRefusedError) else FailureReason.UNREACHABLE
     if met(urllib3.exceptions.ConnectTimeoutError):
-        return Silence.CONNECT_TIMEOUT
+        return FailureReason.CONNECT_TIMEOUT
     if met(urllib3.exceptions.LocationValueError):
-        return Silence.UNSENDABLE
+        return FailureReason.UNSENDABLE
     return silence_of_reading(error)
 
 
-def silence_of_reading(error: Exception) -> Silence:
+def silence_of_reading(error: Exception) -> FailureReason:
     """How an answer was lost once the request was sent."""
     late = (urllib3.exceptions.ReadTimeoutError, TimeoutError)
-    return Silence.READ_TIMEOUT if any(isinstance(e, late) for e in _causes(error)) else Silence.BROKEN
+    return (
+        FailureReason.READ_TIMEOUT
+        if any(isinstance(e, late) for e in _causes(error))
+        else FailureReason.BROKEN
+    )
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -29,7 +29,7 @@ MARK = b"[emulator:"
 """What a request's body contains when a prompt may hold a directive."""
 
 
-class Outcome(enum.Enum):
+class GenerationOutcome(enum.Enum):
     """How a generation ends."""
 
     COMPLETE = "complete"
@@ -49,7 +49,7 @@ class Directives:
     :param problems: directives that nobody understands.
     """
 
-    outcome: Outcome = Outcome.COMPLETE
+    outcome: GenerationOutcome = GenerationOutcome.COMPLETE
     generating_seconds: float | None = None
     expired_url: bool = False
     faults: tuple[str, ...] = ()
@@ -58,7 +58,7 @@ class Directives:
 
 def read_directives(parameters: Mapping[str, Any]) -> Directives:
     """Find the directives in ``prompt`` and in the prompts of ``multi_prompt``."""
-    outcome = Outcome.COMPLETE
+    outcome = GenerationOutcome.COMPLETE
     seconds: float | None = None
     expired = False
     faults: list[str] = []
@@ -66,7 +66,7 @@ def read_directives(parameters: Mapping[str, Any]) -> Directives:
     for text in _DIRECTIVE.findall(prompt_text(parameters)):
         name, _, value = text.partition("=")
         if text in ("fail", "moderation", "stall"):
-            outcome = Outcome(text)
+            outcome = GenerationOutcome(text)
         elif text == "expired-url":
             expired = True
         elif name == "slow" and (seconds := _seconds(value)) is not None:

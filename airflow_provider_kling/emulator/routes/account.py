@@ -13,12 +13,7 @@ from aiohttp import web
 from airflow_provider_kling.emulator.clock import iso
 from airflow_provider_kling.emulator.context import EMULATED
 from airflow_provider_kling.emulator.state import Account, Charge, LogRow, Stage, VendorState
-from airflow_provider_kling.emulator.vendor import (
-    CREDITS_PER_USD,
-    Refusal,
-    bad_query,
-    json_response,
-)
+from airflow_provider_kling.emulator.vendor import CREDITS_PER_USD, Refusal, bad_query, json_response
 
 T = TypeVar("T")
 

@@ -19,13 +19,7 @@ from airflow_provider_kling.emulator.faults.directives import MARK, submit_fault
 from airflow_provider_kling.emulator.faults.injection import Handler, trouble
 from airflow_provider_kling.emulator.faults.rules import FaultRule
 from airflow_provider_kling.emulator.journal import CallKind
-from airflow_provider_kling.emulator.routes import (
-    account,
-    catalog,
-    cdn,
-    control,
-    generations,
-)
+from airflow_provider_kling.emulator.routes import account, catalog, cdn, control, generations
 from airflow_provider_kling.emulator.vendor import (
     CLIENT_REQUEST_ID,
     CLIENT_REQUEST_ID_FORM,

@@ -8,9 +8,7 @@ import math
 
 from aiohttp import web
 
-from airflow_provider_kling.api.catalog.models import (
-    MODELS,
-)
+from airflow_provider_kling.api.catalog.models import MODELS
 from airflow_provider_kling.emulator.clock import iso
 from airflow_provider_kling.emulator.context import EMULATED
 from airflow_provider_kling.emulator.prices import catalogue

@@ -10,15 +10,8 @@ from typing import Any
 
 from aiohttp import web
 
-from airflow_provider_kling.api.catalog.models import (
-    Model,
-    find_model,
-)
-from airflow_provider_kling.api.catalog.validation import (
-    MediaPlace,
-    inspect,
-    map_media,
-)
+from airflow_provider_kling.api.catalog.models import Model, find_model
+from airflow_provider_kling.api.catalog.validation import MediaPlace, inspect, map_media
 from airflow_provider_kling.emulator.context import EMULATED, Emulated, vendor_exchange
 from airflow_provider_kling.emulator.faults.directives import Directives, caption, read_directives
 from airflow_provider_kling.emulator.faults.rules import FaultRule

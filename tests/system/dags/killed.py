@@ -15,15 +15,7 @@ import psutil
 from airflow.sdk import DAG, Context
 
 from airflow_provider_kling.api.client import KlingClient
-from airflow_provider_kling.api.transport.messages import (
-    Call,
-    Flow,
-    HttpRequest,
-    Memory,
-    Reply,
-    T,
-    forget,
-)
+from airflow_provider_kling.api.transport.messages import Call, Flow, HttpRequest, Memory, Reply, T, forget
 from airflow_provider_kling.hooks.kling import KlingHook
 from airflow_provider_kling.operators.kling import KlingDownloadOperator, KlingGenerateOperator
 

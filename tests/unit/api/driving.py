@@ -7,29 +7,23 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from airflow_provider_kling.api.calls import (
-    Flows,
-)
-from airflow_provider_kling.api.exceptions import (
-    KlingError,
-)
+from airflow_provider_kling.api.calls import VendorCalls
+from airflow_provider_kling.api.exceptions import KlingError
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.endpoints import (
-    Protocol,
-)
+from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import (
     Call,
     ConnectionLost,
     Effect,
+    FailureReason,
     Flow,
     HttpRequest,
     HttpResponse,
-    Pause,
-    Remember,
     Reply,
+    SaveRecord,
     Send,
-    Silence,
+    Sleep,
 )
 
 KEY = "sk-9c1f5e7d3b2a4860-do-not-show"
@@ -56,12 +50,12 @@ def middle() -> float:
     return 0.5
 
 
-def protocol(clock: Clock | None = None) -> Protocol:
-    return Protocol(Settings(KEY), clock or Clock())
+def endpoints(clock: Clock | None = None) -> Endpoints:
+    return Endpoints(Settings(KEY), clock or Clock())
 
 
-def flows(clock: Clock, rng: Callable[[], float] = middle) -> Flows:
-    return Flows(protocol(clock), now=clock, rng=rng)
+def calls(clock: Clock, rng: Callable[[], float] = middle) -> VendorCalls:
+    return VendorCalls(endpoints(clock), now=clock, rng=rng)
 
 
 def answer(body: Any = None, status: int = 200, **headers: str) -> HttpResponse:
@@ -76,7 +70,7 @@ def refusal(status: int, message: Any = "no", **headers: str) -> HttpResponse:
     return answer(body, status, **headers)
 
 
-def lost(why: Silence = Silence.BROKEN) -> ConnectionLost:
+def lost(why: FailureReason = FailureReason.BROKEN) -> ConnectionLost:
     return ConnectionLost(why, HOST)
 
 
@@ -112,11 +106,11 @@ class Driven:
 
     @property
     def pauses(self) -> list[float]:
-        return [effect.seconds for effect in self.effects if isinstance(effect, Pause)]
+        return [effect.seconds for effect in self.effects if isinstance(effect, Sleep)]
 
     @property
     def remembered(self) -> list[dict[str, Any]]:
-        return [dict(effect.record) for effect in self.effects if isinstance(effect, Remember)]
+        return [dict(effect.record) for effect in self.effects if isinstance(effect, SaveRecord)]
 
     @property
     def story(self) -> list[str]:
@@ -157,7 +151,7 @@ def drive(
                     reply = given(effect.request) if callable(given) else given
             else:
                 reply = None
-                if isinstance(effect, Pause):
+                if isinstance(effect, Sleep):
                     assert effect.seconds >= 0
                     clock.now += effect.seconds
     except StopIteration as end:

@@ -36,13 +36,8 @@ from airflow_provider_kling.api.exceptions import (
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus
-from airflow_provider_kling.api.polling.poll_tracker import (
-    is_ready,
-    not_ready,
-)
-from airflow_provider_kling.api.polling.schedule import (
-    Schedule,
-)
+from airflow_provider_kling.api.polling.poll_tracker import is_ready, not_ready
+from airflow_provider_kling.api.polling.schedule import Schedule
 from airflow_provider_kling.api.retry import (
     FATAL_POLLS,
     FATAL_SECONDS,
@@ -50,22 +45,17 @@ from airflow_provider_kling.api.retry import (
     REFUSED_PAUSE,
     TROUBLE_TOLD,
 )
-from airflow_provider_kling.api.transport.endpoints import (
-    LOG_PAGE,
-    LogRow,
-)
-from airflow_provider_kling.api.transport.error_mapping import (
-    certainly_refused,
-)
+from airflow_provider_kling.api.transport.endpoints import LOG_PAGE, LogRow
+from airflow_provider_kling.api.transport.error_mapping import certainly_refused
 from airflow_provider_kling.api.transport.messages import (
     Call,
+    FailureReason,
     HttpRequest,
     HttpResponse,
-    Pause,
-    Remember,
     Reply,
+    SaveRecord,
     Send,
-    Silence,
+    Sleep,
 )
 from tests.unit.api.driving import (
     DONE,
@@ -76,10 +66,10 @@ from tests.unit.api.driving import (
     Clock,
     Driven,
     answer,
+    calls,
     drive,
-    flows,
+    endpoints,
     lost,
-    protocol,
     refusal,
     standing,
 )
@@ -91,12 +81,12 @@ GATEWAY = answer(b"<h1>502 Bad Gateway</h1>", 502)
 
 def submitted(*replies: Reply, clock: Clock | None = None, rng: Callable[[], float] = lambda: 0.5) -> Driven:
     clock = clock or Clock()
-    return drive(flows(clock, rng).submit(REQUEST, NAME), replies, clock)
+    return drive(calls(clock, rng).submit(REQUEST, NAME), replies, clock)
 
 
 def polled(*replies: Reply, clock: Clock | None = None) -> Driven:
     clock = clock or Clock()
-    return drive(flows(clock).get_generation("g1"), replies, clock)
+    return drive(calls(clock).get_generation("g1"), replies, clock)
 
 
 # Free calls are repeated
@@ -115,13 +105,13 @@ def polled(*replies: Reply, clock: Clock | None = None) -> Driven:
         answer(b"{"),
         answer(None),
     ]
-    + [lost(why) for why in Silence if why.passing],
+    + [lost(why) for why in FailureReason if why.passing],
     ids=str,
 )
 def test_passing_trouble_is_waited_out(trouble: Reply):
     driven = polled(trouble, trouble, standing("queued"))
     assert driven.result.status is GenerationStatus.QUEUED
-    assert driven.story == ["poll", "pause", "poll", "pause", "poll"]
+    assert driven.story == ["poll", "sleep", "poll", "sleep", "poll"]
 
 
 def test_after_five_attempts_it_is_enough():
@@ -134,7 +124,7 @@ def test_after_five_attempts_it_is_enough():
 @given(st.lists(st.floats(0, 1, exclude_max=True), min_size=4, max_size=4))
 def test_waits_between_attempts_have_full_jitter(chances: list[float]):
     clock, numbers = Clock(), iter(chances)
-    driven = drive(flows(clock, lambda: next(numbers)).get_balance(), [refusal(502)] * 5, clock)
+    driven = drive(calls(clock, lambda: next(numbers)).get_balance(), [refusal(502)] * 5, clock)
     assert driven.pauses == [chance * bound for chance, bound in zip(chances, (1, 2, 4, 8), strict=True)]
 
 
@@ -150,7 +140,7 @@ def test_what_the_vendor_asks_to_wait_is_waited():
     [
         (refusal(401), AuthenticationError),
         (refusal(404), NotFoundError),
-        (lost(Silence.CERTIFICATE), ConnectionLostError),
+        (lost(FailureReason.CERTIFICATE), ConnectionLostError),
     ],
 )
 def test_a_refused_poll_is_believed_the_third_time(reply: Reply, kind: type[KlingError]):
@@ -171,14 +161,14 @@ def test_a_refusal_at_the_last_attempt_is_not_believed_either():
 
 def test_a_refused_balance_is_believed_at_once():
     clock = Clock()
-    driven = drive(flows(clock).get_balance(), [refusal(401)], clock)
+    driven = drive(calls(clock).get_balance(), [refusal(401)], clock)
     assert isinstance(driven.error, AuthenticationError)
     assert driven.pauses == []
 
 
 def test_the_balance():
     clock = Clock()
-    assert drive(flows(clock).get_balance(), [answer({"current_balance": 3.5})], clock).result == 3.5
+    assert drive(calls(clock).get_balance(), [answer({"current_balance": 3.5})], clock).result == 3.5
 
 
 # A submit is not
@@ -195,11 +185,11 @@ NOT_ACCEPTED = [
     refusal(429),
     refusal(429, "slow", retry_after="30"),
     refusal(503),
-    lost(Silence.DNS),
-    lost(Silence.REFUSED),
-    lost(Silence.UNREACHABLE),
-    lost(Silence.CONNECT_TIMEOUT),
-    lost(Silence.PROXY),
+    lost(FailureReason.DNS),
+    lost(FailureReason.REFUSED),
+    lost(FailureReason.UNREACHABLE),
+    lost(FailureReason.CONNECT_TIMEOUT),
+    lost(FailureReason.PROXY),
 ]
 PERHAPS_ACCEPTED = [
     refusal(500),
@@ -212,9 +202,9 @@ PERHAPS_ACCEPTED = [
     answer(b"{"),
     answer({"status": "queued"}),
     HttpResponse(200, {}, b"{}", truncated=True),
-    lost(Silence.READ_TIMEOUT),
-    lost(Silence.SLOW),
-    lost(Silence.BROKEN),
+    lost(FailureReason.READ_TIMEOUT),
+    lost(FailureReason.SLOW),
+    lost(FailureReason.BROKEN),
 ]
 REFUSED_FOR_GOOD = [
     (refusal(400), BadRequestError),
@@ -226,9 +216,9 @@ REFUSED_FOR_GOOD = [
     (refusal(422), BadRequestError),
     (refusal(429, "balance too low"), InsufficientBalanceError),
     (answer(None, 307, location="https://elsewhere"), BadRequestError),
-    (lost(Silence.CERTIFICATE), ConnectionLostError),
-    (lost(Silence.TLS), ConnectionLostError),
-    (lost(Silence.UNSENDABLE), ConnectionLostError),
+    (lost(FailureReason.CERTIFICATE), ConnectionLostError),
+    (lost(FailureReason.TLS), ConnectionLostError),
+    (lost(FailureReason.UNSENDABLE), ConnectionLostError),
 ]
 
 
@@ -236,7 +226,7 @@ REFUSED_FOR_GOOD = [
 def test_what_was_certainly_not_accepted_is_sent_again(refused: Reply):
     driven = submitted(refused, refused, refused, ACCEPTED)
     assert driven.result.id == "g1"
-    assert driven.story == ["submit", "pause"] * 3 + ["submit"]
+    assert driven.story == ["submit", "sleep"] * 3 + ["submit"]
     assert len({(each.url, each.body, tuple(each.headers.items())) for each in driven.sent}) == 1
 
 
@@ -283,7 +273,7 @@ def test_no_sequence_of_replies_makes_a_second_submit_of_one_that_may_be_accepte
     seen = replies[: len(driven.sent)]
     for earlier in seen[:-1]:
         with pytest.raises(KlingError) as caught:
-            protocol().read_submit(earlier)
+            endpoints().read_submit(earlier)
         assert certainly_refused(caught.value)
     if driven.error is None:
         assert isinstance(driven.result, Generation)
@@ -299,9 +289,9 @@ def test_an_unreadable_answer_whose_header_has_the_id_is_an_accepted_submit():
 
 def test_what_to_remember_is_remembered_before_each_time_that_it_is_sent():
     clock = Clock()
-    flow = flows(clock).submit(REQUEST, NAME, lambda: Remember({"at": clock.now}))
-    driven = drive(flow, [refusal(429, "slow", retry_after="100"), lost(Silence.DNS), ACCEPTED], clock)
-    assert driven.story == ["remember", "submit", "pause"] * 2 + ["remember", "submit"]
+    flow = calls(clock).submit(REQUEST, NAME, lambda: SaveRecord({"at": clock.now}))
+    driven = drive(flow, [refusal(429, "slow", retry_after="100"), lost(FailureReason.DNS), ACCEPTED], clock)
+    assert driven.story == ["saverecord", "submit", "sleep"] * 2 + ["saverecord", "submit"]
     moments = [record["at"] - START for record in driven.remembered]
     assert moments == [0, 105, 106]
 
@@ -319,7 +309,7 @@ def test_a_name_that_the_vendor_dropped_is_told(caplog: pytest.LogCaptureFixture
 def test_a_name_that_the_vendor_kept_is_not_worth_a_word(caplog: pytest.LogCaptureFixture):
     submitted(ACCEPTED)
     clock = Clock()
-    drive(flows(clock).submit(REQUEST), [answer({"id": "g1"})], clock)
+    drive(calls(clock).submit(REQUEST), [answer({"id": "g1"})], clock)
     assert caplog.records == []
 
 
@@ -334,7 +324,7 @@ def rows(*names: str | None, more: bool = False, **fields: Any) -> HttpResponse:
 
 def found(*replies: Any, names: tuple[str, ...] = (NAME,), since: float = START - 60, **more: Any) -> Driven:
     clock = Clock()
-    return drive(flows(clock).find_submit(names, model=MODEL, since=since, **more), replies, clock)
+    return drive(calls(clock).find_submit(names, model=MODEL, since=since, **more), replies, clock)
 
 
 def test_it_is_found_by_its_name():
@@ -421,14 +411,16 @@ def settled(
     *replies: Any, seconds: float = 1000.0, interval: float = 10.0, clock: Clock | None = None, **more: Any
 ) -> Driven:
     clock = clock or Clock()
-    flow = flows(clock).settle("g1", schedule=Schedule.fixed(interval), deadline=clock.now + seconds, **more)
+    flow = calls(clock).wait_until_complete(
+        "g1", schedule=Schedule.fixed(interval), deadline=clock.now + seconds, **more
+    )
     return drive(flow, replies, clock)
 
 
 def test_it_looks_until_the_video_is_there():
     driven = settled(QUEUED, GENERATING, GENERATING, DONE)
     assert driven.result.video_url
-    assert driven.story == ["poll", "pause"] * 3 + ["poll"]
+    assert driven.story == ["poll", "sleep"] * 3 + ["poll"]
     assert driven.pauses == [10.0] * 3
     assert {dict(each.params)["generation_id"] for each in driven.sent} == {"g1"}
 
@@ -438,12 +430,12 @@ def test_what_is_done_is_not_waited_for():
 
 
 def test_the_first_look_can_come_later():
-    assert settled(DONE, first_look_after=5.0).story == ["pause", "poll"]
+    assert settled(DONE, first_look_after=5.0).story == ["sleep", "poll"]
 
 
 def test_the_schedule_counts_from_the_submit():
     clock = Clock()
-    flow = flows(clock).settle(
+    flow = calls(clock).wait_until_complete(
         "g1", schedule=Schedule.adaptive(200.0), deadline=START + 9999, submitted_at=START - 150
     )
     driven = drive(flow, [QUEUED, DONE], clock)
@@ -490,12 +482,12 @@ def test_a_deadline_that_is_no_number_is_refused():
 @pytest.mark.parametrize("timeout", [math.nan, -1, math.inf, 7 * 86400 + 1, True, "60", None])
 def test_a_timeout_that_makes_no_sense_is_refused(timeout: Any):
     with pytest.raises(ValueError, match=r"timeout=.* is not allowed: give 0 to 604800 seconds"):
-        flows(Clock()).deadline(timeout)
+        calls(Clock()).deadline(timeout)
 
 
 def test_a_timeout_counts_from_now():
-    assert flows(Clock()).deadline(0) == START
-    assert flows(Clock()).deadline(7 * 86400) == START + 7 * 86400
+    assert calls(Clock()).deadline(0) == START
+    assert calls(Clock()).deadline(7 * 86400) == START + 7 * 86400
 
 
 def test_without_a_deadline_it_waits_on():
@@ -503,15 +495,15 @@ def test_without_a_deadline_it_waits_on():
 
 
 PASSING = [
-    lost(Silence.BROKEN),
-    lost(Silence.DNS),
+    lost(FailureReason.BROKEN),
+    lost(FailureReason.DNS),
     refusal(500),
     GATEWAY,
     refusal(429),
     answer(b"{"),
     answer({"id": "g1"}),
 ]
-HOPELESS = [refusal(400), refusal(401), refusal(403), refusal(404), lost(Silence.CERTIFICATE)]
+HOPELESS = [refusal(400), refusal(401), refusal(403), refusal(404), lost(FailureReason.CERTIFICATE)]
 
 
 @pytest.mark.parametrize("trouble", PASSING + HOPELESS, ids=str)
@@ -634,7 +626,7 @@ def test_a_clock_that_is_set_back_neither_hurries_nor_ends_it():
     assert driven.result.video_url
     assert driven.pauses == [10.0] * 3
     clock = Clock()
-    flow = flows(clock).settle("g1", schedule=Schedule.adaptive(), deadline=START + 500)
+    flow = calls(clock).wait_until_complete("g1", schedule=Schedule.adaptive(), deadline=START + 500)
     driven = drive(flow, [QUEUED, jumping(clock, -5000, QUEUED), QUEUED, DONE], clock)
     assert all(2.0 <= pause <= 300.0 for pause in driven.pauses)
 
@@ -656,7 +648,9 @@ def test_a_wait_ends_in_time_and_never_abandons_a_video(steps: list[Reply], seco
     clock = Clock()
     deadline = START + seconds
     replies = itertools.chain(steps, itertools.repeat(DONE))
-    flow = flows(clock, lambda: chance).settle("g1", schedule=Schedule.adaptive(60.0), deadline=deadline)
+    flow = calls(clock, lambda: chance).wait_until_complete(
+        "g1", schedule=Schedule.adaptive(60.0), deadline=deadline
+    )
     driven = drive(flow, lambda _: next(replies), clock)
     assert clock.now <= max(deadline, START) + 1e-6
     if driven.error is None:
@@ -670,7 +664,7 @@ def test_a_wait_ends_in_time_and_never_abandons_a_video(steps: list[Reply], seco
         assert seen.count(NO_URL) >= FINAL_LOOKS or (
             refusals >= FATAL_POLLS and clock.now - polled[-refusals] >= FATAL_SECONDS
         )
-    assert all(isinstance(effect, Send | Pause) for effect in driven.effects)
+    assert all(isinstance(effect, Send | Sleep) for effect in driven.effects)
     assert Call.SUBMIT not in driven.calls
 
 

@@ -7,12 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from upath import UPath
 
-from airflow_provider_kling.api.exceptions import (
-    DownloadError,
-    InvalidRequestError,
-    Money,
-    Recovery,
-)
+from airflow_provider_kling.api.exceptions import DownloadError, InvalidRequestError, Money, Recovery
 from airflow_provider_kling.api.paths import (
     check_path,
     expand_path,

@@ -6,10 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.retry import (
-    RetryPolicy,
-    parse_retry_after,
-)
+from airflow_provider_kling.api.retry import RetryPolicy, parse_retry_after
 
 NOON = 1_445_428_800.0
 """Wed, 21 Oct 2015 12:00:00 GMT."""

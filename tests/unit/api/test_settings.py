@@ -5,11 +5,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.exceptions import (
-    ConfigurationError,
-    KlingError,
-    Money,
-)
+from airflow_provider_kling.api.exceptions import ConfigurationError, KlingError, Money
 from airflow_provider_kling.api.settings import (
     DEFAULT_BASE_URL,
     UNIVERSAL_PATH,

@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kling.api.catalog.models import (
-    MODELS,
-)
+from airflow_provider_kling.api.catalog.models import MODELS
 from airflow_provider_kling.emulator.prices import catalogue, price_of, pricing, video_seconds
 
 FIXED = "kling-video/v1.6/standard/image-to-video"

@@ -7,11 +7,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from airflow_provider_kling.api.catalog.models import (
-    find_model,
-)
+from airflow_provider_kling.api.catalog.models import find_model
 from airflow_provider_kling.emulator.clock import Clock
-from airflow_provider_kling.emulator.faults.directives import Directives, Outcome
+from airflow_provider_kling.emulator.faults.directives import Directives, GenerationOutcome
 from airflow_provider_kling.emulator.options import EmulatorOptions, IdStyle
 from airflow_provider_kling.emulator.prices import Price
 from airflow_provider_kling.emulator.state import Stage, StoredGeneration, VendorState
@@ -26,7 +24,10 @@ def make_state(**options: object) -> VendorState:
 
 
 def accept(
-    state: VendorState, outcome: Outcome = Outcome.COMPLETE, usd: float = 1.0, **directives: object
+    state: VendorState,
+    outcome: GenerationOutcome = GenerationOutcome.COMPLETE,
+    usd: float = 1.0,
+    **directives: object,
 ) -> StoredGeneration:
     account = next(iter(state.accounts.values()))
     assert MODEL is not None
@@ -46,19 +47,19 @@ def accept(
 @pytest.mark.parametrize(
     ("outcome", "after", "stage"),
     [
-        (Outcome.COMPLETE, 0.0, Stage.QUEUED),
-        (Outcome.COMPLETE, 0.99, Stage.QUEUED),
-        (Outcome.COMPLETE, 1.0, Stage.GENERATING),
-        (Outcome.COMPLETE, 5.99, Stage.GENERATING),
-        (Outcome.COMPLETE, 6.0, Stage.COMPLETED),
-        (Outcome.MODERATION, 0.5, Stage.QUEUED),
-        (Outcome.MODERATION, 1.0, Stage.ERROR),
-        (Outcome.FAIL, 5.9, Stage.GENERATING),
-        (Outcome.FAIL, 6.0, Stage.ERROR),
-        (Outcome.STALL, 1e6, Stage.GENERATING),
+        (GenerationOutcome.COMPLETE, 0.0, Stage.QUEUED),
+        (GenerationOutcome.COMPLETE, 0.99, Stage.QUEUED),
+        (GenerationOutcome.COMPLETE, 1.0, Stage.GENERATING),
+        (GenerationOutcome.COMPLETE, 5.99, Stage.GENERATING),
+        (GenerationOutcome.COMPLETE, 6.0, Stage.COMPLETED),
+        (GenerationOutcome.MODERATION, 0.5, Stage.QUEUED),
+        (GenerationOutcome.MODERATION, 1.0, Stage.ERROR),
+        (GenerationOutcome.FAIL, 5.9, Stage.GENERATING),
+        (GenerationOutcome.FAIL, 6.0, Stage.ERROR),
+        (GenerationOutcome.STALL, 1e6, Stage.GENERATING),
     ],
 )
-def test_the_stage_follows_the_clock(outcome: Outcome, after: float, stage: Stage):
+def test_the_stage_follows_the_clock(outcome: GenerationOutcome, after: float, stage: Stage):
     state = make_state()
     generation = accept(state, outcome)
     assert generation.stage(1_000_000.0 + after) is stage
@@ -97,7 +98,7 @@ def test_the_charge_is_booked_after_completed_with_its_lag():
 
 def test_held_money_cannot_be_spent_twice_and_comes_back_after_a_failure():
     state = make_state(balance=1.5)
-    accept(state, Outcome.FAIL, usd=1.0)
+    accept(state, GenerationOutcome.FAIL, usd=1.0)
     with pytest.raises(Refusal) as refused:
         accept(state, usd=1.0)
     assert refused.value.status == 403
@@ -143,11 +144,11 @@ class Bookkeeping(RuleBasedStateMachine):
         self.made: list[StoredGeneration] = []
 
     @rule(
-        outcome=st.sampled_from(list(Outcome)),
+        outcome=st.sampled_from(list(GenerationOutcome)),
         cents=st.integers(1, 900),
         generating=st.floats(0, 30),
     )
-    def submit(self, outcome: Outcome, cents: int, generating: float) -> None:
+    def submit(self, outcome: GenerationOutcome, cents: int, generating: float) -> None:
         usd = cents / 100
         free = self.account.balance - self.account.held
         try:
@@ -165,11 +166,11 @@ class Bookkeeping(RuleBasedStateMachine):
     def books_are_right(self) -> None:
         now = self.state.clock.now()
         self.state.settle(now)
-        paid = [g for g in self.made if g.outcome is Outcome.COMPLETE and now >= g.due + 2.0]
+        paid = [g for g in self.made if g.outcome is GenerationOutcome.COMPLETE and now >= g.due + 2.0]
         ended = [
             *paid,
-            *(g for g in self.made if g.outcome is Outcome.FAIL and now >= g.due),
-            *(g for g in self.made if g.outcome is Outcome.MODERATION and now >= g.queued_until),
+            *(g for g in self.made if g.outcome is GenerationOutcome.FAIL and now >= g.due),
+            *(g for g in self.made if g.outcome is GenerationOutcome.MODERATION and now >= g.queued_until),
         ]
         assert sorted(c.reference_id for c in self.account.charges) == sorted(g.id for g in paid)
         spent = sum(g.price.usd for g in paid)

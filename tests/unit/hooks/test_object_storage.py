@@ -6,17 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kling.api.exceptions import (
-    DownloadError,
-)
-from airflow_provider_kling.hooks.object_storage import (
-    place_of,
-    target_path,
-    write_text,
-)
-from airflow_provider_kling.task import (
-    sidecar,
-)
+from airflow_provider_kling.api.exceptions import DownloadError
+from airflow_provider_kling.hooks.object_storage import place_of, target_path, write_text
+from airflow_provider_kling.task import sidecar
 
 NAMES = ["clip.mp4", "clip#1.mp4", "what?.mp4", "100%25.mp4", "100%.mp4", "a b ü.mp4"]
 

@@ -7,14 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kling.api.download.save_video import (
-    Landed,
-)
-from airflow_provider_kling.task import (
-    sidecar,
-)
+from airflow_provider_kling.api.download.save_video import SavedVideo
+from airflow_provider_kling.task import sidecar
 
-LANDED = Landed("/videos/a.mp4", 10, "ab", 5.0, 16, 9, False)
+LANDED = SavedVideo("/videos/a.mp4", 10, "ab", 5.0, 16, 9, False)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +30,7 @@ def test_it_says_all_that_is_known() -> None:
     said = sidecar.content(
         LANDED,
         generation_id="gen-1",
-        landed_at=1_800_000_000,
+        saved_at=1_800_000_000,
         request={
             "model": "m",
             "parameters": {"prompt": "x"},
@@ -44,14 +40,14 @@ def test_it_says_all_that_is_known() -> None:
         cost={"usd": 0.29},
     )
     assert said["submitted_at"] == "2027-01-15T07:59:59+00:00"
-    assert said["landed_at"] == "2027-01-15T08:00:00+00:00"
+    assert said["saved_at"] == "2027-01-15T08:00:00+00:00"
     assert (said["model"], said["request"]) == ("m", {"prompt": "x"})
     assert said["cost"] == {"usd": 0.29}
     assert said["video"]["sha256"] == "ab"
 
 
 def test_it_says_what_it_can_where_little_is_known() -> None:
-    said = sidecar.content(LANDED, generation_id="gen-1", landed_at=0, request=None, cost=None)
+    said = sidecar.content(LANDED, generation_id="gen-1", saved_at=0, request=None, cost=None)
     assert (said["request"], said["cost"], said["submitted_at"]) == (None, None, None)
     assert said["generation_id"] == "gen-1"
 

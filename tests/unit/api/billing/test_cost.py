@@ -7,35 +7,21 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.billing.cost import (
-    Budget,
-    BudgetError,
-    cost_of,
-    estimate_of,
-)
-from airflow_provider_kling.api.billing.price_list import (
-    PRICES,
-)
-from airflow_provider_kling.api.calls import (
-    Flows,
-)
-from airflow_provider_kling.api.exceptions import (
-    ConnectionLostError,
-    Money,
-)
+from airflow_provider_kling.api.billing.cost import Budget, BudgetError, cost_of, estimate_of
+from airflow_provider_kling.api.billing.price_list import PRICES
+from airflow_provider_kling.api.calls import VendorCalls
+from airflow_provider_kling.api.exceptions import ConnectionLostError, Money
 from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.endpoints import (
-    Protocol,
-)
+from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import (
     Call,
     ConnectionLost,
+    FailureReason,
     Flow,
     HttpRequest,
     HttpResponse,
     Send,
-    Silence,
 )
 
 MODEL = "kling-video/v1.6/standard/image-to-video"
@@ -68,7 +54,7 @@ class Vendor:
         self.asked.append(request)
         answer = self.answers.get(request.call)
         if answer is None:
-            return ConnectionLost(Silence.REFUSED, "api.example.com")
+            return ConnectionLost(FailureReason.REFUSED, "api.example.com")
         if isinstance(answer, list):
             answer = answer.pop(0)
         if isinstance(answer, HttpResponse):
@@ -91,23 +77,23 @@ def generation(credits: float | None = None) -> Generation:
 
 
 @pytest.fixture
-def flows() -> Flows:
+def calls() -> VendorCalls:
     now = lambda: NOW  # noqa: E731
-    return Flows(Protocol(Settings("the-key"), now), now=now, rng=lambda: 0.5)
+    return VendorCalls(Endpoints(Settings("the-key"), now), now=now, rng=lambda: 0.5)
 
 
 def told(
-    flows: Flows, vendor: Vendor, credits: float | None = None, request: Any = REQUEST
+    calls: VendorCalls, vendor: Vendor, credits: float | None = None, request: Any = REQUEST
 ) -> dict[str, Any]:
     cost: dict[str, Any] = vendor.drive(
-        cost_of(flows, generation(credits), since=NOW - 60, request=request)
+        cost_of(calls, generation(credits), since=NOW - 60, request=request)
     ).as_dict()
     return cost
 
 
-def test_credits_of_the_answer_and_usd_of_the_ledger(flows: Flows) -> None:
+def test_credits_of_the_answer_and_usd_of_the_ledger(calls: VendorCalls) -> None:
     vendor = Vendor(ledger=ledger("other", "gen-1"))
-    assert told(flows, vendor, 580_001) == {
+    assert told(calls, vendor, 580_001) == {
         "credits": 580_001,
         "usd": 0.29,
         "source": "usage",
@@ -115,9 +101,9 @@ def test_credits_of_the_answer_and_usd_of_the_ledger(flows: Flows) -> None:
     }
 
 
-def test_both_of_the_ledger_where_the_answer_says_nothing(flows: Flows) -> None:
+def test_both_of_the_ledger_where_the_answer_says_nothing(calls: VendorCalls) -> None:
     vendor = Vendor(ledger=[ledger("a", cursor="next"), ledger("gen-1")])
-    assert told(flows, vendor) == {
+    assert told(calls, vendor) == {
         "credits": 580_000,
         "usd": 0.29,
         "source": "ledger",
@@ -126,21 +112,21 @@ def test_both_of_the_ledger_where_the_answer_says_nothing(flows: Flows) -> None:
     assert ("cursor", "next") in vendor.asked[1].params
 
 
-def test_the_estimate_where_nothing_is_booked(flows: Flows) -> None:
+def test_the_estimate_where_nothing_is_booked(calls: VendorCalls) -> None:
     vendor = Vendor(ledger=ledger("other"), prices=prices())
-    assert told(flows, vendor) == {
+    assert told(calls, vendor) == {
         "credits": None,
         "usd": 0.29,
         "source": "estimate",
         "usd_source": "estimate",
     }
-    assert told(flows, vendor, 7)["source"] == "usage"
+    assert told(calls, vendor, 7)["source"] == "usage"
 
 
-def test_no_rate_is_made_up(flows: Flows) -> None:
+def test_no_rate_is_made_up(calls: VendorCalls) -> None:
     nothing = {"credits": None, "usd": None, "source": None, "usd_source": None}
-    assert told(flows, Vendor(ledger=ledger()), request=None) == nothing
-    assert told(flows, Vendor(ledger=ledger()), 7, request=None) == {
+    assert told(calls, Vendor(ledger=ledger()), request=None) == nothing
+    assert told(calls, Vendor(ledger=ledger()), 7, request=None) == {
         "credits": 7,
         "usd": None,
         "source": "usage",
@@ -148,59 +134,59 @@ def test_no_rate_is_made_up(flows: Flows) -> None:
     }
 
 
-def test_trouble_with_the_figures_never_fails_a_paid_generation(flows: Flows) -> None:
-    assert told(flows, Vendor(), 7)["credits"] == 7
+def test_trouble_with_the_figures_never_fails_a_paid_generation(calls: VendorCalls) -> None:
+    assert told(calls, Vendor(), 7)["credits"] == 7
 
 
-def test_the_ledger_is_not_read_without_end(flows: Flows) -> None:
+def test_the_ledger_is_not_read_without_end(calls: VendorCalls) -> None:
     vendor = Vendor(ledger=[ledger("a", cursor=str(page)) for page in range(50)])
-    told(flows, vendor, 7, request=None)
+    told(calls, vendor, 7, request=None)
     assert len(vendor.asked) == 5
 
 
-def test_no_key_goes_with_the_question_for_prices(flows: Flows) -> None:
+def test_no_key_goes_with_the_question_for_prices(calls: VendorCalls) -> None:
     vendor = Vendor(prices=prices())
-    vendor.drive(estimate_of(flows, REQUEST))
+    vendor.drive(estimate_of(calls, REQUEST))
     (asked,) = vendor.asked
     assert "the-key" not in str(asked.headers) + str(asked.params)
     assert dict(asked.params) == {"id": MODEL, "include": "pricing"}
 
 
-def test_a_price_that_still_holds_is_not_sent_again(flows: Flows) -> None:
+def test_a_price_that_still_holds_is_not_sent_again(calls: VendorCalls) -> None:
     vendor = Vendor(prices=[prices(), HttpResponse(304), prices(0.1)])
-    assert [vendor.drive(estimate_of(flows, REQUEST)).usd for _ in range(3)] == [0.29, 0.29, 0.5]
+    assert [vendor.drive(estimate_of(calls, REQUEST)).usd for _ in range(3)] == [0.29, 0.29, 0.5]
     assert [each.headers.get("If-None-Match") for each in vendor.asked] == [None, '"1"', '"1"']
 
 
-def check(flows: Flows, vendor: Vendor, budget: Budget) -> Any:
-    return vendor.drive(budget.check(flows, [REQUEST]))
+def check(calls: VendorCalls, vendor: Vendor, budget: Budget) -> Any:
+    return vendor.drive(budget.check(calls, [REQUEST]))
 
 
-def test_without_a_budget_nothing_is_asked(flows: Flows) -> None:
+def test_without_a_budget_nothing_is_asked(calls: VendorCalls) -> None:
     vendor = Vendor()
-    assert check(flows, vendor, Budget()) is None
+    assert check(calls, vendor, Budget()) is None
     assert vendor.asked == []
 
 
-def test_the_limit_itself_is_within_it(flows: Flows) -> None:
-    check(flows, Vendor(prices=prices()), Budget(0.29))
+def test_the_limit_itself_is_within_it(calls: VendorCalls) -> None:
+    check(calls, Vendor(prices=prices()), Budget(0.29))
 
 
-def test_above_the_limit(flows: Flows) -> None:
+def test_above_the_limit(calls: VendorCalls) -> None:
     with pytest.raises(BudgetError, match=r"about 0\.29 USD \(5 s at 0\.058 .*limit is 0\.28 USD") as caught:
-        check(flows, Vendor(prices=prices()), Budget(0.28))
+        check(calls, Vendor(prices=prices()), Budget(0.28))
     assert caught.value.money is Money.NOT_SPENT
 
 
 @pytest.mark.parametrize("listed", [[], [{"id": MODEL}], [{"id": "another", "pricing": {}}]])
-def test_no_price_and_a_limit(flows: Flows, listed: list[Any]) -> None:
+def test_no_price_and_a_limit(calls: VendorCalls, listed: list[Any]) -> None:
     with pytest.raises(BudgetError, match=r"is not known.* limit is 9 USD"):
-        check(flows, Vendor(prices={"data": listed}), Budget(9))
+        check(calls, Vendor(prices={"data": listed}), Budget(9))
 
 
-def test_a_price_list_that_does_not_answer_costs_nothing(flows: Flows) -> None:
+def test_a_price_list_that_does_not_answer_costs_nothing(calls: VendorCalls) -> None:
     with pytest.raises(ConnectionLostError) as caught:
-        check(flows, Vendor(), Budget(9))
+        check(calls, Vendor(), Budget(9))
     assert caught.value.money is Money.NOT_SPENT
 
 
@@ -208,23 +194,23 @@ def test_a_price_list_that_does_not_answer_costs_nothing(flows: Flows) -> None:
     ("balance", "priced", "covered"),
     [(0.29, True, True), (0.28, True, False), (0, False, False), (1, False, True)],
 )
-def test_the_balance(flows: Flows, balance: float, priced: bool, covered: bool) -> None:
+def test_the_balance(calls: VendorCalls, balance: float, priced: bool, covered: bool) -> None:
     vendor = Vendor(prices=prices() if priced else {"data": []}, balance={"current_balance": balance})
     if covered:
-        check(flows, vendor, Budget(check_balance=True))
+        check(calls, vendor, Budget(check_balance=True))
         return
     with pytest.raises(BudgetError, match=f"balance is {balance:g} USD"):
-        check(flows, vendor, Budget(check_balance=True))
+        check(calls, vendor, Budget(check_balance=True))
 
 
-def test_the_balance_covers_all_that_is_submitted_together(flows: Flows) -> None:
+def test_the_balance_covers_all_that_is_submitted_together(calls: VendorCalls) -> None:
     vendor = Vendor(prices=prices(), balance={"current_balance": 0.86})
-    vendor.drive(Budget(check_balance=True).check(flows, [REQUEST] * 2))
+    vendor.drive(Budget(check_balance=True).check(calls, [REQUEST] * 2))
     with pytest.raises(BudgetError, match=r"These 3 generations would cost about 0\.87 USD together"):
-        vendor.drive(Budget(check_balance=True).check(flows, [REQUEST] * 3))
+        vendor.drive(Budget(check_balance=True).check(calls, [REQUEST] * 3))
 
 
-def test_one_above_the_limit_keeps_all_from_being_submitted(flows: Flows) -> None:
+def test_one_above_the_limit_keeps_all_from_being_submitted(calls: VendorCalls) -> None:
     longer = GenerationRequest(MODEL, {"duration": 10})
     with pytest.raises(BudgetError, match=r"about 0\.58 USD .* limit is 0\.3 USD"):
-        Vendor(prices=prices()).drive(Budget(0.3).check(flows, [REQUEST, longer]))
+        Vendor(prices=prices()).drive(Budget(0.3).check(calls, [REQUEST, longer]))

@@ -9,13 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.catalog.models import (
-    MODELS,
-    Model,
-)
-from airflow_provider_kling.api.catalog.parameter_sets import (
-    PICTURES_BY_SCENE,
-)
+from airflow_provider_kling.api.catalog.models import MODELS, Model
+from airflow_provider_kling.api.catalog.parameter_sets import PICTURES_BY_SCENE
 from airflow_provider_kling.api.catalog.parameter_types import (
     PENDING,
     Boolean,
@@ -28,11 +23,7 @@ from airflow_provider_kling.api.catalog.parameter_types import (
     Parameter,
     Text,
 )
-from airflow_provider_kling.api.catalog.validation import (
-    MediaPlace,
-    inspect,
-    map_media,
-)
+from airflow_provider_kling.api.catalog.validation import MediaPlace, inspect, map_media
 
 URL = "https://example.com/cat.png"
 

@@ -9,12 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_kling.api.catalog.models import (
-    MODELS,
-    USUAL_SECONDS,
-    Model,
-    find_model,
-)
+from airflow_provider_kling.api.catalog.models import MODELS, USUAL_SECONDS, Model, find_model
 from airflow_provider_kling.api.catalog.parameter_types import (
     Boolean,
     Choice,
@@ -26,9 +21,7 @@ from airflow_provider_kling.api.catalog.parameter_types import (
     Parameter,
     Text,
 )
-from airflow_provider_kling.api.catalog.validation import (
-    inspect,
-)
+from airflow_provider_kling.api.catalog.validation import inspect
 
 SEED = "kling-video/v1.6/standard/image-to-video"
 

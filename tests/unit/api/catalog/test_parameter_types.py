@@ -23,19 +23,14 @@ from airflow_provider_kling.api.catalog.parameter_types import (
     Parameter,
     Text,
 )
-from airflow_provider_kling.api.catalog.problems import (
-    Findings,
-    did_you_mean,
-)
-from airflow_provider_kling.api.redaction import (
-    shown,
-)
+from airflow_provider_kling.api.catalog.problems import Problems, did_you_mean
+from airflow_provider_kling.api.redaction import shown
 
 POINT = ObjectOf({"x": Integer(), "label": Text()}, required=frozenset({"x"}))
 
 
 def read(kind: Parameter, value: Any, *, as_sent: bool = False) -> tuple[Any, list[str]]:
-    findings = Findings("m", as_sent)
+    findings = Problems("m", as_sent)
     return kind.read(value, "p", findings), findings.problems
 
 

@@ -6,12 +6,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.catalog.parameter_types import (
-    PENDING,
-)
-from airflow_provider_kling.api.catalog.validation import (
-    inspect,
-)
+from airflow_provider_kling.api.catalog.parameter_types import PENDING
+from airflow_provider_kling.api.catalog.validation import inspect
 
 SEED = "kling-video/v1.6/standard/image-to-video"
 FRAMES = "kling-video/v1.6/pro/image-to-video"

@@ -8,15 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.catalog.validation import (
-    inspect,
-    map_media,
-    validate,
-    with_image,
-)
-from airflow_provider_kling.api.exceptions import (
-    InvalidRequestError,
-)
+from airflow_provider_kling.api.catalog.validation import inspect, map_media, validate, with_image
+from airflow_provider_kling.api.exceptions import InvalidRequestError
 from airflow_provider_kling.api.generation import GenerationRequest
 
 SEED = "kling-video/v1.6/standard/image-to-video"

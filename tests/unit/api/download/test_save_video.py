@@ -19,23 +19,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from upath import UPath
 
 from airflow_provider_kling.api.client import KlingClient
-from airflow_provider_kling.api.download.resumable_fetch import (
-    CHUNK,
-)
-from airflow_provider_kling.api.download.save_video import (
-    Landed,
-    land,
-)
-from airflow_provider_kling.api.exceptions import (
-    DownloadError,
-    KlingError,
-    Money,
-    Recovery,
-)
+from airflow_provider_kling.api.download.resumable_fetch import CHUNK
+from airflow_provider_kling.api.download.save_video import SavedVideo, save_video
+from airflow_provider_kling.api.exceptions import DownloadError, KlingError, Money, Recovery
 from airflow_provider_kling.api.generation import Generation
-from airflow_provider_kling.api.retry import (
-    RetryPolicy,
-)
+from airflow_provider_kling.api.retry import RetryPolicy
 from airflow_provider_kling.api.settings import Settings
 from tests.faulty_cdn import Cdn, Fault, serving
 from tests.media_samples import mp4
@@ -59,12 +47,12 @@ def waits() -> list[float]:
 
 
 @pytest.fixture
-def go(cdn: Cdn, waits: list[float]) -> Iterator[Callable[..., Landed]]:
+def go(cdn: Cdn, waits: list[float]) -> Iterator[Callable[..., SavedVideo]]:
     settings = Settings("key", base_url="http://127.0.0.1:9", connect_timeout=2, read_timeout=2)
     with KlingClient(settings) as client:
 
-        def go(target: object, **options: Any) -> Landed:
-            return land(
+        def go(target: object, **options: Any) -> SavedVideo:
+            return save_video(
                 client.fetch,
                 cdn.completed,
                 target,
@@ -104,7 +92,7 @@ def memory() -> Iterator[MemoryFileSystem]:
     filesystem.store.clear()
 
 
-def failure(go: Callable[..., Landed], target: object, **options: Any) -> DownloadError:
+def failure(go: Callable[..., SavedVideo], target: object, **options: Any) -> DownloadError:
     with pytest.raises(DownloadError) as caught:
         go(target, **options)
     error = caught.value
@@ -117,13 +105,15 @@ def failure(go: Callable[..., Landed], target: object, **options: Any) -> Downlo
 
 
 class TestWhole:
-    def test_a_video_lands_with_its_facts(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
+    def test_a_video_lands_with_its_facts(
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
+    ) -> None:
         target = folder / "new" / "deep" / "clip.mp4"
 
-        landed = go(target)
+        saved = go(target)
 
         assert target.read_bytes() == VIDEO
-        assert landed == Landed(
+        assert saved == SavedVideo(
             path=str(target),
             size=len(VIDEO),
             sha256=hashlib.sha256(VIDEO).hexdigest(),
@@ -137,7 +127,7 @@ class TestWhole:
         assert "authorization" not in cdn.requests[0]
 
     def test_a_new_file_has_the_permissions_of_any_new_file(
-        self, go: Callable[..., Landed], folder: Path
+        self, go: Callable[..., SavedVideo], folder: Path
     ) -> None:
         (folder / "usual").touch()
 
@@ -146,7 +136,7 @@ class TestWhole:
         assert (folder / "clip.mp4").stat().st_mode == (folder / "usual").stat().st_mode
 
     def test_it_is_flushed_to_the_disk_before_it_has_its_name(
-        self, go: Callable[..., Landed], folder: Path, monkeypatch: pytest.MonkeyPatch
+        self, go: Callable[..., SavedVideo], folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         there_when_flushed: list[list[str]] = []
         flush = os.fsync
@@ -163,23 +153,23 @@ class TestWhole:
         assert there_when_flushed == [[]]
 
     def test_text_and_local_storage_paths_are_local_files(
-        self, go: Callable[..., Landed], folder: Path
+        self, go: Callable[..., SavedVideo], folder: Path
     ) -> None:
         assert go(str(folder / "a.mp4")).path == str(folder / "a.mp4")
         assert go(UPath(f"file://{folder}/b.mp4")).size == len(VIDEO)
         assert sorted(os.listdir(folder)) == ["a.mp4", "b.mp4"]
 
-    def test_a_uri_as_text_is_not_taken_for_a_local_path(self, go: Callable[..., Landed]) -> None:
+    def test_a_uri_as_text_is_not_taken_for_a_local_path(self, go: Callable[..., SavedVideo]) -> None:
         with pytest.raises(TypeError, match="ObjectStoragePath"):
             go("s3://bucket/clip.mp4")
 
-    def test_no_length_announced(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
+    def test_no_length_announced(self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path) -> None:
         cdn.headers["Content-Length"] = None
         cdn.always = Fault(headers={"Content-Length": None})
 
         assert go(folder / "clip.mp4").size == len(VIDEO)
 
-    def test_the_longest_name_a_file_system_takes(self, go: Callable[..., Landed], folder: Path) -> None:
+    def test_the_longest_name_a_file_system_takes(self, go: Callable[..., SavedVideo], folder: Path) -> None:
         name = "ü" * 125 + ".mp4"
 
         go(folder / name)
@@ -187,14 +177,14 @@ class TestWhole:
         assert os.listdir(folder) == [name]
 
     def test_another_length_than_asked_for_is_logged_and_kept(
-        self, go: Callable[..., Landed], folder: Path, caplog: pytest.LogCaptureFixture
+        self, go: Callable[..., SavedVideo], folder: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         assert go(folder / "clip.mp4", expected_seconds=10).duration == pytest.approx(3.0)
 
         assert "expected 10.00 s" in caplog.text
 
     def test_memory_does_not_grow_with_the_file(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         # an MP4 may end with a box of any size that players skip
         filling = 60 * MIB
@@ -203,26 +193,26 @@ class TestWhole:
 
         tracemalloc.start()
         try:
-            landed = go(folder / "clip.mp4")
+            saved = go(folder / "clip.mp4")
             peak = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
 
-        assert landed.size == len(VIDEO) + filling + 8
+        assert saved.size == len(VIDEO) + filling + 8
         assert peak < 8 * MIB
 
 
 class TestStatedLength:
     """The vendor's answer states the length of the video beside its URL."""
 
-    def test_the_length_that_is_stated(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
+    def test_the_length_that_is_stated(self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path) -> None:
         cdn.stated_size = len(VIDEO)
 
         assert go(folder / "clip.mp4").size == len(VIDEO)
         assert len(cdn.requests) == 1
 
     def test_a_file_cut_by_its_server_is_fetched_again(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         # no length announced: nothing but the vendor's tells that this is not all
         cdn.stated_size = len(VIDEO)
@@ -232,7 +222,7 @@ class TestStatedLength:
         assert cdn.urls_given == 2
 
     def test_without_a_length_of_the_server_the_vendor_s_is_binding(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         cdn.stated_size = len(VIDEO) + 1
         cdn.always = Fault(headers={"Content-Length": None})
@@ -243,7 +233,7 @@ class TestStatedLength:
         assert os.listdir(folder) == []
 
     def test_a_complete_video_of_another_length_is_kept_after_a_second_look(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, caplog: pytest.LogCaptureFixture
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         cdn.stated_size = len(VIDEO) + 1
 
@@ -255,14 +245,14 @@ class TestStatedLength:
 class TestBrokenDownloads:
     @pytest.mark.parametrize("how", ["reset_at", "close_at"])
     def test_a_download_that_breaks_off_is_resumed(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, waits: list[float], how: str
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, waits: list[float], how: str
     ) -> None:
         cdn.faults.append(Fault(**{how: MIB + 1000}))
 
-        landed = go(folder / "clip.mp4")
+        saved = go(folder / "clip.mp4")
 
         assert (folder / "clip.mp4").read_bytes() == VIDEO
-        assert landed.sha256 == hashlib.sha256(VIDEO).hexdigest()
+        assert saved.sha256 == hashlib.sha256(VIDEO).hexdigest()
         assert cdn.ranges[0] is None
         start = int(str(cdn.ranges[1]).removeprefix("bytes=").removesuffix("-"))
         assert MIB <= start <= MIB + 1000
@@ -272,7 +262,7 @@ class TestBrokenDownloads:
 
     @pytest.mark.parametrize("at", [0, 1, 4000, len(VIDEO) // 2, len(VIDEO) - 1, len(VIDEO)])
     def test_a_reset_at_any_byte_ends_in_a_whole_file(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, at: int
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, at: int
     ) -> None:
         cdn.faults.append(Fault(reset_at=at))
 
@@ -281,19 +271,19 @@ class TestBrokenDownloads:
         assert (folder / "clip.mp4").read_bytes() == VIDEO
 
     def test_many_breaks_are_borne_as_long_as_there_is_progress(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         filling = 9 * MIB
         cdn.content = VIDEO + (filling + 8).to_bytes(4, "big") + b"free" + bytes(filling)
         cdn.always = Fault(close_at=MIB + 10)
 
-        landed = go(folder / "clip.mp4", retries=RetryPolicy(attempts=2))
+        saved = go(folder / "clip.mp4", retries=RetryPolicy(attempts=2))
 
-        assert landed.size == len(cdn.content)
+        assert saved.size == len(cdn.content)
         assert len(cdn.requests) > 8
 
     def test_breaks_without_progress_are_not(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, waits: list[float]
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, waits: list[float]
     ) -> None:
         cdn.always = Fault(reset_at=1000)
 
@@ -306,7 +296,7 @@ class TestBrokenDownloads:
         assert os.listdir(folder) == []
 
     def test_a_server_that_always_starts_anew_ends_too(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         cdn.always = Fault(close_at=MIB + 1000, ignore_range=True)
 
@@ -317,7 +307,7 @@ class TestBrokenDownloads:
 
     @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
     def test_without_a_strong_etag_it_starts_anew(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, etag: str | None
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, etag: str | None
     ) -> None:
         cdn.headers["ETag"] = etag
         cdn.faults.append(Fault(close_at=MIB + 1000))
@@ -328,15 +318,15 @@ class TestBrokenDownloads:
         assert (folder / "clip.mp4").read_bytes() == VIDEO
 
     def test_another_file_by_now_is_fetched_from_its_start(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         cdn.faults.append(Fault(close_at=MIB + 1000, headers={"ETag": '"earlier"'}))
 
-        landed = go(folder / "clip.mp4")
+        saved = go(folder / "clip.mp4")
 
         assert cdn.requests[1]["if-range"] == '"earlier"'
         assert (folder / "clip.mp4").read_bytes() == VIDEO
-        assert landed.sha256 == hashlib.sha256(VIDEO).hexdigest()
+        assert saved.sha256 == hashlib.sha256(VIDEO).hexdigest()
 
     @pytest.mark.parametrize(
         "lie",
@@ -348,7 +338,7 @@ class TestBrokenDownloads:
         ],
     )
     def test_a_part_of_another_file_is_not_put_together(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, lie: dict[str, str | None]
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, lie: dict[str, str | None]
     ) -> None:
         cdn.faults += [Fault(close_at=MIB + 1000), Fault(headers=lie)]
 
@@ -357,7 +347,7 @@ class TestBrokenDownloads:
         assert cdn.ranges[2] is None
         assert (folder / "clip.mp4").read_bytes() == VIDEO
 
-    def test_no_such_range(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
+    def test_no_such_range(self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path) -> None:
         cdn.faults += [Fault(close_at=MIB + 1000), Fault(status=416)]
 
         go(folder / "clip.mp4")
@@ -365,7 +355,9 @@ class TestBrokenDownloads:
         assert cdn.ranges[2] is None
         assert (folder / "clip.mp4").read_bytes() == VIDEO
 
-    def test_more_than_announced_is_not_kept(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
+    def test_more_than_announced_is_not_kept(
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
+    ) -> None:
         more = Fault(body=VIDEO[MIB:] + b"and more", headers={"Content-Length": None})
         cdn.faults += [Fault(close_at=MIB), more]
 
@@ -373,7 +365,9 @@ class TestBrokenDownloads:
 
         assert (folder / "clip.mp4").read_bytes() == VIDEO
 
-    def test_the_length_is_too_long_for_ever(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
+    def test_the_length_is_too_long_for_ever(
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
+    ) -> None:
         cdn.always = Fault(headers={"Content-Length": str(len(VIDEO) + 100)}, ignore_range=True)
 
         failure(go, folder / "clip.mp4")
@@ -381,7 +375,7 @@ class TestBrokenDownloads:
         assert os.listdir(folder) == []
 
     def test_a_compressed_answer_has_no_length_to_check(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         import gzip
 
@@ -407,14 +401,14 @@ class TestChecksums:
             {"x-goog-hash": f"crc32c=n03x6A==,md5={md5}"},
         ]
 
-    def test_stated_and_right(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
+    def test_stated_and_right(self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path) -> None:
         for number, headers in enumerate(self.stated(VIDEO)):
             cdn.headers = headers
             assert not go(folder / f"{number}.mp4").skipped
             assert go(folder / f"{number}.mp4").skipped
 
     def test_of_a_part_says_nothing_of_the_whole(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         (folder / f"{ID}.mp4").write_bytes(VIDEO)
         cdn.faults.append(Fault(headers={**self.stated(VIDEO[:1])[0]}))
@@ -422,7 +416,7 @@ class TestChecksums:
         assert go(folder / f"{ID}.mp4").skipped
         assert cdn.ranges == ["bytes=0-0"]
 
-    def test_damaged_on_the_way(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
+    def test_damaged_on_the_way(self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path) -> None:
         damaged = VIDEO[:-1000] + bytes(1000)
         for number, headers in enumerate(self.stated(VIDEO)):
             cdn.headers = headers
@@ -432,7 +426,7 @@ class TestChecksums:
 
             assert (folder / f"{number}.mp4").read_bytes() == VIDEO
 
-    def test_damaged_every_time(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
+    def test_damaged_every_time(self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path) -> None:
         cdn.headers = self.stated(OTHER)[1]
 
         assert "sha256" in failure(go, folder / "clip.mp4").what
@@ -440,7 +434,7 @@ class TestChecksums:
 
     @pytest.mark.parametrize("nonsense", ["md5=short", "md5=ÿ", "sha-256=:%%%:", "", "md5="])
     def test_what_is_no_checksum_is_passed_over(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, nonsense: str
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, nonsense: str
     ) -> None:
         cdn.headers["Digest"] = nonsense
 
@@ -450,7 +444,7 @@ class TestChecksums:
 class TestRefusals:
     @pytest.mark.parametrize("status", [403, 404, 410, 401, 400])
     def test_an_expired_url_is_replaced_at_once(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, waits: list[float], status: int
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, waits: list[float], status: int
     ) -> None:
         cdn.faults.append(Fault(status=status))
 
@@ -463,7 +457,7 @@ class TestRefusals:
         assert waits == []
 
     def test_a_url_that_expires_midway_is_resumed_elsewhere(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         cdn.faults += [Fault(close_at=MIB + 1000), Fault(status=403)]
 
@@ -474,7 +468,7 @@ class TestRefusals:
         assert (folder / "clip.mp4").read_bytes() == VIDEO
 
     def test_a_url_that_is_never_good_ends_it(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, waits: list[float]
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, waits: list[float]
     ) -> None:
         cdn.always = Fault(status=403)
 
@@ -488,7 +482,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
     def test_trouble_at_the_server_is_waited_out(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, waits: list[float], status: int
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, waits: list[float], status: int
     ) -> None:
         cdn.faults.append(Fault(status=status, headers={"Content-Type": "text/html"}))
 
@@ -498,7 +492,7 @@ class TestRefusals:
         assert waits == [0.5]
 
     def test_retry_after_is_honoured(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, waits: list[float]
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, waits: list[float]
     ) -> None:
         date = "Fri, 15 Jan 2027 08:00:20 GMT"  # 20 s after the test's clock
         cdn.faults += [
@@ -514,7 +508,7 @@ class TestRefusals:
         "kind", ["text/html; charset=utf-8", "application/json", "application/xml", "image/png"]
     )
     def test_a_page_instead_of_a_video(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, kind: str
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, kind: str
     ) -> None:
         page = Fault(body=b"<html>Sign in</html>", headers={"Content-Type": kind})
         page.headers["Content-Length"] = "20"
@@ -525,7 +519,7 @@ class TestRefusals:
         assert cdn.urls_given == 2
         assert (folder / "clip.mp4").read_bytes() == VIDEO
 
-    def test_a_page_every_time(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
+    def test_a_page_every_time(self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path) -> None:
         cdn.always = Fault(headers={"Content-Type": "text/html"})
 
         assert "'text/html'" in failure(go, folder / "clip.mp4").what
@@ -533,7 +527,7 @@ class TestRefusals:
 
     @pytest.mark.parametrize("content", [b"<html>" * 500, b"", VIDEO[:-5000]])
     def test_no_whole_video_under_a_videos_name(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, content: bytes
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, content: bytes
     ) -> None:
         cdn.content = content
 
@@ -541,7 +535,7 @@ class TestRefusals:
         assert os.listdir(folder) == []
 
     def test_nothing_listens(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path, waits: list[float]
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, waits: list[float]
     ) -> None:
         cdn.url = "http://127.0.0.1:9"
 
@@ -558,7 +552,7 @@ class TestRefusals:
             raise KlingError("the vendor has no such generation")
 
         with pytest.raises(KlingError, match="no such generation"):
-            land(pytest.fail, ask_vendor, folder / "clip.mp4", generation_id=ID, pause=pytest.fail)
+            save_video(pytest.fail, ask_vendor, folder / "clip.mp4", generation_id=ID, pause=pytest.fail)
 
         assert asked == [1]
         assert os.listdir(folder) == []
@@ -566,7 +560,7 @@ class TestRefusals:
 
 class TestWhatIsThereAlready:
     def test_a_second_landing_downloads_nothing(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         clip = folder / f"{ID}.mp4"
         first = go(clip)
@@ -575,13 +569,13 @@ class TestWhatIsThereAlready:
 
         second = go(clip)
 
-        assert second == Landed(**{**{f: getattr(first, f) for f in first.__slots__}, "skipped": True})
+        assert second == SavedVideo(**{**{f: getattr(first, f) for f in first.__slots__}, "skipped": True})
         assert cdn.sent <= 1
         after = clip.stat()
         assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
 
     def test_one_length_is_not_taken_for_one_video(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         end = (8).to_bytes(4, "big")
         cdn.content = VIDEO + end + b"skip"
@@ -592,7 +586,7 @@ class TestWhatIsThereAlready:
         assert "content is another" in failure(go, folder / "other.mp4").what
 
     def test_a_server_without_ranges_is_asked_for_its_length_only(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         (folder / "clip.mp4").write_bytes(VIDEO)
         cdn.always = Fault(ignore_range=True)
@@ -600,7 +594,7 @@ class TestWhatIsThereAlready:
         assert go(folder / "clip.mp4").skipped
 
     def test_an_expired_url_on_the_way_does_not_matter(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         (folder / "clip.mp4").write_bytes(VIDEO)
         cdn.faults.append(Fault(status=403))
@@ -616,7 +610,7 @@ class TestWhatIsThereAlready:
         ],
     )
     def test_another_file_is_left_alone(
-        self, go: Callable[..., Landed], folder: Path, content: bytes, how: str
+        self, go: Callable[..., SavedVideo], folder: Path, content: bytes, how: str
     ) -> None:
         (folder / "clip.mp4").write_bytes(content)
 
@@ -629,7 +623,7 @@ class TestWhatIsThereAlready:
         assert os.listdir(folder) == ["clip.mp4"]
 
     def test_a_stated_checksum_tells_videos_of_one_length_apart(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         same_length = VIDEO + (8).to_bytes(4, "big") + b"free"
         cdn.content = VIDEO + (8).to_bytes(4, "big") + b"skip"
@@ -640,7 +634,7 @@ class TestWhatIsThereAlready:
         assert (folder / "clip.mp4").read_bytes() == same_length
 
     def test_without_a_length_the_content_decides(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         cdn.always = Fault(headers={"Content-Length": None}, ignore_range=True)
         (folder / "same.mp4").write_bytes(VIDEO)
@@ -650,7 +644,9 @@ class TestWhatIsThereAlready:
         assert "content" in failure(go, folder / "other.mp4").what
         assert sorted(os.listdir(folder)) == ["other.mp4", "same.mp4"]
 
-    def test_overwrite_replaces_in_one_step(self, go: Callable[..., Landed], cdn: Cdn, folder: Path) -> None:
+    def test_overwrite_replaces_in_one_step(
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
+    ) -> None:
         target = folder / "clip.mp4"
         target.write_bytes(OTHER)
         with target.open("rb") as reader:
@@ -661,7 +657,7 @@ class TestWhatIsThereAlready:
         assert os.listdir(folder) == ["clip.mp4"]
 
     def test_overwrite_that_fails_keeps_the_old_file(
-        self, go: Callable[..., Landed], cdn: Cdn, folder: Path
+        self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         (folder / "clip.mp4").write_bytes(OTHER)
         cdn.always = Fault(status=500)
@@ -678,7 +674,7 @@ class TestWhatIsThereAlready:
         cdn: Cdn,
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
-        go: Callable[..., Landed],
+        go: Callable[..., SavedVideo],
         links: bool,
         meanwhile: bytes,
         fine: bool,
@@ -702,7 +698,7 @@ class TestWhatIsThereAlready:
         assert os.listdir(folder) == ["clip.mp4"]
 
     def test_a_file_system_without_hard_links(
-        self, go: Callable[..., Landed], folder: Path, monkeypatch: pytest.MonkeyPatch
+        self, go: Callable[..., SavedVideo], folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(os, "link", _unsupported)
 
@@ -716,13 +712,15 @@ def _unsupported(*args: object) -> None:
 
 
 class TestLocalTrouble:
-    def test_a_directory_is_no_file(self, go: Callable[..., Landed], folder: Path) -> None:
+    def test_a_directory_is_no_file(self, go: Callable[..., SavedVideo], folder: Path) -> None:
         for overwrite in (False, True):
             error = failure(go, folder, overwrite=overwrite)
             assert "is a directory" in error.what
             assert error.recovery is Recovery.GIVE_UP
 
-    def test_a_file_in_place_of_a_directory(self, go: Callable[..., Landed], folder: Path, cdn: Cdn) -> None:
+    def test_a_file_in_place_of_a_directory(
+        self, go: Callable[..., SavedVideo], folder: Path, cdn: Cdn
+    ) -> None:
         (folder / "file").touch()
 
         for overwrite in (False, True):
@@ -731,7 +729,7 @@ class TestLocalTrouble:
         assert cdn.requests == []
 
     def test_a_full_disk(
-        self, go: Callable[..., Landed], folder: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
+        self, go: Callable[..., SavedVideo], folder: Path, monkeypatch: pytest.MonkeyPatch, waits: list[float]
     ) -> None:
         # no disk can be filled here: the file takes one chunk and has no room for the next
         monkeypatch.setattr(Path, "open", _opening_with_little_room)
@@ -787,16 +785,16 @@ class StorageOf:
 
 
 class TestStorage:
-    def test_an_object_is_put_whole(self, go: Callable[..., Landed], memory: MemoryFileSystem) -> None:
-        landed = go(UPath("memory://bucket/a/clip.mp4"))
+    def test_an_object_is_put_whole(self, go: Callable[..., SavedVideo], memory: MemoryFileSystem) -> None:
+        saved = go(UPath("memory://bucket/a/clip.mp4"))
 
-        assert landed.path == "memory://bucket/a/clip.mp4"
-        assert landed.sha256 == hashlib.sha256(VIDEO).hexdigest()
+        assert saved.path == "memory://bucket/a/clip.mp4"
+        assert saved.sha256 == hashlib.sha256(VIDEO).hexdigest()
         assert memory.cat("/bucket/a/clip.mp4") == VIDEO
         assert memory.find("/") == ["/bucket/a/clip.mp4"]
 
     def test_a_second_landing_downloads_nothing(
-        self, go: Callable[..., Landed], cdn: Cdn, memory: MemoryFileSystem
+        self, go: Callable[..., SavedVideo], cdn: Cdn, memory: MemoryFileSystem
     ) -> None:
         target = UPath(f"memory://bucket/{ID}.mp4")
         first = go(target)
@@ -809,7 +807,7 @@ class TestStorage:
         assert cdn.sent <= 1
 
     def test_another_object_is_left_alone_unless_told(
-        self, go: Callable[..., Landed], memory: MemoryFileSystem
+        self, go: Callable[..., SavedVideo], memory: MemoryFileSystem
     ) -> None:
         memory.pipe("/bucket/clip.mp4", OTHER)
         target = UPath("memory://bucket/clip.mp4")
@@ -821,13 +819,13 @@ class TestStorage:
         assert memory.cat("/bucket/clip.mp4") == VIDEO
         assert memory.find("/") == ["/bucket/clip.mp4"]
 
-    def test_a_prefix_is_no_object(self, go: Callable[..., Landed], memory: MemoryFileSystem) -> None:
+    def test_a_prefix_is_no_object(self, go: Callable[..., SavedVideo], memory: MemoryFileSystem) -> None:
         memory.pipe("/bucket/a/clip.mp4", OTHER)
 
         assert "is a directory" in failure(go, UPath("memory://bucket/a")).what
 
     def test_a_broken_download_leaves_nothing(
-        self, go: Callable[..., Landed], cdn: Cdn, memory: MemoryFileSystem
+        self, go: Callable[..., SavedVideo], cdn: Cdn, memory: MemoryFileSystem
     ) -> None:
         cdn.always = Fault(close_at=1000)
 
@@ -837,7 +835,7 @@ class TestStorage:
 
     @pytest.mark.parametrize("overwrite", [False, True])
     def test_a_write_that_fails_midway_leaves_nothing(
-        self, go: Callable[..., Landed], overwrite: bool
+        self, go: Callable[..., SavedVideo], overwrite: bool
     ) -> None:
         filesystem = FailingWrites()
         filesystem.pipe("/other.mp4", OTHER)
@@ -850,14 +848,14 @@ class TestStorage:
         assert error.recovery is Recovery.RETRY_TASK
         assert filesystem.find("/") == ["/other.mp4"]
 
-    def test_a_move_that_fails_leaves_nothing(self, go: Callable[..., Landed]) -> None:
+    def test_a_move_that_fails_leaves_nothing(self, go: Callable[..., SavedVideo]) -> None:
         filesystem = FailingMoves()
 
         failure(go, StorageOf(filesystem, "/clip.mp4"))
 
         assert filesystem.find("/") == []
 
-    def test_a_task_that_is_stopped_leaves_nothing(self, go: Callable[..., Landed]) -> None:
+    def test_a_task_that_is_stopped_leaves_nothing(self, go: Callable[..., SavedVideo]) -> None:
         filesystem = FailingMoves(KeyboardInterrupt())
 
         with pytest.raises(KeyboardInterrupt):
@@ -866,14 +864,14 @@ class TestStorage:
         assert filesystem.find("/") == []
 
     def test_a_cleanup_that_fails_does_not_hide_why(
-        self, go: Callable[..., Landed], caplog: pytest.LogCaptureFixture
+        self, go: Callable[..., SavedVideo], caplog: pytest.LogCaptureFixture
     ) -> None:
         filesystem = FailingMoves(cleanup=False)
 
         assert "no moves today" in failure(go, StorageOf(filesystem, "/clip.mp4")).what
         assert "Could not remove /.clip.mp4." in caplog.text
 
-    def test_a_storage_that_keeps_less_than_it_was_given(self, go: Callable[..., Landed]) -> None:
+    def test_a_storage_that_keeps_less_than_it_was_given(self, go: Callable[..., SavedVideo]) -> None:
         filesystem = Forgetful()
 
         assert "right after it was written" in failure(go, StorageOf(filesystem, "/clip.mp4")).what
@@ -881,7 +879,7 @@ class TestStorage:
 
     @pytest.mark.parametrize("protocol", ["s3", "memory"])
     def test_what_another_task_wrote_at_the_same_time_stays(
-        self, go: Callable[..., Landed], protocol: str
+        self, go: Callable[..., SavedVideo], protocol: str
     ) -> None:
         filesystem = SharedKey()
 
@@ -903,7 +901,7 @@ class TestStorage:
         ],
     )
     def test_a_storage_that_cannot_be_looked_into(
-        self, go: Callable[..., Landed], cdn: Cdn, trouble: Exception, recovery: Recovery
+        self, go: Callable[..., SavedVideo], cdn: Cdn, trouble: Exception, recovery: Recovery
     ) -> None:
         error = failure(go, StorageOf(Closed(trouble), "/clip.mp4"))
 
@@ -913,7 +911,7 @@ class TestStorage:
 
     def test_an_object_that_appears_meanwhile_is_not_overwritten(
         self,
-        go: Callable[..., Landed],
+        go: Callable[..., SavedVideo],
         cdn: Cdn,
         memory: MemoryFileSystem,
         monkeypatch: pytest.MonkeyPatch,
@@ -930,7 +928,7 @@ class TestStorage:
 
         assert memory.cat("/bucket/clip.mp4") == OTHER
 
-    def test_a_cached_listing_is_not_believed(self, go: Callable[..., Landed]) -> None:
+    def test_a_cached_listing_is_not_believed(self, go: Callable[..., SavedVideo]) -> None:
         filesystem = CachedListing()
         filesystem.pipe("/clip.mp4", OTHER)
 
@@ -940,7 +938,7 @@ class TestStorage:
 
     @pytest.mark.parametrize("protocol", ["s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"])
     def test_an_object_store_gets_one_upload_in_small_parts(
-        self, go: Callable[..., Landed], protocol: str
+        self, go: Callable[..., SavedVideo], protocol: str
     ) -> None:
         filesystem = OneUpload()
 
@@ -1053,7 +1051,7 @@ class OneUpload(OwnStore):
 
 
 def test_what_is_logged_names_no_signature(
-    go: Callable[..., Landed], cdn: Cdn, folder: Path, caplog: pytest.LogCaptureFixture
+    go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     cdn.faults += [Fault(status=503), Fault(reset_at=10), Fault(status=403)]
 

@@ -11,15 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.download.verify import (
-    probe,
-    warn_of_other_length,
-)
-from airflow_provider_kling.api.exceptions import (
-    DownloadError,
-    Money,
-    Recovery,
-)
+from airflow_provider_kling.api.download.verify import probe, warn_of_other_length
+from airflow_provider_kling.api.exceptions import DownloadError, Money, Recovery
 from tests.media_samples import FASTSTART, FRAGMENTED, m4a, mp4, picture
 
 ID = "vIvy_TKgZ0vwl7ZYG6Hy0"

@@ -16,12 +16,8 @@ from airflow_provider_kling.api.durable.decision import (
     is_hopeless,
     usual_grace,
 )
-from airflow_provider_kling.api.durable.identity import (
-    fingerprint,
-)
-from airflow_provider_kling.api.durable.record import (
-    Record,
-)
+from airflow_provider_kling.api.durable.identity import fingerprint
+from airflow_provider_kling.api.durable.record import Record
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus
 
 REQUEST = fingerprint({"model": "m", "prompt": "new"}, "account")

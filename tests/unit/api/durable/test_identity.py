@@ -10,24 +10,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.durable.identity import (
-    Work,
-    client_request_id,
-    fingerprint,
-)
-from airflow_provider_kling.api.exceptions import (
-    InvalidRequestError,
-)
-from airflow_provider_kling.api.redaction import (
-    unsigned,
-)
-from airflow_provider_kling.api.transport.endpoints import (
-    CLIENT_REQUEST_ID,
-    LONGEST_CLIENT_REQUEST_ID,
-)
+from airflow_provider_kling.api.durable.identity import TaskIdentity, client_request_id, fingerprint
+from airflow_provider_kling.api.exceptions import InvalidRequestError
+from airflow_provider_kling.api.redaction import unsigned
+from airflow_provider_kling.api.transport.endpoints import CLIENT_REQUEST_ID, LONGEST_CLIENT_REQUEST_ID
 
 NAMES = st.text(max_size=300)
-WORKS = st.builds(Work, NAMES, NAMES, NAMES, st.integers(-1, 2**31), st.none() | st.integers(0, 9))
+WORKS = st.builds(TaskIdentity, NAMES, NAMES, NAMES, st.integers(-1, 2**31), st.none() | st.integers(0, 9))
 COUNTS = st.integers(0, 2**31)
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -36,11 +25,11 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 BODIES = st.dictionaries(st.text(), VALUES, max_size=5)
 ACCOUNT = "kling_default https://api.aimlapi.com"
-PLAIN = Work("dag", "run", "task")
+PLAIN = TaskIdentity("dag", "run", "task")
 
 
 def name(
-    work: Work = PLAIN, body: Mapping[str, Any] = MappingProxyType({"prompt": "x"}), count: int = 0
+    work: TaskIdentity = PLAIN, body: Mapping[str, Any] = MappingProxyType({"prompt": "x"}), count: int = 0
 ) -> str:
     return client_request_id(work, fingerprint(body, ACCOUNT), count)
 
@@ -49,7 +38,9 @@ def name(
 
 
 @given(WORKS, BODIES, st.text(), COUNTS)
-def test_the_vendor_keeps_it_whatever_the_names(work: Work, body: dict[str, Any], account: str, count: int):
+def test_the_vendor_keeps_it_whatever_the_names(
+    work: TaskIdentity, body: dict[str, Any], account: str, count: int
+):
     given_name = client_request_id(work, fingerprint(body, account), count)
     assert 1 <= len(given_name) <= LONGEST_CLIENT_REQUEST_ID == 128
     assert CLIENT_REQUEST_ID.fullmatch(given_name)
@@ -57,7 +48,7 @@ def test_the_vendor_keeps_it_whatever_the_names(work: Work, body: dict[str, Any]
 
 
 @given(WORKS, WORKS)
-def test_two_works_never_share_it(one: Work, other: Work):
+def test_two_works_never_share_it(one: TaskIdentity, other: TaskIdentity):
     assume(one != other)
     assert name(one) != name(other)
     assert one.digest != other.digest
@@ -66,26 +57,26 @@ def test_two_works_never_share_it(one: Work, other: Work):
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        (Work("a", "r", "b_c"), Work("a_b", "r", "c")),
-        (Work("a", "r", "b:c"), Work("a:b", "r", "c")),
-        (Work("a", "r b", "c"), Work("a r", "b", "c")),
-        (Work("a", "r", "t", 1), Work("a", "r", "t:1")),
-        (Work("a", "r", "t", 11), Work("a", "r", "t1", 1)),
-        (Work("a", "r", "t", -1), Work("a", "r", "t", 1)),
-        (Work("a", "r", "t", 1), Work("a", "r", "t", 1, 0)),
-        (Work("a", "r", "t", 1, 0), Work("a", "r", "t", 1, 1)),
-        (Work("ä", "r", "t"), Work("ö", "r", "t")),
-        (Work("x" * 40 + "a", "r", "t"), Work("x" * 40 + "b", "r", "t")),
-        (Work("a", "manual__2026-01-01", "t"), Work("a", "manual__2026-01-02", "t")),
+        (TaskIdentity("a", "r", "b_c"), TaskIdentity("a_b", "r", "c")),
+        (TaskIdentity("a", "r", "b:c"), TaskIdentity("a:b", "r", "c")),
+        (TaskIdentity("a", "r b", "c"), TaskIdentity("a r", "b", "c")),
+        (TaskIdentity("a", "r", "t", 1), TaskIdentity("a", "r", "t:1")),
+        (TaskIdentity("a", "r", "t", 11), TaskIdentity("a", "r", "t1", 1)),
+        (TaskIdentity("a", "r", "t", -1), TaskIdentity("a", "r", "t", 1)),
+        (TaskIdentity("a", "r", "t", 1), TaskIdentity("a", "r", "t", 1, 0)),
+        (TaskIdentity("a", "r", "t", 1, 0), TaskIdentity("a", "r", "t", 1, 1)),
+        (TaskIdentity("ä", "r", "t"), TaskIdentity("ö", "r", "t")),
+        (TaskIdentity("x" * 40 + "a", "r", "t"), TaskIdentity("x" * 40 + "b", "r", "t")),
+        (TaskIdentity("a", "manual__2026-01-01", "t"), TaskIdentity("a", "manual__2026-01-02", "t")),
     ],
 )
-def test_neighbours_do_not_collide(one: Work, other: Work):
+def test_neighbours_do_not_collide(one: TaskIdentity, other: TaskIdentity):
     assert name(one) != name(other)
     assert one.digest != other.digest
 
 
 @given(WORKS, BODIES, BODIES)
-def test_two_requests_never_share_it(work: Work, one: dict[str, Any], other: dict[str, Any]):
+def test_two_requests_never_share_it(work: TaskIdentity, one: dict[str, Any], other: dict[str, Any]):
     same = fingerprint(one, ACCOUNT).digest == fingerprint(other, ACCOUNT).digest
     assert (
         client_request_id(work, fingerprint(one, ACCOUNT), 0)
@@ -94,14 +85,14 @@ def test_two_requests_never_share_it(work: Work, one: dict[str, Any], other: dic
 
 
 @given(WORKS, COUNTS, COUNTS)
-def test_each_deliberate_submit_has_its_own(work: Work, one: int, other: int):
+def test_each_deliberate_submit_has_its_own(work: TaskIdentity, one: int, other: int):
     assume(one != other)
     assert name(work, count=one) != name(work, count=other)
 
 
 def test_it_is_the_same_in_every_process_and_version():
     """A retry after an upgrade looks for the name that the older version sent."""
-    work = Work("dag", "manual__2026-01-01T00:00:00+00:00", "generate", 3)
+    work = TaskIdentity("dag", "manual__2026-01-01T00:00:00+00:00", "generate", 3)
     assert (
         name(work, {"model": "m", "duration": 5})
         == "airflow:dag:generate:3:0:a51348478c788441edd6d99371b54d13"
@@ -109,9 +100,9 @@ def test_it_is_the_same_in_every_process_and_version():
 
 
 def test_it_can_be_recognised_in_the_vendors_dashboard():
-    given_name = name(Work("product videos", "run", "generate.video", 12), count=2)
+    given_name = name(TaskIdentity("product videos", "run", "generate.video", 12), count=2)
     assert given_name.startswith("airflow:product-videos:generate.video:12:2:")
-    assert name(Work("dag", "run", "task")).startswith("airflow:dag:task:0:")
+    assert name(TaskIdentity("dag", "run", "task")).startswith("airflow:dag:task:0:")
 
 
 # The fingerprint

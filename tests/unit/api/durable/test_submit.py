@@ -6,28 +6,17 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.durable.decision import (
-    Attempt,
-    SubmitPolicy,
-)
-from airflow_provider_kling.api.durable.identity import (
-    Work,
-    client_request_id,
-    fingerprint,
-)
-from airflow_provider_kling.api.durable.record import (
-    NOTHING,
-    Record,
-    UnusableRecordError,
-)
+from airflow_provider_kling.api.durable.decision import Attempt, SubmitPolicy
+from airflow_provider_kling.api.durable.identity import TaskIdentity, client_request_id, fingerprint
+from airflow_provider_kling.api.durable.record import NOTHING, Record, UnusableRecordError
 from airflow_provider_kling.api.durable.submit import (
     CLOCK_SKEW,
     LOOK_UP_PAUSES,
     MOST_SUBMITS,
-    Obtained,
-    Once,
+    DurableSubmit,
     Order,
     StoppedError,
+    SubmitResult,
 )
 from airflow_provider_kling.api.exceptions import (
     AuthenticationError,
@@ -42,10 +31,10 @@ from airflow_provider_kling.api.exceptions import (
 from airflow_provider_kling.api.generation import GenerationStatus
 from airflow_provider_kling.api.transport.messages import (
     Call,
+    FailureReason,
     HttpRequest,
     HttpResponse,
     Reply,
-    Silence,
 )
 from tests.unit.api.driving import (
     DONE,
@@ -55,14 +44,14 @@ from tests.unit.api.driving import (
     Clock,
     Driven,
     answer,
+    calls,
     drive,
-    flows,
     lost,
     refusal,
     standing,
 )
 
-WORK = Work("dag", "run", "task")
+WORK = TaskIdentity("dag", "run", "task")
 SAME = fingerprint(REQUEST.body(), "account")
 OTHER = fingerprint({**REQUEST.body(), "prompt": "she frowns"}, "account")
 GRACE = 300.0
@@ -73,11 +62,11 @@ ACCEPTED = answer({"id": "g9", "status": "queued"}, 201)
 FAILED = standing("error", error={"name": "GenerationError", "message": "The model failed."})
 REJECTED = standing("error", error={"name": "ModerationError", "message": "No faces."})
 GONE = [refusal(404)] * 3
-LOST = lost(Silence.READ_TIMEOUT)
+LOST = lost(FailureReason.READ_TIMEOUT)
 EMPTY = answer({"data": [], "pagination": {"has_more": False}})
 
 
-def name(count: int = 0, work: Work = WORK) -> str:
+def name(count: int = 0, work: TaskIdentity = WORK) -> str:
     return client_request_id(work, SAME, count)
 
 
@@ -118,15 +107,15 @@ def obtain(
     }
     tries, first_try = TRIES[order.pop("attempt", Attempt.FIRST)]
     order = {"tries": tries, "first_try": first_try} | order
-    once = Once(flows(clock), Order(REQUEST, SAME, WORK, policy=SubmitPolicy(**policy), **order))
+    once = DurableSubmit(calls(clock), Order(REQUEST, SAME, WORK, policy=SubmitPolicy(**policy), **order))
     driven = drive(once.obtain(stored), replies, clock, call_takes)
     assert driven.unused == 0
     return driven
 
 
-def result(driven: Driven) -> Obtained:
+def result(driven: Driven) -> SubmitResult:
     assert driven.error is None, driven.error
-    assert isinstance(driven.result, Obtained)
+    assert isinstance(driven.result, SubmitResult)
     return driven.result
 
 
@@ -139,14 +128,14 @@ def names_sent(driven: Driven) -> list[str]:
 
 def test_the_intent_is_remembered_before_the_submit_and_the_id_right_after():
     driven = obtain([ACCEPTED])
-    assert driven.story == ["remember", "submit", "remember"]
+    assert driven.story == ["saverecord", "submit", "saverecord"]
     intent, known = driven.remembered
     assert Record.decode(intent) == Record(
         WORK.digest, name(), MODEL, SAME.digest, SAME.parts, 0, START, generation_id=None, tries=1
     )
     assert known == {**intent, "generation_id": "g9"}
     obtained = result(driven)
-    assert (obtained.generation_id, obtained.adopted) == ("g9", False)
+    assert (obtained.generation_id, obtained.reattached) == ("g9", False)
     assert obtained.record == Record.decode(known)
     assert obtained.generation is not None
     assert names_sent(driven) == [name()]
@@ -155,7 +144,7 @@ def test_the_intent_is_remembered_before_the_submit_and_the_id_right_after():
 def test_each_time_that_it_is_sent_the_intent_is_new():
     """So that the grace after a crash counts from what may have been accepted."""
     driven = obtain([refusal(429, "slow", retry_after="120"), refusal(503), ACCEPTED])
-    assert driven.story == ["remember", "submit", "pause"] * 2 + ["remember", "submit", "remember"]
+    assert driven.story == ["saverecord", "submit", "sleep"] * 2 + ["saverecord", "submit", "saverecord"]
     assert [each["intended_at"] - START for each in driven.remembered] == [0, 126, 127, 0]
     assert len(set(names_sent(driven))) == 1
 
@@ -174,15 +163,15 @@ def test_an_id_from_the_header_is_as_good():
 def test_one_that_goes_on_is_adopted(status: str, attempt: Attempt):
     driven = obtain([standing(status)], record(), attempt=attempt)
     # that a clear came to this is remembered: a retry of it is no other clear
-    assert driven.story == ["poll"] + ["remember"] * (attempt is Attempt.CLEAR)
-    assert (result(driven).generation_id, result(driven).adopted) == ("g1", True)
+    assert driven.story == ["poll"] + ["saverecord"] * (attempt is Attempt.CLEAR)
+    assert (result(driven).generation_id, result(driven).reattached) == ("g1", True)
 
 
 @pytest.mark.parametrize("attempt", Attempt)
 def test_one_that_is_completed_is_used(attempt: Attempt, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
     obtained = result(obtain([DONE], record(), attempt=attempt))
-    assert obtained.adopted
+    assert obtained.reattached
     assert obtained.generation is not None
     assert obtained.generation.video_url
     assert "at no further cost" in caplog.text
@@ -191,16 +180,16 @@ def test_one_that_is_completed_is_used(attempt: Attempt, caplog: pytest.LogCaptu
 
 def test_one_that_is_completed_is_made_anew_where_a_clear_means_that():
     driven = obtain([DONE, ACCEPTED], record(count=2), attempt=Attempt.CLEAR, on_clear="regenerate")
-    assert driven.story == ["poll", "remember", "submit", "remember"]
+    assert driven.story == ["poll", "saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(3)]
     assert result(driven).record.count == 3
     driven = obtain([DONE], record(), attempt=Attempt.RETRY, on_clear="regenerate")
-    assert result(driven).adopted
+    assert result(driven).reattached
 
 
 def test_one_that_failed_is_submitted_anew_under_another_name():
     driven = obtain([FAILED, ACCEPTED], record(), attempt=Attempt.RETRY)
-    assert driven.story == ["poll", "remember", "submit", "remember"]
+    assert driven.story == ["poll", "saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(1)]
     assert name(1) != name(0)
 
@@ -240,7 +229,7 @@ def test_poll_trouble_never_leads_to_a_submit(trouble: list[Reply], kind: type[E
 
 def test_one_of_another_request():
     driven = obtain([ACCEPTED], record(request=OTHER), attempt=Attempt.CLEAR)
-    assert driven.story == ["remember", "submit", "remember"]
+    assert driven.story == ["saverecord", "submit", "saverecord"]
     assert result(driven).record.count == 1
     driven = obtain([], record(request=OTHER), attempt=Attempt.CLEAR, on_changed_request="fail")
     assert isinstance(driven.error, StoppedError)
@@ -255,9 +244,9 @@ def test_it_is_looked_for_and_adopted():
     driven = obtain(
         [listed(("other", "g0"), (name(), "g1")), standing("queued")], record(None), attempt=Attempt.RETRY
     )
-    assert driven.story == ["logs", "remember", "poll"]
+    assert driven.story == ["logs", "saverecord", "poll"]
     assert driven.remembered == [record("g1")]
-    assert result(driven).adopted
+    assert result(driven).reattached
 
 
 def test_it_is_looked_for_where_and_when_it_was_sent():
@@ -275,21 +264,21 @@ def test_it_is_looked_for_until_the_grace_is_over():
         time - START for time, effect in zip(driven.times, driven.story, strict=True) if effect == "logs"
     ]
     assert looks == [0, 5, 15, 30, 60, 120, 180, 240, GRACE - 50]
-    assert driven.story[-3:] == ["remember", "submit", "remember"]
+    assert driven.story[-3:] == ["saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(1)]
     assert LOOK_UP_PAUSES[-1] == 60
 
 
 def test_it_can_turn_up_in_the_last_moment():
     replies = [EMPTY] * 8 + [listed((name(), "g1")), DONE]
-    assert result(obtain(replies, record(None, at=START - 50))).adopted
+    assert result(obtain(replies, record(None, at=START - 50))).reattached
 
 
 def test_after_the_grace_one_look_is_enough():
     driven = obtain([EMPTY, ACCEPTED], record(None, at=START - GRACE))
-    assert driven.story == ["logs", "remember", "submit", "remember"]
+    assert driven.story == ["logs", "saverecord", "submit", "saverecord"]
     driven = obtain([listed((name(), "g1")), DONE], record(None, at=START - 86_400))
-    assert result(driven).adopted
+    assert result(driven).reattached
 
 
 def test_the_last_search_begins_when_the_grace_is_over():
@@ -306,13 +295,13 @@ def test_the_last_search_begins_when_the_grace_is_over():
         return answer({"data": [{"client_request_id": "other"}], "pagination": {"has_more": more}})
 
     driven = obtain(vendor, record(None, at=START - 50), clock=clock, call_takes=60.0)
-    assert driven.times[driven.story.index("remember") - 1] > START - 50 + GRACE
-    assert result(driven).adopted
+    assert driven.times[driven.story.index("saverecord") - 1] > START - 50 + GRACE
+    assert result(driven).reattached
 
 
 def test_without_grace_one_look_is_enough():
     driven = obtain([EMPTY, ACCEPTED], record(None, at=START), uncertain_grace=0.0)
-    assert driven.story == ["logs", "remember", "submit", "remember"]
+    assert driven.story == ["logs", "saverecord", "submit", "saverecord"]
 
 
 @pytest.mark.parametrize("at", [START + 5000, START + 1e12, 1e300])
@@ -338,7 +327,7 @@ def test_not_found_and_the_user_would_rather_look():
 
 def test_found_and_failed():
     driven = obtain([listed((name(), "g1")), FAILED, ACCEPTED], record(None), attempt=Attempt.RETRY)
-    assert driven.story == ["logs", "remember", "poll", "remember", "submit", "remember"]
+    assert driven.story == ["logs", "saverecord", "poll", "saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(1)]
 
 
@@ -405,20 +394,20 @@ def test_logs_that_cannot_be_searched_never_lead_to_a_submit(trouble: Reply, rec
 
 def test_uncertain_and_found():
     driven = obtain([LOST, listed((name(), "g1")), DONE])
-    assert driven.story == ["remember", "submit", "logs", "remember", "poll"]
+    assert driven.story == ["saverecord", "submit", "logs", "saverecord", "poll"]
     assert result(driven).generation_id == "g1"
-    assert result(driven).adopted
+    assert result(driven).reattached
 
 
 @pytest.mark.parametrize(
-    "reply", [LOST, lost(Silence.BROKEN), answer(None), answer({"ok": 1}), refusal(502)], ids=str
+    "reply", [LOST, lost(FailureReason.BROKEN), answer(None), answer({"ok": 1}), refusal(502)], ids=str
 )
 def test_uncertain_and_not_found_is_submitted_under_another_name(reply: Reply):
     pending = iter([reply, ACCEPTED])
     driven = obtain(lambda r: next(pending) if r.call is Call.SUBMIT else EMPTY)
     assert sum(driven.pauses) == GRACE
     assert names_sent(driven) == [name(0), name(1)]
-    assert driven.story[-3:] == ["remember", "submit", "remember"]
+    assert driven.story[-3:] == ["saverecord", "submit", "saverecord"]
 
 
 def test_uncertain_and_not_found_and_the_user_would_rather_look():
@@ -468,7 +457,7 @@ def test_one_clear_makes_one_new_generation():
         [DONE, LOST, listed((name(1), "g2")), DONE], record(), attempt=Attempt.CLEAR, on_clear="regenerate"
     )
     assert names_sent(driven) == [name(1)]
-    assert (result(driven).generation_id, result(driven).adopted) == ("g2", True)
+    assert (result(driven).generation_id, result(driven).reattached) == ("g2", True)
 
 
 def test_a_clear_does_not_send_what_was_rejected_just_now():
@@ -487,16 +476,16 @@ def test_uncertain_and_found_failed_is_submitted_anew():
 
 
 @pytest.mark.parametrize(
-    "reply", [refusal(400), refusal(401), refusal(403), refusal(422), lost(Silence.TLS)], ids=str
+    "reply", [refusal(400), refusal(401), refusal(403), refusal(422), lost(FailureReason.TLS)], ids=str
 )
 def test_a_first_submit_that_was_refused_leaves_nothing_to_look_for(reply: Reply):
     driven = obtain([reply])
     assert driven.error is not None
     assert driven.error.money is Money.NOT_SPENT
-    assert driven.story == ["remember", "submit", "remember"]
+    assert driven.story == ["saverecord", "submit", "saverecord"]
     assert driven.remembered[-1] == NOTHING
     later = obtain([ACCEPTED], driven.remembered[-1], attempt=Attempt.RETRY)
-    assert later.story == ["remember", "submit", "remember"]
+    assert later.story == ["saverecord", "submit", "saverecord"]
     assert names_sent(later) == [name(0)]
 
 
@@ -513,7 +502,7 @@ def test_a_retry_that_asks_for_something_else_does_not_pay_again(caplog: pytest.
     for status, story in ((standing("generating"), ["poll"]), (DONE, ["poll"])):
         driven = obtain([status], record(request=OTHER), attempt=Attempt.RETRY)
         assert driven.story == story
-        assert result(driven).adopted
+        assert result(driven).reattached
     assert "differs (changed: prompt)" in caplog.text
     assert "when the task is cleared" in caplog.text
 
@@ -541,7 +530,7 @@ def test_a_clear_that_adopted_is_over():
 
 def test_a_request_that_cannot_be_sent_adopts_what_was_and_submits_nothing():
     unready = InvalidRequestError("image_url: /in/mug.jpg does not exist on this worker.")
-    assert result(obtain([DONE], record(), attempt=Attempt.RETRY, unready=unready)).adopted
+    assert result(obtain([DONE], record(), attempt=Attempt.RETRY, unready=unready)).reattached
     for replies, stored in (([], None), ([FAILED], record())):
         assert obtain(replies, stored, attempt=Attempt.RETRY, unready=unready).error is unready
 
@@ -583,7 +572,7 @@ def test_an_unreadable_record_stops_before_anything_is_sent(stored: Any):
     assert driven.effects == []
 
 
-STRANGER = Work("dag", "another run", "task")
+STRANGER = TaskIdentity("dag", "another run", "task")
 
 
 @pytest.mark.parametrize("attempt", Attempt)
@@ -593,7 +582,7 @@ def test_a_record_of_another_task_is_not_used(
 ):
     stored = record(theirs, work=STRANGER)
     driven = obtain([EMPTY, ACCEPTED], stored, attempt=attempt, earlier_since=START - 7200)
-    assert driven.story == ["logs", "remember", "submit", "remember"]
+    assert driven.story == ["logs", "saverecord", "submit", "saverecord"]
     assert dict(driven.sent[0].params)["start"] == "2026-09-21T11:58:20Z"
     assert result(driven).generation_id == "g9"
     assert result(driven).record.work == WORK.digest
@@ -628,13 +617,17 @@ def forgetful(replies: Replies, **order: Any) -> Driven:
 
 
 def test_a_first_try_submits():
-    assert forgetful([ACCEPTED], attempt=Attempt.FIRST, tries=1).story == ["remember", "submit", "remember"]
+    assert forgetful([ACCEPTED], attempt=Attempt.FIRST, tries=1).story == [
+        "saverecord",
+        "submit",
+        "saverecord",
+    ]
 
 
 @pytest.mark.parametrize("attempt", [Attempt.RETRY, Attempt.CLEAR])
 def test_a_later_try_looks_in_the_logs_first(attempt: Attempt):
     driven = forgetful([listed((name(), "g1")), standing("queued")], attempt=attempt)
-    assert driven.story == ["logs", "remember", "poll"]
+    assert driven.story == ["logs", "saverecord", "poll"]
     assert result(driven).generation_id == "g1"
     assert dict(driven.sent[0].params)["start"] == "2026-09-21T13:43:20Z"
 
@@ -690,7 +683,7 @@ def test_what_this_try_submitted_itself_it_knows():
 
 def test_regardless_of_what_was():
     clock = Clock()
-    once = Once(flows(clock), Order(REQUEST, SAME, WORK))
+    once = DurableSubmit(calls(clock), Order(REQUEST, SAME, WORK))
     driven = drive(once.submit_regardless(), [ACCEPTED], clock)
     assert driven.story == ["submit"]
     assert result(driven).generation_id == "g9"
@@ -703,7 +696,7 @@ def test_regardless_of_what_was():
 
 def test_regardless_and_uncertain_is_left_to_the_person():
     clock = Clock()
-    driven = drive(Once(flows(clock), Order(REQUEST, SAME, WORK)).submit_regardless(), [LOST], clock)
+    driven = drive(DurableSubmit(calls(clock), Order(REQUEST, SAME, WORK)).submit_regardless(), [LOST], clock)
     assert isinstance(driven.error, SubmitUncertainError)
     assert driven.story == ["submit"]
 

@@ -20,41 +20,27 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from airflow_provider_kling.api.durable.decision import (
-    SubmitPolicy,
-)
-from airflow_provider_kling.api.durable.identity import (
-    Work,
-    fingerprint,
-)
-from airflow_provider_kling.api.durable.submit import (
-    Obtained,
-    Once,
-    Order,
-    StoppedError,
-)
-from airflow_provider_kling.api.exceptions import (
-    KlingError,
-    Money,
-    Recovery,
-)
+from airflow_provider_kling.api.durable.decision import SubmitPolicy
+from airflow_provider_kling.api.durable.identity import TaskIdentity, fingerprint
+from airflow_provider_kling.api.durable.submit import DurableSubmit, Order, StoppedError, SubmitResult
+from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.transport.messages import (
     Call,
     Effect,
+    FailureReason,
     Flow,
     HttpRequest,
-    Pause,
-    Remember,
     Reply,
+    SaveRecord,
     Send,
-    Silence,
+    Sleep,
 )
-from tests.unit.api.driving import Clock, answer, flows, lost, refusal
+from tests.unit.api.driving import Clock, answer, calls, lost, refusal
 
 MODEL = "kling-video/v1.6/standard/text-to-video"
 PROMPTS = ("a cat", "a dog")
-WORK = Work("dag", "run", "task")
+WORK = TaskIdentity("dag", "run", "task")
 GRACE = 300.0
 LONGEST_CALL = 60.0
 PAGE = 2  # rows; small, so that pages are turned
@@ -173,9 +159,9 @@ class Vendor:
             if how != "dns" and not how.startswith("not accepted"):
                 self._list(name, f"r{next(self.ids)}", weather.lag, None)
             return {
-                "not accepted, lost": lost(Silence.READ_TIMEOUT),
+                "not accepted, lost": lost(FailureReason.READ_TIMEOUT),
                 "not accepted, 500": refusal(500),
-                "dns": lost(Silence.DNS),
+                "dns": lost(FailureReason.DNS),
             }.get(how) or refusal(int(how), retry_after="120")
         now = self.clock.now
         made = Accepted(f"g{next(self.ids)}", name, body["prompt"], weather.outcome, now, now + weather.takes)
@@ -186,7 +172,7 @@ class Vendor:
             "accepted, name dropped from the answer": answer({"id": made.id, "status": "queued"}),
             "accepted, unreadable but for the header": answer(b"<h1>OK</h1>", x_inference_id=made.id),
             "accepted, unreadable": answer(b'{"id": "g'),
-            "accepted, lost": lost(Silence.BROKEN),
+            "accepted, lost": lost(FailureReason.BROKEN),
             "accepted, 502": answer(b"<h1>502</h1>", 502),
         }[how]
 
@@ -270,9 +256,9 @@ def point_of(effect: Effect) -> str:
     """The effect's name among :data:`POINTS`."""
     if isinstance(effect, Send):
         return str(effect.request.call)
-    if isinstance(effect, Remember):
+    if isinstance(effect, SaveRecord):
         return "remember id" if effect.record.get("generation_id") else "remember intent"
-    return "pause"
+    return "sleep"
 
 
 class OneTask(RuleBasedStateMachine):
@@ -301,7 +287,7 @@ class OneTask(RuleBasedStateMachine):
         self.allowed = dict.fromkeys(PROMPTS, 1)
         self.ended_at = self.clock.now
         self.may_retry = False
-        self.flow: Flow[Obtained] | None = None
+        self.flow: Flow[SubmitResult] | None = None
         self.pending: Effect | None = None
         self.accepted_before = 0
         self.tried = self.unsure = self.unknown = False
@@ -337,7 +323,7 @@ class OneTask(RuleBasedStateMachine):
         )
         self.accepted_before = len(self.vendor.accepted)
         self.tried = False
-        self.flow = Once(flows(self.clock), order).obtain(self.store)
+        self.flow = DurableSubmit(calls(self.clock), order).obtain(self.store)
         self._go_on(None)
 
     @precondition(lambda self: self.pending is not None)
@@ -376,9 +362,9 @@ class OneTask(RuleBasedStateMachine):
         self.clock.now += seconds
 
     def _do(self, effect: Effect, weather: Weather) -> Reply:
-        if isinstance(effect, Pause):
+        if isinstance(effect, Sleep):
             self.clock.now += effect.seconds
-        elif isinstance(effect, Remember):
+        elif isinstance(effect, SaveRecord):
             self.tried |= not effect.record.get("generation_id")
             if self.remembers:
                 self.store = dict(effect.record)
@@ -440,14 +426,14 @@ class OneTask(RuleBasedStateMachine):
         names = [made.name for made in self.vendor.accepted]
         assert len(set(names)) == len(names), names
 
-    def _check_result(self, obtained: Obtained) -> None:
+    def _check_result(self, obtained: SubmitResult) -> None:
         made = {each.id: each for each in self.vendor.accepted}
         result = made[obtained.generation_id]
         assert result.prompt == self.prompt
         assert result.name == obtained.record.client_request_id
         if self.remembers:
             assert self.store == obtained.record.encode()
-        if obtained.adopted:
+        if obtained.reattached:
             assert obtained.generation is not None
         if self.strict:
             paid = self.paid(self.prompt)

@@ -6,21 +6,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.catalog.models import (
-    MODELS,
-    Model,
-)
-from airflow_provider_kling.api.catalog.parameter_types import (
-    PENDING,
-)
-from airflow_provider_kling.api.catalog.validation import (
-    MediaPlace,
-    map_media,
-    with_image,
-)
-from airflow_provider_kling.api.exceptions import (
-    InvalidRequestError,
-)
+from airflow_provider_kling.api.catalog.models import MODELS, Model
+from airflow_provider_kling.api.catalog.parameter_types import PENDING
+from airflow_provider_kling.api.catalog.validation import MediaPlace, map_media, with_image
+from airflow_provider_kling.api.exceptions import InvalidRequestError
 
 SEED = "kling-video/v1.6/standard/image-to-video"
 TEXT = "kling-video/v1.6/standard/text-to-video"

@@ -20,24 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from upath import UPath
 
-from airflow_provider_kling.api.catalog.parameter import (
-    MediaKind,
-    MediaPlace,
-)
-from airflow_provider_kling.api.exceptions import (
-    InvalidRequestError,
-    KlingError,
-    Money,
-    Recovery,
-)
-from airflow_provider_kling.api.media import (
-    resolve as resolve_module,
-)
-from airflow_provider_kling.api.media.resolve import (
-    Resolved,
-    resolve,
-    resolve_all,
-)
+from airflow_provider_kling.api.catalog.parameter import MediaKind, MediaPlace
+from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError, Money, Recovery
+from airflow_provider_kling.api.media import resolve as resolve_module
+from airflow_provider_kling.api.media.resolve import Resolved, resolve, resolve_all
 from tests.media_samples import m4a, mp4, orientation, picture
 
 MIB = 1024 * 1024

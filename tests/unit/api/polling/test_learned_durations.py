@@ -7,26 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.polling.learned_durations import (
-    Durations,
-    Sharpened,
-)
-from airflow_provider_kling.api.polling.schedule import (
-    Schedule,
-)
+from airflow_provider_kling.api.polling.learned_durations import DurationStats, LearningSchedule
+from airflow_provider_kling.api.polling.schedule import Schedule
 
 PRIOR = Schedule.adaptive(194)
 
 
-def taught(*seconds: float, model: str = "m", prior: Schedule = PRIOR) -> Durations:
-    durations = Durations()
+def taught(*seconds: float, model: str = "m", prior: Schedule = PRIOR) -> DurationStats:
+    durations = DurationStats()
     for duration in seconds:
         durations.observe(model, duration, not_yet_at=0.99 * duration, prior=prior)
     return durations
 
 
 def test_nothing_seen_changes_nothing():
-    assert Durations().sharpen("m", PRIOR) is PRIOR
+    assert DurationStats().sharpen("m", PRIOR) is PRIOR
     assert taught(50).sharpen("other", PRIOR) is PRIOR
     assert taught(50).sharpen(None, PRIOR) is PRIOR
 
@@ -73,7 +68,7 @@ def test_what_happened_during_an_outage_is_not_a_slow_generation():
 @pytest.mark.parametrize("completions", [1, 10, 50, 200, 1000])
 def test_completions_that_nobody_watched_teach_nothing(completions):
     """After a restart of the triggerer they are seen at the first look, whatever they took."""
-    seen = Durations()
+    seen = DurationStats()
     for _ in range(completions):
         seen.observe("m", 3700.0, prior=PRIOR)
     sharpened = seen.sharpen("m", PRIOR)
@@ -88,7 +83,7 @@ def test_completions_that_nobody_watched_teach_nothing(completions):
 def test_the_less_was_watched_the_less_it_teaches():
     told = []
     for not_yet_at in (0.0, 100.0, 200.0, 400.0, 590.0):
-        seen = Durations()
+        seen = DurationStats()
         for _ in range(10):
             seen.observe("m", 600.0, not_yet_at=not_yet_at, prior=PRIOR)
         told.append(seen.sharpen("m", PRIOR).usual_seconds)
@@ -99,7 +94,7 @@ def test_the_less_was_watched_the_less_it_teaches():
 
 def test_coarse_polls_do_not_make_it_certain():
     """A fixed interval as long as the durations themselves shows hardly anything of them."""
-    rng, seen, prior = random.Random(1), Durations(), Schedule.fixed(600)
+    rng, seen, prior = random.Random(1), DurationStats(), Schedule.fixed(600)
     for _ in range(200):
         duration = 194 * math.exp(rng.gauss(0, 0.5))
         looks = math.ceil(duration / 600)
@@ -115,7 +110,7 @@ def test_a_slow_generation_that_was_watched_is_one():
 
 
 def test_completed_at_the_first_look_pulls_the_estimate_down():
-    seen = Durations()
+    seen = DurationStats()
     for _ in range(20):
         seen.observe("m", 60.0, prior=PRIOR)
     assert seen.sharpen("m", PRIOR).usual_seconds < 80
@@ -131,21 +126,21 @@ def test_a_fixed_schedule_learns_but_keeps_its_interval():
     ("seconds", "not_yet_at"), [(0, 0), (-5, 0), (math.nan, 0), (math.inf, 0), (50, 60), (50, -1)]
 )
 def test_what_only_a_clock_that_was_set_can_produce_is_ignored(seconds, not_yet_at):
-    seen = Durations()
+    seen = DurationStats()
     seen.observe("m", seconds, not_yet_at=not_yet_at, prior=PRIOR)
     assert seen.sharpen("m", PRIOR) is PRIOR
 
 
 def test_a_day_is_the_longest_usual_duration():
     prior = Schedule.adaptive(86400)
-    seen = Durations()
+    seen = DurationStats()
     for _ in range(10):
         seen.observe("m", 200_000.0, not_yet_at=190_000.0, prior=prior)
     assert seen.sharpen("m", prior).usual_seconds == pytest.approx(86400)
 
 
 def test_the_model_not_seen_for_longest_is_forgotten():
-    seen = Durations(models_kept=2)
+    seen = DurationStats(models_kept=2)
     for model in ("a", "b", "a", "c"):
         seen.observe(model, 50.0, not_yet_at=49.0, prior=PRIOR)
     known = [model for model in "abc" if seen.sharpen(model, PRIOR) is not PRIOR]
@@ -167,7 +162,7 @@ def test_what_was_learned_is_kept_for_each_catalogue_figure():
     st.floats(1.0, 86400.0),
 )
 def test_whatever_was_seen_the_schedule_is_a_valid_one(seen, usual):
-    prior, durations = Schedule.adaptive(usual), Durations()
+    prior, durations = Schedule.adaptive(usual), DurationStats()
     for seconds, share in seen:
         durations.observe("m", seconds, not_yet_at=share * seconds, prior=prior)
     sharpened = durations.sharpen("m", prior)
@@ -194,14 +189,14 @@ def test_live_figures_take_the_catalogues_place_and_are_sharpened_like_them():
 
 def test_a_wait_gets_sharper_while_others_of_its_model_complete():
     durations = taught()
-    waiting = Sharpened(durations, "m", PRIOR)
+    waiting = LearningSchedule(durations, "m", PRIOR)
     assert waiting.next_wait(10.0) == PRIOR.next_wait(10.0)
     for _ in range(30):
-        Sharpened(durations, "m", PRIOR).learn(60.0, 58.0)
+        LearningSchedule(durations, "m", PRIOR).learn(60.0, 58.0)
     assert waiting.next_wait(10.0) < PRIOR.next_wait(10.0)
 
 
 def test_nothing_is_learned_about_a_model_nobody_names():
     durations = taught()
-    Sharpened(durations, None, PRIOR).learn(60.0, 58.0)
-    assert Sharpened(durations, None, PRIOR).next_wait(10.0) == PRIOR.next_wait(10.0)
+    LearningSchedule(durations, None, PRIOR).learn(60.0, 58.0)
+    assert LearningSchedule(durations, None, PRIOR).next_wait(10.0) == PRIOR.next_wait(10.0)

@@ -14,18 +14,9 @@ from airflow_provider_kling.api.polling.live_durations import (
     live_schedule,
     read_metrics,
 )
-from airflow_provider_kling.api.polling.schedule import (
-    NARROWEST_SPREAD,
-    WIDEST_SPREAD,
-    Schedule,
-)
+from airflow_provider_kling.api.polling.schedule import NARROWEST_SPREAD, WIDEST_SPREAD, Schedule
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.messages import (
-    ConnectionLost,
-    HttpResponse,
-    Send,
-    Silence,
-)
+from airflow_provider_kling.api.transport.messages import ConnectionLost, FailureReason, HttpResponse, Send
 
 MODEL = "kling-video/v1.6/standard/text-to-video"
 KNOWN = Schedule.adaptive(194.0)
@@ -93,7 +84,7 @@ def test_a_median_far_from_what_is_known_is_not_believed(p50: Any):
         HttpResponse(200, {}, b"<html>"),
         HttpResponse(200, {}, b"[" * 100_000),
         HttpResponse(200, {}, b"{}", truncated=True),
-        ConnectionLost(Silence.READ_TIMEOUT, "host"),
+        ConnectionLost(FailureReason.READ_TIMEOUT, "host"),
     ],
     ids=repr,
 )

@@ -14,40 +14,32 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.calls import (
-    Flows,
-)
+from airflow_provider_kling.api.calls import VendorCalls
 from airflow_provider_kling.api.exceptions import (
     GenerationFailedError,
     GenerationTimeoutError,
     InsufficientBalanceError,
 )
 from airflow_provider_kling.api.generation import Generation
-from airflow_provider_kling.api.polling.schedule import (
-    Schedule,
-)
+from airflow_provider_kling.api.polling.schedule import Schedule
 from airflow_provider_kling.api.polling.shared_poller import (
     MOST_WORKERS,
     OVERDUE_CHECK,
     TICK,
     OverdueError,
-    WaitingRoom,
+    SharedPoller,
 )
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.endpoints import (
-    Protocol,
-)
+from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import (
     ConnectionLost,
     Flow,
     HttpRequest,
     HttpResponse,
-    Pause,
     Send,
+    Sleep,
 )
-from airflow_provider_kling.api.transport.rate_limiter import (
-    Limiter,
-)
+from airflow_provider_kling.api.transport.rate_limiter import Limiter
 from tests.unit.api.virtual_time import VirtualLoop, run, this_loop
 
 SETTINGS = Settings("key", "http://127.0.0.1")
@@ -123,8 +115,8 @@ class House:
         self.jump = 0.0
         self.rng = random.Random(7)
         self.limiter = Limiter(per_minute, clock=loop.time, random=self.rng.random)
-        self.flows = Flows(Protocol(SETTINGS, self.now), now=self.now, rng=self.rng.random)
-        self.room = WaitingRoom(self.vendor, self.limiter)
+        self.calls = VendorCalls(Endpoints(SETTINGS, self.now), now=self.now, rng=self.rng.random)
+        self.room = SharedPoller(self.vendor, self.limiter)
 
     def now(self) -> float:
         return 1_800_000_000.0 + this_loop().time() + self.jump
@@ -139,7 +131,7 @@ class House:
         **options: Any,
     ) -> Flow[Generation]:
         self.vendor.done_at[generation_id] = done_at
-        return self.flows.settle(
+        return self.calls.wait_until_complete(
             generation_id,
             schedule=Schedule.fixed(interval) if interval else Schedule.adaptive(),
             deadline=self.now() + timeout,
@@ -279,7 +271,7 @@ def test_a_flow_that_is_cancelled_is_closed():
 
     def flow() -> Flow[None]:
         try:
-            yield Pause(100)
+            yield Sleep(100)
         finally:
             closed.append(True)
 
@@ -316,7 +308,7 @@ def test_many_who_come_and_go_leave_nothing_behind():
 
 def test_trouble_of_one_is_not_the_others():
     def raising() -> Flow[None]:
-        yield Pause(20)
+        yield Sleep(20)
         raise ZeroDivisionError
 
     def odd() -> Flow[None]:
@@ -568,8 +560,8 @@ def test_who_is_held_back_is_served_first_come_first_served(crowd: int):
 def test_who_gets_no_turn_is_given_up_long_after_the_deadline():
     async def main():
         house = House(per_minute=1)
-        flows = [house.flow(f"g{i}", 1e6, timeout=100, interval=5) for i in range(50)]
-        waits = [asyncio.create_task(house.room.wait(flow, at_most=300)) for flow in flows]
+        calls = [house.flow(f"g{i}", 1e6, timeout=100, interval=5) for i in range(50)]
+        waits = [asyncio.create_task(house.room.wait(flow, at_most=300)) for flow in calls]
         begun = house.vendor.now
         ends = await asyncio.gather(*waits, return_exceptions=True)
         assert {type(end) for end in ends} == {OverdueError, GenerationTimeoutError}
@@ -623,9 +615,9 @@ def test_what_a_flow_logs_is_logged_in_the_context_of_who_waits():
 
     def flow() -> Flow[None]:
         said.append(name.get())
-        yield Pause(5)
+        yield Sleep(5)
         said.append(name.get())
-        yield Send(Protocol(SETTINGS, lambda: 0.0).poll("a"))
+        yield Send(Endpoints(SETTINGS, lambda: 0.0).poll("a"))
         said.append(name.get())
 
     async def trigger(own: str) -> None:

@@ -21,19 +21,11 @@ from airflow_provider_kling.api.exceptions import (
 )
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationRequest, GenerationStatus
 from airflow_provider_kling.api.settings import UNIVERSAL_PATH, VENDOR_PATH, Settings
-from airflow_provider_kling.api.transport.endpoints import (
-    LOG_PAGE,
-    LogRow,
-    Protocol,
-)
-from airflow_provider_kling.api.transport.messages import (
-    Call,
-    HttpResponse,
-    Silence,
-)
-from tests.unit.api.driving import KEY, REQUEST, START, Clock, answer, lost, protocol, refusal
+from airflow_provider_kling.api.transport.endpoints import LOG_PAGE, Endpoints, LogRow
+from airflow_provider_kling.api.transport.messages import Call, FailureReason, HttpResponse
+from tests.unit.api.driving import KEY, REQUEST, START, Clock, answer, endpoints, lost, refusal
 
-VENDOR = protocol()
+VENDOR = endpoints()
 NAME = "airflow:dag:task:0:0123456789abcdef"
 
 READERS: dict[Call, Callable[[Any], Any]] = {
@@ -107,7 +99,7 @@ def test_the_poll_the_balance_and_the_logs():
 
 def test_the_universal_path_and_a_gateway_in_front():
     settings = Settings(KEY, base_url="https://gateway.example.com/kling/", generation_path=UNIVERSAL_PATH)
-    elsewhere = Protocol(settings, Clock())
+    elsewhere = Endpoints(settings, Clock())
     assert elsewhere.submit(REQUEST).url == "https://gateway.example.com/kling/v2/video/generations"
     assert elsewhere.poll("g").url == elsewhere.submit(REQUEST).url
     assert elsewhere.balance().url == "https://gateway.example.com/kling/v2/billing"
@@ -427,7 +419,7 @@ HEADERS = st.dictionaries(
 )
 REPLIES = st.builds(
     HttpResponse, st.integers(100, 599) | st.sampled_from([200, 201]), HEADERS, BODIES, st.booleans()
-) | st.sampled_from(Silence).map(lost)
+) | st.sampled_from(FailureReason).map(lost)
 
 
 @given(REPLIES, st.sampled_from(list(READERS)))
@@ -464,5 +456,5 @@ def test_how_long_to_wait_is_read_from_the_header():
 
 def test_no_answer_to_a_submit_says_whether_it_was_sent():
     with pytest.raises(ConnectionLostError) as caught:
-        VENDOR.read_submit(lost(Silence.READ_TIMEOUT))
-    assert caught.value.sent is Silence.READ_TIMEOUT.sent
+        VENDOR.read_submit(lost(FailureReason.READ_TIMEOUT))
+    assert caught.value.sent is FailureReason.READ_TIMEOUT.sent

@@ -23,21 +23,14 @@ from airflow_provider_kling.api.exceptions import (
     Sent,
     ServiceUnavailableError,
 )
-from airflow_provider_kling.api.redaction import (
-    clean,
-    excerpt,
-)
+from airflow_provider_kling.api.redaction import clean, excerpt
 from airflow_provider_kling.api.transport.error_mapping import (
     certainly_refused,
+    error_from_no_response,
     error_from_response,
-    error_from_silence,
     error_text,
 )
-from airflow_provider_kling.api.transport.messages import (
-    Call,
-    HttpResponse,
-    Silence,
-)
+from airflow_provider_kling.api.transport.messages import Call, FailureReason, HttpResponse
 from tests.unit.api.driving import HOST, KEY, answer, lost, refusal
 
 Retry, GiveUp = Recovery.RETRY_CALL, Recovery.GIVE_UP
@@ -305,9 +298,9 @@ def test_any_json_has_a_text(value: Any):
 # No answer
 
 
-@pytest.mark.parametrize("why", Silence)
-def test_each_silence_of_a_submit(why: Silence):
-    error = error_from_silence(lost(why), Call.SUBMIT)
+@pytest.mark.parametrize("why", FailureReason)
+def test_each_silence_of_a_submit(why: FailureReason):
+    error = error_from_no_response(lost(why), Call.SUBMIT)
     assert isinstance(error, ConnectionLostError)
     assert error.sent is why.sent
     assert error.money is (NotSpent if why.sent is Sent.NO else MayBe)
@@ -317,9 +310,9 @@ def test_each_silence_of_a_submit(why: Silence):
     assert HOST in str(error)
 
 
-@pytest.mark.parametrize("why", Silence)
-def test_each_silence_of_a_poll(why: Silence):
-    error = error_from_silence(lost(why), Call.POLL, "g1")
+@pytest.mark.parametrize("why", FailureReason)
+def test_each_silence_of_a_poll(why: FailureReason):
+    error = error_from_no_response(lost(why), Call.POLL, "g1")
     assert error.money is None
     assert error.generation_id == "g1"
     assert "g1" in str(error)

@@ -2,39 +2,37 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kling.api.exceptions import (
-    Sent,
-)
+from airflow_provider_kling.api.exceptions import Sent
 from airflow_provider_kling.api.transport.messages import (
     Call,
     ConnectionLost,
+    FailureReason,
     HttpRequest,
     HttpResponse,
     Send,
-    Silence,
     forget,
 )
 from tests.unit.api.driving import KEY
 
-REACHED_PERHAPS = {Silence.READ_TIMEOUT, Silence.SLOW, Silence.BROKEN}
-STAYS_THE_SAME = {Silence.CERTIFICATE, Silence.TLS, Silence.UNSENDABLE}
+REACHED_PERHAPS = {FailureReason.READ_TIMEOUT, FailureReason.SLOW, FailureReason.BROKEN}
+STAYS_THE_SAME = {FailureReason.CERTIFICATE, FailureReason.TLS, FailureReason.UNSENDABLE}
 
 
-@pytest.mark.parametrize("why", Silence)
-def test_what_each_silence_says_about_having_been_sent(why: Silence):
+@pytest.mark.parametrize("why", FailureReason)
+def test_what_each_silence_says_about_having_been_sent(why: FailureReason):
     assert why.sent is (Sent.UNKNOWN if why in REACHED_PERHAPS else Sent.NO)
 
 
-@pytest.mark.parametrize("why", Silence)
-def test_which_silence_may_pass(why: Silence):
+@pytest.mark.parametrize("why", FailureReason)
+def test_which_silence_may_pass(why: FailureReason):
     assert why.passing is (why not in STAYS_THE_SAME)
 
 
-@pytest.mark.parametrize("why", Silence)
-def test_a_silence_is_a_sentence_of_its_own_and_names_the_host(why: Silence):
+@pytest.mark.parametrize("why", FailureReason)
+def test_a_silence_is_a_sentence_of_its_own_and_names_the_host(why: FailureReason):
     reason = ConnectionLost(why, "api.example.com:8443").reason
     assert reason == f"{why.sentence} (api.example.com:8443)"
-    assert [each for each in Silence if each.sentence == why.sentence] == [why]
+    assert [each for each in FailureReason if each.sentence == why.sentence] == [why]
 
 
 def test_neither_headers_nor_bodies_show():

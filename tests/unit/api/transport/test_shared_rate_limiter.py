@@ -7,28 +7,21 @@ from dataclasses import replace
 
 import pytest
 
-from airflow_provider_kling.api.async_client import (
-    AsyncKlingClient,
-)
+from airflow_provider_kling.api.async_client import AsyncKlingClient
 from airflow_provider_kling.api.client import KlingClient
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.messages import (
     Call,
     ConnectionLost,
+    FailureReason,
     Flow,
     HttpRequest,
     HttpResponse,
     Reply,
     Send,
-    Silence,
 )
-from airflow_provider_kling.api.transport.rate_limiter import (
-    Limiter,
-)
-from airflow_provider_kling.api.transport.shared_rate_limiter import (
-    limiter_for,
-    report,
-)
+from airflow_provider_kling.api.transport.rate_limiter import Limiter
+from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for, report
 
 SETTINGS = Settings("yet-another-key", "http://127.0.0.1:9")
 
@@ -92,7 +85,7 @@ def test_a_429_pauses_for_what_it_says_and_is_logged_without_the_query(caplog: p
         (Call.METRICS, refusal()),
         (Call.PRICES, refusal()),
         (Call.METRICS, refusal(status=503, **{"retry-after": "9"})),
-        (Call.POLL, ConnectionLost(Silence.READ_TIMEOUT, "host")),
+        (Call.POLL, ConnectionLost(FailureReason.READ_TIMEOUT, "host")),
         (Call.POLL, refusal("no", 401, **{"retry-after": "9"})),
         (Call.POLL, HttpResponse(200, {"retry-after": "9"}, b"{}")),
     ],

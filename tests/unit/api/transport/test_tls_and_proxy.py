@@ -5,14 +5,9 @@ from pathlib import Path
 import certifi
 import pytest
 
-from airflow_provider_kling.api.exceptions import (
-    ConfigurationError,
-)
+from airflow_provider_kling.api.exceptions import ConfigurationError
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.tls_and_proxy import (
-    ca_file,
-    proxy_for,
-)
+from airflow_provider_kling.api.transport.tls_and_proxy import ca_file, proxy_for
 from tests.unit.api.driving import KEY
 
 VENDOR = "https://api.aimlapi.com/v2/billing"

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_kling.emulator.faults.directives import (
-    Outcome,
+    GenerationOutcome,
     caption,
     prompt_text,
     read_directives,
@@ -14,13 +14,13 @@ from airflow_provider_kling.emulator.faults.directives import (
 @pytest.mark.parametrize(
     ("text", "outcome"),
     [
-        ("a cat", Outcome.COMPLETE),
-        ("a cat [emulator: moderation]", Outcome.MODERATION),
-        ("[emulator:fail] a cat", Outcome.FAIL),
-        ("a [emulator: stall ] cat", Outcome.STALL),
+        ("a cat", GenerationOutcome.COMPLETE),
+        ("a cat [emulator: moderation]", GenerationOutcome.MODERATION),
+        ("[emulator:fail] a cat", GenerationOutcome.FAIL),
+        ("a [emulator: stall ] cat", GenerationOutcome.STALL),
     ],
 )
-def test_the_outcome_is_read(text: str, outcome: Outcome):
+def test_the_outcome_is_read(text: str, outcome: GenerationOutcome):
     directives = read_directives({"prompt": text})
     assert directives.outcome is outcome
     assert directives.problems == ()
@@ -36,7 +36,7 @@ def test_several_directives_work_together():
 
 def test_shots_of_a_multi_prompt_count_too():
     shots = [{"prompt": "one", "duration": 5}, {"prompt": "two [emulator: fail]"}]
-    assert read_directives({"multi_prompt": shots}).outcome is Outcome.FAIL
+    assert read_directives({"multi_prompt": shots}).outcome is GenerationOutcome.FAIL
     assert prompt_text({"multi_prompt": shots, "prompt": None}) == "one two [emulator: fail]"
 
 

@@ -6,7 +6,23 @@ what it cannot do stands in ``docs/emulator.md``.
 
 from __future__ import annotations
 
-from airflow_provider_kling.emulator.options import AnswerStyle, EmulatorOptions, IdStyle
+from airflow_provider_kling.emulator.options import (
+    AnswerStyle,
+    EmulatorOptions,
+    ErrorShape,
+    IdStyle,
+    LogModels,
+    LogRows,
+)
 from airflow_provider_kling.emulator.server import EmulatorServer, EmulatorThread
 
-__all__ = ["AnswerStyle", "EmulatorOptions", "EmulatorServer", "EmulatorThread", "IdStyle"]
+__all__ = [
+    "AnswerStyle",
+    "EmulatorOptions",
+    "EmulatorServer",
+    "EmulatorThread",
+    "ErrorShape",
+    "IdStyle",
+    "LogModels",
+    "LogRows",
+]

@@ -14,7 +14,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from airflow_provider_kling.emulator.options import DEFAULT_KEY, AnswerStyle, EmulatorOptions, IdStyle
+from airflow_provider_kling.emulator.options import (
+    DEFAULT_KEY,
+    AnswerStyle,
+    EmulatorOptions,
+    ErrorShape,
+    IdStyle,
+    LogModels,
+    LogRows,
+)
 from airflow_provider_kling.emulator.rendering.video import EncoderMissing, encoder
 from airflow_provider_kling.emulator.server import EmulatorServer
 
@@ -27,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = vars(parser.parse_args(arguments))
     port_file: Path | None = parsed.pop("port_file")
     parsed["keys"] = tuple(parsed["keys"] or (DEFAULT_KEY,))
-    parsed["faults"] = tuple(parsed["faults"] or ())
+    for name in ("faults", "statuses"):
+        parsed[name] = tuple(parsed[name] or ())
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         options = EmulatorOptions(**parsed)
@@ -93,7 +102,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--url-lifetime", type=float, default=default.url_lifetime, metavar="S")
     add("--submit-status", type=int, choices=(200, 201), default=default.submit_status)
     add("--answers", type=AnswerStyle, choices=list(AnswerStyle), default=default.answers)
+    add("--errors", type=ErrorShape, choices=list(ErrorShape), help="how errors are written")
+    add(
+        "--status",
+        action="append",
+        dest="statuses",
+        metavar="STATUS=WORD",
+        help="another word for a documented status, for example completed=succeed",
+    )
     add("--ids", type=IdStyle, choices=list(IdStyle), default=default.ids)
+    add("--concurrency", type=int, metavar="N", help="generations of an account at once")
     add("--log-lag", type=float, default=default.log_lag, metavar="S")
     add(
         "--log-in-flight-after",
@@ -102,6 +120,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S|never",
         help="when /v2/logs lists a generation still in flight (%(default)s)",
     )
+    add("--log-rows", type=LogRows, choices=list(LogRows), default=default.log_rows)
+    add("--log-models", type=LogModels, choices=list(LogModels), default=default.log_models)
     add("--charge-lag", type=float, default=default.charge_lag, metavar="S")
     add("--offline-pictures", action="store_true", help="placeholders for URLs out of reach")
     add("--picture-timeout", type=float, default=default.picture_timeout, metavar="S")

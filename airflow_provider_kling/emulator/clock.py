@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import threading
 import time
+
+_LAST_MOMENT = dt.datetime(9000, 1, 1, tzinfo=dt.UTC).timestamp()
 
 
 class Clock:
@@ -32,10 +35,15 @@ class Clock:
         """Push the time forward; callable from any thread.
 
         :param seconds: how far; not negative, as the vendor's time does not run backwards.
+        :raises ValueError: negative, not finite, or beyond the year 9000.
         """
+        if not math.isfinite(seconds):
+            raise ValueError("the emulator's clock moves by a finite number of seconds")
         if seconds < 0:
             raise ValueError(f"the emulator's clock cannot go back by {-seconds} s")
         with self._lock:
+            if self.now() + seconds > _LAST_MOMENT:
+                raise ValueError("the emulator's clock ends with the year 9000")
             self._offset += seconds
 
 

@@ -17,7 +17,7 @@ from airflow_provider_kling.emulator.journal import Journal, JournalEntry
 from airflow_provider_kling.emulator.options import EmulatorOptions
 from airflow_provider_kling.emulator.rendering.media import PictureStore
 from airflow_provider_kling.emulator.rendering.video_store import VideoStore
-from airflow_provider_kling.emulator.state import Account, VendorState
+from airflow_provider_kling.emulator.state import ApiKey, VendorState
 from airflow_provider_kling.emulator.vendor import unauthorized
 
 _BEARER = "bearer "
@@ -51,7 +51,7 @@ class Emulated:
     def __post_init__(self) -> None:
         options = self.options
         self.state = VendorState(options, self.clock)
-        self.faults = Faults()
+        self.faults = Faults(self.clock.now)
         for text in options.faults:
             self.faults.enforce(FaultRule.parse(text))
         self.journal = Journal(options.journal_size)
@@ -80,18 +80,18 @@ class Emulated:
         # The event loop tells its transports in the next round that they are closed.
         await asyncio.sleep(0)
 
-    def account(self, request: web.BaseRequest) -> Account:
-        """Whose request it is.
+    def caller(self, request: web.BaseRequest) -> ApiKey:
+        """The key that a request was made with.
 
-        :raises Refusal: no key, or a wrong one.
+        :raises Refusal: no key, a wrong one, or one that was revoked.
         """
         header = request.headers.get("Authorization", "")
         if header[: len(_BEARER)].lower() != _BEARER:
             raise unauthorized()
-        account = self.state.accounts.get(header[len(_BEARER) :].strip())
-        if account is None:
+        key = self.state.keys.get(header[len(_BEARER) :].strip())
+        if key is None or key.revoked:
             raise unauthorized()
-        return account
+        return key
 
     def session(self) -> aiohttp.ClientSession:
         """For fetching pictures; opened when first needed."""

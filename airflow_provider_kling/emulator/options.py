@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import ipaddress
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 DEFAULT_KEY = "kling-emulator-key"
 
@@ -13,22 +18,79 @@ class AnswerStyle(enum.StrEnum):
     """Which of the vendor's answer shapes a generation is told in."""
 
     DOCUMENTED = "documented"
+    """What the vendor's schema lists: ``duration`` and ``credits_used`` where they are known."""
+    PUBLISHED = "published"
+    """What the vendor's published examples hold, which is less: no ``duration``, no ``meta``."""
     OLD = "old"
     """What code in the wild has met: absent or null keys, ``tokens_used``, a string as the error,
     the duration at the top, and other words for the statuses."""
 
 
 class IdStyle(enum.StrEnum):
-    """What a generation id looks like; the vendor publishes examples of all three."""
+    """What a generation id looks like."""
 
+    PUBLISHED = "published"
+    """The form in which the vendor publishes ids of the request's model: one of the next three."""
     NANO = "nano"
-    UUID = "uuid"
+    """21 characters, ``-`` and ``_`` among them: ``vIvy_TKgZ0vwl7ZYG6Hy0``."""
+    DIGITS = "digits"
+    """18 digits: ``789392067490349060``."""
     UUID_MODEL = "uuid-model"
+    """A UUID, a colon and a model with slashes: ``<uuid>:klingai/v2.5-turbo/pro/image-to-video``."""
+    UUID = "uuid"
+    """A UUID alone."""
+
+
+class ErrorShape(enum.StrEnum):
+    """How an error is written, in a generation's ``error`` and in the body of a refused request."""
+
+    DOCUMENTED = "documented"
+    """A generation: ``{"name", "message"}``. A refusal: ``{"message", "path", ...}``."""
+    DETAIL = "detail"
+    """``{"detail": [{"loc", "msg", "type", "input"}]}``: models that run elsewhere."""
+    NESTED = "nested"
+    """The documented form inside of ``{"error": {...}}``."""
+    LIST = "list"
+    """The entries of ``detail``, without an object around them."""
+    TEXT = "text"
+    """The reason alone."""
+    ERROR_MSG = "error-msg"
+    """``{"error_code", "error_msg"}``."""
+    REASON = "reason"
+    """``{"code", "reason"}``."""
+
+
+class LogRows(enum.StrEnum):
+    """How often the request log lists one accepted submit."""
+
+    ONCE = "once"
+    TWICE = "twice"
+    """The same row again, as when an analytics pipeline delivers it a second time."""
+    FAILED_FIRST = "failed-first"
+    """A failed row of the same client request id, then the accepted one."""
+    NEVER = "never"
+
+
+class LogModels(enum.StrEnum):
+    """Which name of the model a row of the request log carries."""
+
+    SENT = "sent"
+    """The one that the request named."""
+    ALIASED = "aliased"
+    """Another "source/alias" of the same model: a filter for the name that was sent misses it."""
+
+
+STATUSES = ("queued", "generating", "completed", "error")
+"""The vendor's documented statuses."""
+_LONGEST = 3_000_000_000.0
+"""Seconds; what is longer than a human life is a mistake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmulatorOptions:
     """How an emulator behaves.
+
+    Each value may be text, as from a command line or an environment variable: ``"5"``, ``"true"``.
 
     :param host: address to listen on; anything but loopback needs ``allow_remote``.
     :param port: TCP port; 0 takes a free one.
@@ -41,13 +103,19 @@ class EmulatorOptions:
         published durations have 0.5.
     :param url_lifetime: seconds until a signed video URL expires.
     :param submit_status: status of the answer to a submit: 201 or 200, the vendor uses both.
-    :param answers: documented or old answer shapes.
+    :param answers: documented, published or old answer shapes.
+    :param errors: how errors are written; None as the vendor publishes it for the model.
+    :param statuses: other words for the documented statuses, as ``generating=in_progress``.
     :param ids: what generation ids look like.
+    :param concurrency: how many generations an account may have under way; one more submit is a
+        429. None for no limit.
     :param seed: makes ids and spread repeatable; None takes fresh randomness. A fault rule with a
         probability has a seed of its own.
     :param log_lag: seconds until a row of ``/v2/logs`` can be seen at all.
     :param log_in_flight_after: seconds after acceptance from which a generation in flight is
         listed; None lists it only when it is final.
+    :param log_rows: how often the log lists an accepted submit.
+    :param log_models: which name of the model the log's rows carry.
     :param charge_lag: seconds from ``completed`` until the charge is in the ledger.
     :param offline_pictures: draw a placeholder for a picture URL that cannot be fetched.
     :param picture_timeout: seconds for fetching one picture.
@@ -72,10 +140,15 @@ class EmulatorOptions:
     url_lifetime: float = 3600.0
     submit_status: int = 201
     answers: AnswerStyle = AnswerStyle.DOCUMENTED
+    errors: ErrorShape | None = None
+    statuses: tuple[str, ...] = ()
     ids: IdStyle = IdStyle.NANO
+    concurrency: int | None = None
     seed: int | None = None
     log_lag: float = 1.0
     log_in_flight_after: float | None = 2.0
+    log_rows: LogRows = LogRows.ONCE
+    log_models: LogModels = LogModels.SENT
     charge_lag: float = 0.0
     offline_pictures: bool = False
     picture_timeout: float = 10.0
@@ -88,26 +161,108 @@ class EmulatorOptions:
     allow_remote: bool = False
 
     def __post_init__(self) -> None:
-        problems = [
-            f"{name} must not be negative, got {getattr(self, name)!r}"
-            for name in ("queued_seconds", "generating_seconds", "spread", "log_lag", "charge_lag")
-            if getattr(self, name) < 0
-        ]
-        if not self.keys or any(not key or not key.isascii() or " " in key for key in self.keys):
-            problems.append("keys: at least one, each of ASCII characters without a space")
+        problems = []
+        kinds = get_type_hints(type(self))
+        for field in fields(self):
+            try:
+                object.__setattr__(
+                    self, field.name, read_option(getattr(self, field.name), kinds[field.name])
+                )
+            except ValueError as error:
+                problems.append(f"{field.name} {error}")
+        if not problems:
+            problems = list(self._problems())
+        if problems:
+            raise ValueError("; ".join(problems))
+
+    def words(self) -> dict[str, str]:
+        """The words for the documented statuses: ``{"generating": "in_progress"}``."""
+        return dict(text.split("=", 1) for text in self.statuses)
+
+    def _problems(self) -> Iterator[str]:
+        for name in _SECONDS:
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= _LONGEST:
+                yield f"{name} must not be negative, nor more than {_LONGEST:.0f}, got {value!r}"
+        if not 0 <= self.spread <= 5:
+            yield f"spread is 0 to 5, got {self.spread!r}"
+        for name in ("concurrency", "video_bytes", "journal_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                yield f"{name} is at least 1, got {value!r}"
+        if not self.keys or any(
+            not key or not key.isascii() or not key.isprintable() or " " in key for key in self.keys
+        ):
+            yield "keys: at least one, each of ASCII characters without a space"
         if len(set(self.keys)) != len(self.keys):
-            problems.append("keys: two accounts cannot share a key")
+            yield "keys: two accounts cannot share a key"
+        for text in self.statuses:
+            stage, equals, word = text.partition("=")
+            if stage not in STATUSES or not equals or not word:
+                yield f"statuses are STATUS=WORD with one of {', '.join(STATUSES)}, got {text!r}"
         if self.submit_status not in (200, 201):
-            problems.append(f"submit_status is 200 or 201, got {self.submit_status!r}")
+            yield f"submit_status is 200 or 201, got {self.submit_status!r}"
         if not 0 <= self.port <= 65535:
-            problems.append(f"port is 0 to 65535, got {self.port!r}")
+            yield f"port is 0 to 65535, got {self.port!r}"
         if not self.allow_remote and not is_loopback(self.host):
-            problems.append(
+            yield (
                 f"host {self.host!r} is not a loopback address: the emulator is no server for a "
                 "network, and anybody who reaches it controls it; allow_remote lets it be"
             )
-        if problems:
-            raise ValueError("; ".join(problems))
+
+
+_SECONDS = (
+    "queued_seconds",
+    "generating_seconds",
+    "url_lifetime",
+    "log_lag",
+    "log_in_flight_after",
+    "charge_lag",
+    "picture_timeout",
+)
+
+
+def read_option(value: Any, kind: Any) -> Any:
+    """A value of the kind that an option has, read from text where it is text.
+
+    :param kind: ``int``, ``float``, ``bool``, ``str``, an enum, ``tuple[str, ...]``, or one of them or None.
+    :raises ValueError: with what is expected, to be read after the option's name.
+    """
+    if get_origin(kind) in (Union, UnionType):
+        if value is None:
+            return None
+        kind = next(each for each in get_args(kind) if each is not NoneType)
+    if get_origin(kind) is tuple:
+        items = (value,) if isinstance(value, str) else value
+        if not isinstance(items, tuple | list) or not all(isinstance(item, str) for item in items):
+            raise ValueError(f"is a list of texts, got {value!r}")
+        return tuple(items)
+    if kind is bool:
+        truth = {"true": True, "false": False}.get(str(value).lower())
+        if truth is None:
+            raise ValueError(f"is true or false, got {value!r}")
+        return truth
+    if kind is str:
+        if not isinstance(value, str):
+            raise ValueError(f"is text, got {value!r}")
+        return value
+    if issubclass(kind, enum.Enum):
+        try:
+            return kind(value)
+        except ValueError:
+            raise ValueError(f"is one of {', '.join(kind)}, got {value!r}") from None
+    return _number(value, kind)
+
+
+def _number(value: Any, kind: type[int] | type[float]) -> int | float:
+    number = math.nan
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError, OverflowError):
+            number = kind(value)
+    if not math.isfinite(number) or (isinstance(value, float) and number != value) or abs(number) >= 1e30:
+        noun = "an integer" if kind is int else "a finite number"
+        raise ValueError(f"is {noun}, got {repr(value)[:40] if isinstance(value, str) else 'something else'}")
+    return number
 
 
 def is_loopback(host: str) -> bool:

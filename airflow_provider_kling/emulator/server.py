@@ -152,6 +152,21 @@ class EmulatorThread:
         """Counts: ``accepted``, ``charges``, ``calls``, ``connections``, ``rendered``."""
         return self._on_loop(lambda: control.stats(self._server.emulated))
 
+    def set_key(self, key: str, account_of: str | None = None, **facts: Any) -> None:
+        """Add a key or change one.
+
+        :param account_of: a key of the account that a new key belongs to.
+        :param facts: ``management``, ``scopes``, ``limit_usd``, ``revoked``.
+        """
+        self._on_loop(lambda: self._server.emulated.state.set_key(key, account_of, **facts))
+
+    def rotate_key(self, new: str, old: str | None = None) -> None:
+        """Put a new key in place of an old one, which is refused from now on.
+
+        :param old: None for the first account's key.
+        """
+        self._on_loop(lambda: self._server.emulated.state.rotate_key(old or self.api_key, new))
+
     def reset(self) -> None:
         """Back to the start: no generations, rules, journal; full balances."""
         self._on_loop(self._server.emulated.reset)

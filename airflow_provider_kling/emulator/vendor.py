@@ -1,7 +1,7 @@
-"""The vendor's words: paths, headers, errors.
+"""The vendor's words: paths, headers, forms of ids, errors.
 
-They are stated here anew and not imported from the client on purpose: a stand-in that shared the
-client's constants would agree with the client's mistakes.
+They are stated here a second time and not imported from the client on purpose: a stand-in that shared
+the client's constants would agree with the client's mistakes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from airflow_provider_kling.emulator.clock import iso
+from airflow_provider_kling.emulator.options import ErrorShape, IdStyle
 
 GENERATION_PATHS = ("/v2/generate/video/kling/generation", "/v2/video/generations")
 
@@ -24,9 +25,50 @@ INFERENCE_ID = "x-inference-id"
 CREDITS_USED = "x-aimlapi-credits-used"
 USD_SPENT = "x-aimlapi-usd-spent"
 CREDITS_PER_USD = 2_000_000
+VIDEO_SCOPE = "model:video"
 
 # An id that the vendor could have issued: its short form, a UUID, a UUID with the model behind it.
 GENERATION_ID_FORM = re.compile(r"[A-Za-z0-9_-]{8,64}(:[A-Za-z0-9._/-]{1,128})?")
+
+# From the vendor's published answers, model by model: models that run elsewhere have an id of a UUID and
+# a name of the model, which is not always the one that was sent.
+_RUN_ELSEWHERE: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"klingai/kling-video-v1\.6-(pro|standard)-effects"), r"kling-video/v1.6/\1/effects"),
+    (re.compile(r"klingai/(v2(?:\.1)?)-master-((?:image|text)-to-video)"), r"kling-video/\1/master/\2"),
+    (re.compile(r"klingai/v2\.5-turbo/.+"), r"\g<0>"),
+    (re.compile(r"klingai/(avatar-|video-o1-).+"), r"\g<0>"),
+    (re.compile(r"klingai/video-v2-6-pro-(image|text)-to-video"), r"\g<0>"),
+)
+_FILE_FACTS = re.compile(r"klingai/(kling-video-v1\.6-.+-effects|v2(\.1)?-master-.+|v2\.5-turbo/.+)")
+_DIGITS = re.compile(r"kling-video/v2\.1/(standard|pro)/.+")
+
+
+def name_elsewhere(model_id: str) -> str | None:
+    """What stands behind the colon in the published ids of a model; None for ids of another form."""
+    for form, name in _RUN_ELSEWHERE:
+        if match := form.fullmatch(model_id):
+            return match.expand(name)
+    return None
+
+
+def published_id_style(model_id: str) -> IdStyle:
+    """The form in which the vendor publishes ids of a model; the short one where it published none."""
+    if name_elsewhere(model_id) is not None:
+        return IdStyle.UUID_MODEL
+    return IdStyle.DIGITS if _DIGITS.fullmatch(model_id) else IdStyle.NANO
+
+
+def tells_file_facts(model_id: str) -> bool:
+    """Whether the published ``video`` of a model has ``content_type``, ``file_name`` and ``file_size``."""
+    return _FILE_FACTS.fullmatch(model_id) is not None
+
+
+def alias_of(model_id: str) -> str:
+    """Another "source/alias" of a model, as a row of the request log may carry."""
+    source, _, alias = model_id.partition("/")
+    if source == "klingai":
+        return f"kling-video/{alias}"
+    return f"klingai/{alias.replace('/', '-')}"
 
 
 class Refusal(Exception):
@@ -35,6 +77,7 @@ class Refusal(Exception):
     :param status: HTTP status.
     :param message: a sentence, or an object or array with details.
     :param headers: further headers, ``Retry-After`` for one.
+    :param shape: how the body is written; None as the emulator's options say.
     """
 
     def __init__(
@@ -43,17 +86,20 @@ class Refusal(Exception):
         message: Any,
         *,
         headers: Mapping[str, str] | None = None,
+        shape: ErrorShape | None = None,
     ) -> None:
         super().__init__(status, message)
+        self.shape = shape
         self.status = status
         self.message = message
         self.headers = dict(headers or {})
 
-    def response(self, path: str, now: float) -> web.Response:
+    def response(self, path: str, now: float, shape: ErrorShape | None = None) -> web.Response:
         """The answer, in the vendor's error body.
 
         :param path: of the request, without its query.
         :param now: epoch seconds.
+        :param shape: how the body is written, where the refusal itself does not say.
         """
         body = {
             "message": self.message,
@@ -62,7 +108,45 @@ class Refusal(Exception):
             "statusCode": self.status,
             "timestamp": iso(now),
         }
-        return json_response(body, status=self.status, headers=self.headers)
+        shape = self.shape or shape or ErrorShape.DOCUMENTED
+        parts = self.message if isinstance(self.message, list) else [self.message]
+        texts = [part.get("message", part) if isinstance(part, dict) else part for part in parts]
+        details = [_detail(["body"], str(text), f"http_{self.status}", None) for text in texts]
+        return json_response(
+            _shaped(shape, body, details, self.status), status=self.status, headers=self.headers
+        )
+
+
+def failure_body(shape: ErrorShape, name: str, message: str, parameter: str, value: Any) -> Any:
+    """The ``error`` of a generation that failed.
+
+    :param name: the kind of failure, as ``ModerationError``.
+    :param parameter: what the failure is about.
+    :param value: what was sent for it.
+    """
+    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+    detail = _detail(["body", parameter], message, kind, value)
+    return _shaped(shape, {"name": name, "message": message}, [detail], kind)
+
+
+def _detail(loc: list[str], message: str, kind: str, value: Any) -> dict[str, Any]:
+    return {"loc": loc, "msg": message, "type": kind, "input": value}
+
+
+def _shaped(
+    shape: ErrorShape, documented: dict[str, Any], details: list[dict[str, Any]], code: int | str
+) -> Any:
+    text = "; ".join(detail["msg"] for detail in details)
+    shapes: dict[ErrorShape, Any] = {
+        ErrorShape.DOCUMENTED: documented,
+        ErrorShape.DETAIL: {"detail": details},
+        ErrorShape.NESTED: {"error": documented},
+        ErrorShape.LIST: details,
+        ErrorShape.TEXT: text,
+        ErrorShape.ERROR_MSG: {"error_code": code, "error_msg": text},
+        ErrorShape.REASON: {"code": code, "reason": text},
+    }
+    return shapes[shape]
 
 
 def json_response(
@@ -99,6 +183,30 @@ def unauthorized() -> Refusal:
 def out_of_credits() -> Refusal:
     """The account cannot pay for what it asks."""
     return Refusal(403, "The account has run out of credits. Top up its balance to go on.")
+
+
+def too_many_at_once(limit: int) -> Refusal:
+    """The account has as many generations under way as it may."""
+    return Refusal(429, f"Too many concurrent requests: at most {limit} generations can run at once.")
+
+
+def free_tier_limit() -> Refusal:
+    """The hourly limit of a free account, in the vendor's documented words."""
+    return Refusal(
+        429,
+        "Free-tier limit: You've reached your free limit for the hour. "
+        "Get AI/ML Subscription to use API, visit https://aimlapi.com/app/billing/ !",
+    )
+
+
+def key_limit_reached() -> Refusal:
+    """The key's own spending limit allows no further generation."""
+    return Refusal(403, "The spending limit of this API key is reached.")
+
+
+def scope_missing() -> Refusal:
+    """The key is not made for this."""
+    return Refusal(403, "This API key does not have the scope that the request needs.")
 
 
 def bad_body(problems: list[str]) -> Refusal:

@@ -14,17 +14,22 @@ from typing import Any
 from aiohttp import web
 
 from airflow_provider_kling.emulator.context import EMULATED, vendor_exchange
+from airflow_provider_kling.emulator.faults.gateway_pages import cloudflare_page, firewall_page, gateway_page
 from airflow_provider_kling.emulator.faults.rules import FaultKind, FaultRule
 from airflow_provider_kling.emulator.journal import CallKind
-from airflow_provider_kling.emulator.vendor import Refusal, out_of_credits, unauthorized
+from airflow_provider_kling.emulator.vendor import (
+    Refusal,
+    free_tier_limit,
+    key_limit_reached,
+    out_of_credits,
+    scope_missing,
+    too_many_at_once,
+    unauthorized,
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-GATEWAY_HTML = (
-    "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n"
-    "<center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>emulated gateway</center>\r\n"
-    "</body>\r\n</html>\r\n"
-)
+_GENERATION_KEYS = ("id", "status", "video", "error", "duration", "meta")
 _HUGE = 32 * 1024 * 1024
 _MESSAGES = {
     400: "Body validation error",
@@ -36,6 +41,15 @@ _MESSAGES = {
     503: "The service is temporarily unavailable.",
     504: "The model's provider took too long.",
 }
+_NAMED_MESSAGES: dict[str, Callable[[], Refusal]] = {
+    "balance": out_of_credits,
+    "concurrency": lambda: too_many_at_once(1),
+    "free-tier": free_tier_limit,
+    "key-limit": key_limit_reached,
+    "scope": scope_missing,
+}
+_DRIP_SECONDS = 30.0
+_DELAY_SECONDS = 5.0
 _NO_ID_LEFT = frozenset(
     {
         FaultKind.TRUNCATED_JSON,
@@ -63,6 +77,9 @@ async def trouble(
         if rule.accepted:
             await handler(request)
         return await _refuse(rule, request)
+    if kind is FaultKind.DELAY:
+        await asyncio.sleep(_DELAY_SECONDS if rule.seconds is None else rule.seconds)
+        return await handler(request)
     if call is CallKind.CDN:
         vendor_exchange().fault = rule
         return await handler(request)
@@ -108,28 +125,37 @@ async def _refuse(rule: FaultRule, request: web.Request) -> web.StreamResponse:
     if kind is FaultKind.STALL_BEFORE:
         await hang(request)
         return web.Response()
-    if kind is FaultKind.HTML:
+    headers = _retry_after(rule)
+    if kind is FaultKind.HTML or kind is FaultKind.FIREWALL or kind.from_cloudflare:
         vendor_exchange().answer_id = None
-        return web.Response(status=502, text=GATEWAY_HTML, content_type="text/html")
+    if kind is FaultKind.HTML:
+        return gateway_page(rule.status or 502, headers)
+    if kind is FaultKind.FIREWALL:
+        return firewall_page(rule.status or 403, rule.message, headers)
+    if kind.from_cloudflare:
+        return cloudflare_page(int(kind), request, headers)
     if kind is FaultKind.REDIRECT:
-        return web.Response(status=rule.status, headers={"Location": _elsewhere(rule, request)})
+        return web.Response(status=rule.status or 307, headers={"Location": _elsewhere(rule, request)})
     raise _refusal(rule, int(kind))
 
 
 def _refusal(rule: FaultRule, status: int) -> Refusal:
-    headers = {}
-    if rule.retry_after is not None:
-        head, _, seconds = rule.retry_after.rpartition(":")
-        # The date is the machine's: that is what a client compares it with.
-        ahead = formatdate(time.time() + float(seconds), usegmt=True)
-        headers["Retry-After"] = ahead if head else seconds
-    if rule.message == "balance":
-        message = out_of_credits().message
+    if rule.message in _NAMED_MESSAGES:
+        message = _NAMED_MESSAGES[rule.message]().message
     elif rule.message is None and status == 401:
         message = unauthorized().message
     else:
         message = rule.message or _MESSAGES[status]
-    return Refusal(status, message, headers=headers)
+    return Refusal(status, message, headers=_retry_after(rule), shape=rule.shape)
+
+
+def _retry_after(rule: FaultRule) -> dict[str, str]:
+    if rule.retry_after is None:
+        return {}
+    head, _, seconds = rule.retry_after.rpartition(":")
+    # The date is the machine's: that is what a client compares it with.
+    ahead = formatdate(time.time() + float(seconds), usegmt=True)
+    return {"Retry-After": ahead if head else seconds}
 
 
 def _elsewhere(rule: FaultRule, request: web.Request) -> str:
@@ -156,18 +182,36 @@ async def _spoil(rule: FaultRule, request: web.Request, response: web.Response) 
     elif kind is FaultKind.HUGE_BODY:
         return await _swell(rule, request, response, body)
     else:
-        response.body = json.dumps(_distorted(kind, json.loads(body))).encode()
+        response.body = json.dumps(_distorted(rule, json.loads(body))).encode()
     return response
 
 
-def _distorted(kind: FaultKind, answer: Any) -> Any:
+def _distorted(rule: FaultRule, answer: Any) -> Any:
+    kind = rule.kind
     if not isinstance(answer, dict):
         return answer
     if kind is FaultKind.MISSING_ID:
         return {name: value for name, value in answer.items() if name != "id"}
     if kind is FaultKind.UNKNOWN_STATUS:
-        return {**answer, "status": "meditating"}
+        return {**answer, "status": rule.word}
+    if kind in (FaultKind.NULL_KEYS, FaultKind.ABSENT_KEYS):
+        for name in rule.names or [name for name in _GENERATION_KEYS if name not in ("id", "status")]:
+            _lose(answer, name, absent=kind is FaultKind.ABSENT_KEYS)
+        return answer
     return {name: _wrong(value) for name, value in answer.items()}
+
+
+def _lose(answer: dict[str, Any], path: str, *, absent: bool) -> None:
+    """Make a key null or leave it out; a path such as ``video.url`` reaches into objects."""
+    *outer, last = path.split(".")
+    place: Any = answer
+    for name in outer:
+        place = place.get(name) if isinstance(place, dict) else None
+    if isinstance(place, dict):
+        if absent:
+            place.pop(last, None)
+        else:
+            place[last] = None
 
 
 def _wrong(value: Any) -> Any:
@@ -186,7 +230,7 @@ async def _drip(
     await stream.prepare(request)
     for number in range(len(body)):
         await stream.write(body[number : number + 1])
-        await asyncio.sleep(rule.seconds / len(body))
+        await asyncio.sleep((_DRIP_SECONDS if rule.seconds is None else rule.seconds) / len(body))
     return stream
 
 

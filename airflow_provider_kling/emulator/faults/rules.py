@@ -6,10 +6,13 @@ import enum
 import random
 import re
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, get_type_hints
 
 from airflow_provider_kling.emulator.journal import CallKind
+from airflow_provider_kling.emulator.options import ErrorShape, read_option
 
 ANY = "any"
 
@@ -18,7 +21,8 @@ class FaultKind(enum.StrEnum):
     """What can go wrong.
 
     The first group keeps a submit from being accepted, unless a rule says ``accepted=true``. The
-    second spoils the answer to a request that was served. The third is about a video's bytes.
+    second spoils the answer to a request that was served. The third is about a video's bytes. The last
+    one picks one of the others.
     """
 
     S400 = "400"
@@ -30,17 +34,28 @@ class FaultKind(enum.StrEnum):
     S502 = "502"
     S503 = "503"
     S504 = "504"
+    S520 = "520"
+    S521 = "521"
+    S522 = "522"
+    S523 = "523"
+    S524 = "524"
+    S525 = "525"
+    S526 = "526"
     HTML = "html"
+    FIREWALL = "firewall"
     REDIRECT = "redirect"
     RESET_BEFORE = "reset-before"
     STALL_BEFORE = "stall-before"
 
     RESET_AFTER = "reset-after"
     STALL_AFTER = "stall-after"
+    DELAY = "delay"
     TRUNCATED_JSON = "truncated-json"
     EMPTY_BODY = "empty-body"
     WRONG_TYPES = "wrong-types"
     MISSING_ID = "missing-id"
+    NULL_KEYS = "null-keys"
+    ABSENT_KEYS = "absent-keys"
     UNREADABLE_BODY = "unreadable-body"
     UNKNOWN_STATUS = "unknown-status"
     HUGE_BODY = "huge-body"
@@ -56,6 +71,8 @@ class FaultKind(enum.StrEnum):
     S416 = "416"
     SLOW = "slow"
 
+    RANDOM = "random"
+
     @property
     def refuses(self) -> bool:
         """Whether the request is not served at all."""
@@ -66,20 +83,47 @@ class FaultKind(enum.StrEnum):
         """Whether it is about the bytes of a video."""
         return self in _CDN
 
+    @property
+    def from_cloudflare(self) -> bool:
+        """Whether the vendor's gateway answers in its place."""
+        return FaultKind.S520 <= self <= FaultKind.S526
 
-_REFUSES = frozenset(list(FaultKind)[: list(FaultKind).index(FaultKind.RESET_AFTER)])
-_CDN = frozenset(list(FaultKind)[list(FaultKind).index(FaultKind.EXPIRED) :])
+
+_KINDS = list(FaultKind)
+_REFUSES = frozenset(_KINDS[: _KINDS.index(FaultKind.RESET_AFTER)])
+_CDN = frozenset(_KINDS[_KINDS.index(FaultKind.EXPIRED) : _KINDS.index(FaultKind.RANDOM)])
 _NOT_ON_CDN = frozenset(
     {
         FaultKind.TRUNCATED_JSON,
         FaultKind.WRONG_TYPES,
         FaultKind.MISSING_ID,
+        FaultKind.NULL_KEYS,
+        FaultKind.ABSENT_KEYS,
         FaultKind.UNREADABLE_BODY,
         FaultKind.UNKNOWN_STATUS,
         FaultKind.DROP_CLIENT_REQUEST_ID,
     }
 )
+NEVER_REACHED = frozenset({FaultKind.S521, FaultKind.S523, FaultKind.S525, FaultKind.S526})
+"""Where Cloudflare says that it did not get a request through to the vendor at all."""
+_RANDOM_KINDS = (
+    FaultKind.S429,
+    FaultKind.S500,
+    FaultKind.S502,
+    FaultKind.S503,
+    FaultKind.S504,
+    FaultKind.S520,
+    FaultKind.S522,
+    FaultKind.HTML,
+    FaultKind.RESET_BEFORE,
+    FaultKind.RESET_AFTER,
+    FaultKind.DELAY,
+)
+_RANDOM_JSON_KINDS = (*_RANDOM_KINDS, FaultKind.TRUNCATED_JSON, FaultKind.EMPTY_BODY)
+_RANDOM_CDN_KINDS = (*_RANDOM_KINDS, FaultKind.RESET_AT, FaultKind.SHORT_BODY, FaultKind.EXPIRED)
 _CALLS = frozenset({ANY, *CallKind} - {CallKind.CONTROL, CallKind.UNKNOWN})
+_LONGEST_SECONDS = 1e6
+_MOST_BYTES = 1 << 32
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,17 +132,23 @@ class FaultRule:
 
     :param call: the kind of call it is for, or ``any``.
     :param kind: what goes wrong.
-    :param times: how often; None for always.
+    :param times: how often; None for always, which is the default of a rule with ``lasts``.
+    :param lasts: seconds of the emulator's clock after which the rule ends; None for never.
     :param after: how many matching requests pass first.
     :param probability: of each further matching request, 0 to 1.
     :param seed: makes the probability repeatable.
     :param generation_id: only requests about this generation.
-    :param retry_after: of a 429 or 5xx: seconds, or ``date:SECONDS`` for an HTTP date so far
+    :param retry_after: of a refusal: seconds, or ``date:SECONDS`` for an HTTP date so far
         ahead; None sends no header.
-    :param message: the error's message; ``balance`` takes the one about an empty account.
+    :param message: the error's message; ``balance``, ``concurrency``, ``free-tier``, ``key-limit`` and
+        ``scope`` take the vendor's own.
+    :param shape: how the error's body is written; None as the emulator's options say.
     :param url: where ``redirect`` points; None is this server under another host name.
-    :param status: of the redirect.
-    :param seconds: how long ``slow-drip`` takes over an answer.
+    :param status: of ``redirect`` (307), ``html`` (502) or ``firewall`` (403).
+    :param word: the status that ``unknown-status`` tells.
+    :param names: keys that ``null-keys`` and ``absent-keys`` are about, for example ``video.url``; all
+        but ``id`` and ``status`` where none are named.
+    :param seconds: how long ``slow-drip`` takes over an answer (30), or how late ``delay`` answers (5).
     :param at: byte of the answer at which ``reset-at`` breaks.
     :param size: bytes of ``huge-body``, or bytes a second of ``slow``.
     :param accepted: True serves a refused submit all the same: it makes a generation, and its
@@ -108,21 +158,26 @@ class FaultRule:
     call: str
     kind: FaultKind
     times: int | None = 1
+    lasts: float | None = None
     after: int = 0
     probability: float = 1.0
     seed: int | None = None
     generation_id: str | None = None
     retry_after: str | None = None
     message: str | None = None
+    shape: ErrorShape | None = None
     url: str | None = None
-    status: int = 307
-    seconds: float = 30.0
+    status: int | None = None
+    word: str = "meditating"
+    names: tuple[str, ...] = ()
+    seconds: float | None = None
     at: int = 1000
     size: int | None = None
     accepted: bool = False
     id: int = 0
     seen: int = 0
     hits: int = 0
+    until: float | None = None
     _random: random.Random = field(default_factory=random.Random, repr=False)
 
     def __post_init__(self) -> None:
@@ -133,12 +188,24 @@ class FaultRule:
             raise ValueError(f"fault {self.kind} is for the call 'cdn', not {self.call!r}")
         if self.kind in _NOT_ON_CDN and self.call == CallKind.CDN:
             raise ValueError(f"fault {self.kind} is not for the call 'cdn'")
+        if self.accepted and self.kind in NEVER_REACHED:
+            raise ValueError(f"a {self.kind} says that the vendor was never reached: nothing is accepted")
         if not 0 <= self.probability <= 1:
             raise ValueError(f"probability is 0 to 1, got {self.probability}")
         if (self.times is not None and self.times < 1) or self.after < 0 or self.at < 0:
             raise ValueError("times is at least 1, after and at at least 0")
+        for name in ("seconds", "lasts"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= _LONGEST_SECONDS:
+                raise ValueError(f"{name} is 0 to {_LONGEST_SECONDS:.0f}, got {value}")
+        if self.size is not None and not 1 <= self.size <= _MOST_BYTES:
+            raise ValueError(f"size is 1 to {_MOST_BYTES}, got {self.size}")
+        if self.status is not None and self.status not in _STATUSES.get(self.kind, ()):
+            raise ValueError(f"status {self.status} is not for {self.kind}")
         if self.retry_after is not None and not _RETRY_AFTER.fullmatch(self.retry_after):
             raise ValueError(f"retry_after is SECONDS or date:SECONDS, got {self.retry_after!r}")
+        if self.url is not None and not _URL.fullmatch(self.url):
+            raise ValueError("url is an absolute or relative URL in ASCII")
         self._random.seed(self.seed)
 
     @classmethod
@@ -174,10 +241,18 @@ class FaultRule:
         for name, value in options.items():
             if name not in _OPTIONS:
                 raise ValueError(f"option {name!r} is none of {', '.join(sorted(_OPTIONS))}")
+            if name == "times" and value in ("always", "null"):
+                value = None
+            elif name == "names" and isinstance(value, str):
+                value = value.split(",")
+            elif name == "retry_after" and isinstance(value, int | float):
+                value = str(value)
             try:
-                read[name] = _OPTIONS[name](value)
-            except (KeyError, TypeError, ValueError):
-                raise ValueError(f"option {name} cannot be {value!r}") from None
+                read[name] = read_option(value, _OPTIONS[name])
+            except ValueError as error:
+                raise ValueError(f"option {name} {error}") from None
+        if read.get("lasts") is not None:
+            read.setdefault("times", None)
         return cls(call=str(call), kind=known, **read)
 
     def as_dict(self) -> dict[str, Any]:
@@ -194,46 +269,38 @@ class FaultRule:
         self.hits += 1
         return True
 
-
-def _times(value: Any) -> int | None:
-    return None if value in (None, "always", "null") else int(value)
-
-
-def _truth(value: Any) -> bool:
-    known = {"true": True, "false": False}
-    return value if isinstance(value, bool) else known[str(value).lower()]
-
-
-def _optional_text(value: Any) -> str | None:
-    return None if value is None else str(value)
+    def chosen(self, call: CallKind) -> FaultRule:
+        """What ``random`` does to a request; the rule itself where it is another kind."""
+        if self.kind is not FaultKind.RANDOM:
+            return self
+        on_cdn = call is CallKind.CDN
+        kind = self._random.choice(_RANDOM_CDN_KINDS if on_cdn else _RANDOM_JSON_KINDS)
+        # Short enough for a client to sit it out, and somewhere in a video of any size.
+        return FaultRule(call=call, kind=kind, seconds=1.0, at=self._random.randrange(20_000))
 
 
-def _optional_integer(value: Any) -> int | None:
-    return None if value is None else int(value)
-
-
-_RETRY_AFTER = re.compile(r"(date:)?\d+(\.\d+)?")
+_STATUSES = {
+    FaultKind.REDIRECT: range(300, 400),
+    FaultKind.HTML: range(200, 600),
+    FaultKind.FIREWALL: range(200, 600),
+}
+_RETRY_AFTER = re.compile(r"(date:)?[0-9]{1,9}(\.[0-9]{1,9})?")
+_URL = re.compile(r"[!-~]{1,2000}")
 _OPTIONS: dict[str, Any] = {
-    "times": _times,
-    "after": int,
-    "probability": float,
-    "seed": _optional_integer,
-    "generation_id": _optional_text,
-    "retry_after": _optional_text,
-    "message": _optional_text,
-    "url": _optional_text,
-    "status": int,
-    "seconds": float,
-    "at": int,
-    "size": _optional_integer,
-    "accepted": _truth,
+    name: kind
+    for name, kind in get_type_hints(FaultRule).items()
+    if name not in ("call", "kind", "id", "seen", "hits", "until", "_random")
 }
 
 
 class Faults:
-    """The rules in force; the first that strikes wins. Callable from any thread."""
+    """The rules in force; the first that strikes wins. Callable from any thread.
 
-    def __init__(self) -> None:
+    :param now: the clock, in seconds, that ``lasts`` is counted by.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
         self._rules: list[FaultRule] = []
         self._number = 0
         self._lock = threading.Lock()
@@ -247,6 +314,7 @@ class Faults:
         with self._lock:
             self._number += 1
             rule.id = self._number
+            rule.until = None if rule.lasts is None else self._now() + rule.lasts
             self._rules.append(rule)
         return rule
 
@@ -265,11 +333,14 @@ class Faults:
         if not self._rules:
             return None
         with self._lock:
+            now = self._now()
             for rule in self._rules:
+                if rule.until is not None and now >= rule.until:
+                    continue
                 if rule.call not in (ANY, call):
                     continue
                 if rule.generation_id not in (None, generation_id):
                     continue
                 if rule.strikes():
-                    return rule
+                    return rule.chosen(call)
         return None

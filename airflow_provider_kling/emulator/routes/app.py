@@ -19,7 +19,14 @@ from airflow_provider_kling.emulator.faults.directives import MARK, submit_fault
 from airflow_provider_kling.emulator.faults.injection import Handler, trouble
 from airflow_provider_kling.emulator.faults.rules import FaultRule
 from airflow_provider_kling.emulator.journal import CallKind
-from airflow_provider_kling.emulator.routes import account, catalog, cdn, control, generations
+from airflow_provider_kling.emulator.routes import (
+    account,
+    catalog,
+    cdn,
+    control,
+    generations,
+    logs,
+)
 from airflow_provider_kling.emulator.vendor import (
     CLIENT_REQUEST_ID,
     CLIENT_REQUEST_ID_FORM,
@@ -54,7 +61,7 @@ def build_app(emulated: Emulated) -> web.Application:
         app.router.add_get(path, generations.poll, allow_head=False)
     app.router.add_routes(
         [
-            web.get("/v2/logs", account.logs),
+            web.get("/v2/logs", logs.logs),
             web.get("/v2/billing", account.balance),
             web.get("/v2/billing/transactions", account.transactions),
             web.get("/v1/billing/balance", account.balance_v1),
@@ -117,7 +124,7 @@ async def _conversation(request: web.Request, handler: Handler) -> web.StreamRes
         try:
             response = await trouble(rule, request, call, serve)
         except Refusal as refusal:
-            response = refusal.response(path, emulated.clock.now())
+            response = refusal.response(path, emulated.clock.now(), emulated.options.errors)
     return response
 
 
@@ -133,7 +140,7 @@ async def _served(request: web.Request, handler: Handler, emulated: Emulated) ->
     except Exception:
         _log.exception("The emulator failed to serve %s %s", request.method, request.path)
         answer = Refusal(500, "The emulator itself failed; its log says how.")
-    return answer.response(request.path, emulated.clock.now())
+    return answer.response(request.path, emulated.clock.now(), emulated.options.errors)
 
 
 async def _fault_in_prompt(request: web.Request, emulated: Emulated) -> FaultRule | None:

@@ -14,7 +14,8 @@ from urllib.parse import quote
 from aiohttp import web
 
 from airflow_provider_kling.emulator.context import EMULATED, Emulated, vendor_exchange
-from airflow_provider_kling.emulator.faults.injection import GATEWAY_HTML, hang, reset_connection
+from airflow_provider_kling.emulator.faults.gateway_pages import gateway_page
+from airflow_provider_kling.emulator.faults.injection import hang, reset_connection
 from airflow_provider_kling.emulator.faults.rules import FaultKind, FaultRule
 from airflow_provider_kling.emulator.rendering.video import EncoderMissing
 from airflow_provider_kling.emulator.rendering.video_store import VideoFile
@@ -32,7 +33,7 @@ def signed_url(request: web.Request, generation: StoredGeneration, now: float) -
     """A URL of a finished video, signed anew; valid for the options' ``url_lifetime``."""
     emulated = request.app[EMULATED]
     lifetime = emulated.options.url_lifetime
-    expiry = now - _EXPIRED_SECONDS_AGO if generation.expired_url else now + lifetime
+    expiry = now - _EXPIRED_SECONDS_AGO if generation.directives.expired_url else now + lifetime
     time, nonce = f"{int(expiry):x}", secrets.token_hex(8)
     path = f"{PREFIX}{quote(generation.id, safe='')}.mp4"
     signature = _signature(emulated, generation.id, nonce, time)
@@ -62,7 +63,7 @@ async def video(request: web.Request) -> web.StreamResponse:
     ):
         return web.Response(status=404, text="404 Not Found\n")
     if kind is FaultKind.NOT_A_VIDEO:
-        return web.Response(text=GATEWAY_HTML, content_type="text/html")
+        return gateway_page(200)
     try:
         file = await emulated.videos.get(generation.brief)
     except EncoderMissing as error:
@@ -135,7 +136,7 @@ async def _send(
     if fault and kind is FaultKind.SLOW:
         pace = fault.size or _SLOW_BYTES_A_SECOND
     elif fault and kind is FaultKind.SLOW_DRIP:
-        pace = max(1, int(length / max(fault.seconds, 0.001)))
+        pace = max(1, int(length / max(30.0 if fault.seconds is None else fault.seconds, 0.001)))
     await response.prepare(request)
     if request.method == "HEAD":
         return response

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from airflow_provider_kling.emulator.context import EMULATED, Emulated
 from airflow_provider_kling.emulator.faults.rules import FaultRule
-from airflow_provider_kling.emulator.state import StoredGeneration
+from airflow_provider_kling.emulator.state import ApiKey, StoredGeneration
 from airflow_provider_kling.emulator.vendor import Refusal
 
 PREFIX = "/_emulator"
@@ -23,6 +23,8 @@ def routes() -> list[web.RouteDef]:
         web.get(f"{PREFIX}/requests", _requests),
         web.get(f"{PREFIX}/generations", _generations),
         web.get(f"{PREFIX}/stats", _stats),
+        web.get(f"{PREFIX}/keys", _keys),
+        web.post(f"{PREFIX}/keys", _set_key),
         web.post(f"{PREFIX}/clock", _advance),
         web.post(f"{PREFIX}/reset", _reset),
     ]
@@ -32,7 +34,8 @@ def generation_facts(emulated: Emulated, generation: StoredGeneration) -> dict[s
     """One generation as the control plane tells it. Holds neither key nor picture."""
     return {
         "id": generation.id,
-        "account": emulated.options.keys.index(generation.account.key),
+        "account": generation.account.number,
+        "key_prefix": generation.key.prefix,
         "model": generation.model,
         "parameters": generation.parameters,
         "client_request_id": generation.client_request_id,
@@ -42,6 +45,20 @@ def generation_facts(emulated: Emulated, generation: StoredGeneration) -> dict[s
         "usd": generation.price.usd,
         "credits": generation.price.credits,
         "seconds": generation.seconds,
+    }
+
+
+def key_facts(key: ApiKey) -> dict[str, Any]:
+    """One key as the control plane tells it, by its prefix."""
+    return {
+        "prefix": key.prefix,
+        "account": key.account.number,
+        "management": key.management,
+        "scopes": list(key.scopes),
+        "limit_usd": key.limit_usd,
+        "spent": round(key.spent, 6),
+        "revoked": key.revoked,
+        "rows": len(key.log),
     }
 
 
@@ -76,7 +93,7 @@ async def _add_faults(request: web.Request) -> web.Response:
             FaultRule.parse(each) if isinstance(each, str) else FaultRule.build(**each)
             for each in (body if isinstance(body, list) else [body])
         ]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise Refusal(400, f"not a fault rule: {error}") from error
     emulated = request.app[EMULATED]
     return web.json_response([emulated.faults.enforce(rule).as_dict() for rule in rules])
@@ -100,14 +117,35 @@ async def _stats(request: web.Request) -> web.Response:
     return web.json_response(stats(request.app[EMULATED]))
 
 
+async def _keys(request: web.Request) -> web.Response:
+    state = request.app[EMULATED].state
+    return web.json_response([key_facts(key) for key in state.keys.values()])
+
+
+async def _set_key(request: web.Request) -> web.Response:
+    """Add a key, change one, or with ``rotate`` put one in place of another, which is refused then."""
+    body = await _json(request)
+    state = request.app[EMULATED].state
+    try:
+        texts = {name: body.pop(name) for name in ("key", "rotate", "account_of") if name in body}
+        if not all(isinstance(text, str) for text in texts.values()) or "key" not in texts:
+            raise ValueError('expected {"key": KEY, ...}; rotate and account_of are keys as well')
+        if "rotate" in texts:
+            state.rotate_key(texts["rotate"], texts["key"])
+        key = state.set_key(texts["key"], texts.get("account_of"), **body)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise Refusal(400, f"not a key: {error}") from error
+    return web.json_response(key_facts(key))
+
+
 async def _advance(request: web.Request) -> web.Response:
     """``{"advance": seconds}`` pushes the emulator's time forward."""
     body = await _json(request)
     clock = request.app[EMULATED].clock
     try:
         clock.advance(float(body["advance"]))
-    except (TypeError, KeyError, ValueError) as error:
-        raise Refusal(400, 'expected {"advance": SECONDS}, not negative') from error
+    except (TypeError, KeyError, ValueError, OverflowError) as error:
+        raise Refusal(400, 'expected {"advance": SECONDS}, finite and not negative') from error
     return web.json_response({"now": clock.now()})
 
 
@@ -120,5 +158,5 @@ async def _reset(request: web.Request) -> web.Response:
 async def _json(request: web.Request) -> Any:
     try:
         return await request.json()
-    except ValueError as error:
+    except (ValueError, RecursionError, LookupError) as error:  # LookupError: an unknown charset
         raise Refusal(400, "the body is not JSON") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from airflow_provider_kling.api.catalog.validation import MediaPlace, inspect, m
 from airflow_provider_kling.emulator.context import EMULATED, Emulated, vendor_exchange
 from airflow_provider_kling.emulator.faults.directives import Directives, caption, read_directives
 from airflow_provider_kling.emulator.faults.rules import FaultRule
+from airflow_provider_kling.emulator.options import AnswerStyle
 from airflow_provider_kling.emulator.prices import price_of, video_seconds
 from airflow_provider_kling.emulator.rendering.media import (
     BadMedia,
@@ -22,11 +24,20 @@ from airflow_provider_kling.emulator.rendering.media import (
     check_sound,
     decode_data_uri,
 )
-from airflow_provider_kling.emulator.rendering.video_store import VideoBrief
+from airflow_provider_kling.emulator.rendering.video import EncoderMissing
+from airflow_provider_kling.emulator.rendering.video_store import VideoBrief, VideoFile
 from airflow_provider_kling.emulator.routes.answers import generation_body
 from airflow_provider_kling.emulator.routes.cdn import signed_url
 from airflow_provider_kling.emulator.state import Stage, StoredGeneration
-from airflow_provider_kling.emulator.vendor import Refusal, bad_body, bad_query, json_response
+from airflow_provider_kling.emulator.vendor import (
+    VIDEO_SCOPE,
+    Refusal,
+    bad_body,
+    bad_query,
+    json_response,
+    scope_missing,
+    tells_file_facts,
+)
 
 _LARGE_BODY = 64 * 1024
 _MEDIA_PATIENCE = 1.0
@@ -71,7 +82,9 @@ class _Media:
 async def submit(request: web.Request) -> web.StreamResponse:
     """``POST`` on a generation path."""
     emulated = request.app[EMULATED]
-    account = emulated.account(request)
+    key = emulated.caller(request)
+    if VIDEO_SCOPE not in key.scopes:
+        raise scope_missing()
     raw = await request.read()
     exchange = vendor_exchange()
     refused_id = exchange.answer_id or ""
@@ -84,7 +97,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
         if media.problems:
             raise bad_body(media.problems)
         generation = emulated.state.accept(
-            account,
+            key,
             model,
             media.shown,
             price=price_of(model.id, parameters),
@@ -93,7 +106,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
             directives=directives,
         )
     except Refusal:
-        emulated.state.note(account, refused_id, model_id, exchange.client_request_id)
+        emulated.state.note(key, refused_id, model_id, exchange.client_request_id)
         raise
     exchange.entry.accepted, exchange.entry.generation_id = True, generation.id
     exchange.answer_id = generation.id
@@ -104,7 +117,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
             emulated.faults.enforce(rule)
     _prepare_video(emulated, generation, media)
     return json_response(
-        generation_body(generation, emulated.options.answers, Stage.QUEUED, None),
+        generation_body(generation, emulated.options, Stage.QUEUED),
         status=emulated.options.submit_status,
         usd=generation.price.usd,
         credits_used=generation.price.credits,
@@ -114,7 +127,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
 async def poll(request: web.Request) -> web.StreamResponse:
     """``GET`` on a generation path."""
     emulated = request.app[EMULATED]
-    account = emulated.account(request)
+    account = emulated.caller(request).account
     generation_id = request.query.get("generation_id")
     if not generation_id:
         raise bad_query("generation_id is required")
@@ -128,8 +141,21 @@ async def poll(request: web.Request) -> web.StreamResponse:
         now = emulated.clock.now()
     emulated.state.settle(now)
     stage = generation.stage(now)
-    url = signed_url(request, generation, now) if stage is Stage.COMPLETED else None
-    return json_response(generation_body(generation, emulated.options.answers, stage, url))
+    url, file = None, None
+    if stage is Stage.COMPLETED:
+        url = signed_url(request, generation, now)
+        if emulated.options.answers is not AnswerStyle.OLD and tells_file_facts(generation.model):
+            file = await _file(emulated, generation)
+    return json_response(generation_body(generation, emulated.options, stage, url, file))
+
+
+async def _file(emulated: Emulated, generation: StoredGeneration) -> VideoFile | None:
+    """The video, rendered for its size; None where nothing can render it."""
+    if generation.brief is None:
+        return None
+    with contextlib.suppress(EncoderMissing):
+        return await emulated.videos.get(generation.brief)
+    return None
 
 
 def _read_body(raw: bytes) -> dict[str, Any]:

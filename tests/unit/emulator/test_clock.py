@@ -31,3 +31,11 @@ def test_the_clock_does_not_go_back():
 def test_times_are_written_as_the_vendor_does():
     assert iso(1785542400.25) == "2026-08-01T00:00:00.250Z"
     assert iso(1785542400) == "2026-08-01T00:00:00.000Z"
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 1e300])
+def test_the_clock_stays_within_what_can_be_written(seconds: float):
+    clock = Clock(frozen=True, start=1000.0)
+    with pytest.raises(ValueError, match=r"finite|year 9000"):
+        clock.advance(seconds)
+    assert clock.now() == 1000.0

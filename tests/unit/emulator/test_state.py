@@ -29,10 +29,10 @@ def accept(
     usd: float = 1.0,
     **directives: object,
 ) -> StoredGeneration:
-    account = next(iter(state.accounts.values()))
+    key = next(iter(state.keys.values()))
     assert MODEL is not None
     generation = state.accept(
-        account,
+        key,
         MODEL,
         {},
         price=Price(usd),
@@ -140,7 +140,7 @@ class Bookkeeping(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.state = make_state(balance=50.0, charge_lag=2.0)
-        (self.account,) = self.state.accounts.values()
+        (self.account,) = (key.account for key in self.state.keys.values())
         self.made: list[StoredGeneration] = []
 
     @rule(
@@ -166,11 +166,17 @@ class Bookkeeping(RuleBasedStateMachine):
     def books_are_right(self) -> None:
         now = self.state.clock.now()
         self.state.settle(now)
-        paid = [g for g in self.made if g.outcome is GenerationOutcome.COMPLETE and now >= g.due + 2.0]
+        paid = [
+            g for g in self.made if g.directives.outcome is GenerationOutcome.COMPLETE and now >= g.due + 2.0
+        ]
         ended = [
             *paid,
-            *(g for g in self.made if g.outcome is GenerationOutcome.FAIL and now >= g.due),
-            *(g for g in self.made if g.outcome is GenerationOutcome.MODERATION and now >= g.queued_until),
+            *(g for g in self.made if g.directives.outcome is GenerationOutcome.FAIL and now >= g.due),
+            *(
+                g
+                for g in self.made
+                if g.directives.outcome is GenerationOutcome.MODERATION and now >= g.queued_until
+            ),
         ]
         assert sorted(c.reference_id for c in self.account.charges) == sorted(g.id for g in paid)
         spent = sum(g.price.usd for g in paid)

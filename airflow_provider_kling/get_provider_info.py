@@ -1,4 +1,4 @@
-"""What Airflow reads about this provider: its connection type and the form to edit one.
+"""What Airflow reads about this provider: what it contains, its connection type, and that type's form.
 
 Airflow calls :func:`get_provider_info` in every process, so this module imports next to nothing.
 From 3.2 on the form comes from here and the hook is not imported; before, it comes from
@@ -22,6 +22,7 @@ from airflow_provider_kling.api.settings import (
 CONNECTION_TYPE = "kling"
 DEFAULT_CONNECTION_ID = "kling_default"
 HOOK_NAME = "Kling (AI/ML API)"
+_INTEGRATION = "Kling"
 
 CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "generation_path": {
@@ -91,12 +92,34 @@ RELABELING = {"password": "API key", "host": "Base URL"}
 PLACEHOLDERS = {"password": "the key of your AI/ML API account", "host": DEFAULT_BASE_URL}
 
 
+def _modules(*names: str) -> list[dict[str, Any]]:
+    modules = [f"airflow_provider_kling.{name}" for name in names]
+    return [{"integration-name": _INTEGRATION, "python-modules": modules}]
+
+
 def get_provider_info() -> dict[str, Any]:
     """Describe the provider to Airflow; the entry point ``apache_airflow_provider`` names it."""
     return {
         "package-name": "airflow-provider-kling",
         "name": "Kling",
         "description": "Videos from pictures and prompts, by Kling models behind the AI/ML API.",
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.aimlapi.com/",
+                "how-to-guide": [
+                    "/docs/pay-once.md",
+                    "/docs/waiting.md",
+                    "/docs/storage.md",
+                    "/docs/cost.md",
+                ],
+                "tags": ["ai", "generative-ai", "service"],
+            }
+        ],
+        "hooks": _modules("hooks.kling"),
+        "operators": _modules("operators.kling", "operators.download"),
+        "sensors": _modules("sensors.kling"),
+        "triggers": _modules("triggers.kling"),
         "connection-types": [
             {
                 "connection-type": CONNECTION_TYPE,

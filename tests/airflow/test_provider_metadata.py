@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 import json
@@ -18,6 +19,7 @@ from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.get_provider_info import CONNECTION_FIELDS, CONNECTION_TYPE, get_provider_info
 
 AIRFLOW = tuple(map(int, importlib.metadata.version("apache-airflow").split(".")[:2]))
+ROOT = Path(__file__).resolve().parents[2]
 FORM_FROM_METADATA = (3, 2)
 """The first Airflow that reads the connection form without importing the hook."""
 
@@ -63,14 +65,81 @@ def test_the_entry_point_leads_to_it() -> None:
     assert found[0].load() is get_provider_info
 
 
-def test_it_is_what_airflow_s_schema_asks_for() -> None:
+def schema_of_airflow(name: str) -> dict[str, Any]:
     airflow = importlib.util.find_spec("airflow")
     assert airflow is not None
     assert airflow.submodule_search_locations
     folder = Path(next(iter(airflow.submodule_search_locations)))
-    schema = json.loads((folder / "provider_info.schema.json").read_text())
-    jsonschema.validate(get_provider_info(), schema)
+    schema: dict[str, Any] = json.loads((folder / name).read_text())
+    return schema
+
+
+def test_it_is_what_airflow_s_schema_asks_for() -> None:
+    jsonschema.validate(get_provider_info(), schema_of_airflow("provider_info.schema.json"))
     assert json.loads(json.dumps(get_provider_info())) == get_provider_info()
+
+
+PARTS = ("integrations", "hooks", "operators", "sensors", "triggers", "connection-types", "task-decorators")
+
+
+@pytest.mark.skipif(AIRFLOW < FORM_FROM_METADATA, reason="the older schema lacks our tags and conn-fields")
+@pytest.mark.parametrize("part", PARTS)
+def test_each_part_is_as_strict_as_airflow_asks_of_its_own_providers(part: str) -> None:
+    """provider.yaml's schema forbids keys that it does not know; provider_info's lets them pass."""
+    schema = schema_of_airflow("provider.yaml.schema.json")
+    assert part in schema["properties"]
+    jsonschema.validate({part: get_provider_info()[part]}, {**schema, "required": []})
+
+
+@pytest.mark.parametrize("part", ["hooks", "operators", "sensors", "triggers"])
+def test_it_names_each_module_with_a_public_class_of_that_kind(part: str) -> None:
+    from airflow.triggers.base import BaseTrigger
+
+    from airflow_provider_kling.version_compat import BaseHook, BaseOperator, BaseSensorOperator
+
+    bases = {
+        "hooks": BaseHook,
+        "operators": BaseOperator,
+        "sensors": BaseSensorOperator,
+        "triggers": BaseTrigger,
+    }
+    info = get_provider_info()
+    (entry,) = info[part]
+    assert entry["integration-name"] in {each["integration-name"] for each in info["integrations"]}
+    folder = ROOT / "airflow_provider_kling" / part
+    having = set()
+    for path in folder.glob("[a-z]*.py"):
+        module = importlib.import_module(f"airflow_provider_kling.{part}.{path.stem}")
+        if any(
+            isinstance(value, type)
+            and issubclass(value, bases[part])
+            and value.__module__ == module.__name__
+            and not name.startswith("_")
+            for name, value in vars(module).items()
+        ):
+            having.add(module.__name__)
+    assert set(entry["python-modules"]) == having
+
+
+def test_its_guides_are_pages_of_the_documentation() -> None:
+    (integration,) = get_provider_info()["integrations"]
+    missing = [guide for guide in integration["how-to-guide"] if not (ROOT / guide.lstrip("/")).is_file()]
+    assert missing == []
+
+
+def test_airflow_providers_hooks_and_triggers_list_them(tmp_path: Path) -> None:
+    code = """
+import json
+from airflow.providers_manager import ProvidersManager
+manager = ProvidersManager()
+print(json.dumps({
+    "hook": manager.hooks["kling"].hook_class_name,
+    "triggers": [each.trigger_class_name for each in manager.trigger if "kling" in each.package_name],
+}))
+"""
+    found = ask_airflow(code, tmp_path)
+    assert found["hook"] == "airflow_provider_kling.hooks.kling.KlingHook"
+    assert "airflow_provider_kling.triggers.kling" in found["triggers"]
 
 
 def test_airflow_lists_the_provider_with_its_version(tmp_path: Path) -> None:

@@ -108,6 +108,9 @@ def test_the_metadata_says_what_it_is(wheel: Path) -> None:
     assert said["Version"] == importlib.metadata.version("airflow-provider-kling")
     assert said["Requires-Python"] == ">=3.11"
     assert said["License-Expression"] == "Apache-2.0"
+    assert said["Author"] == "The airflow-provider-kling authors"
+    urls = [each.split(", ")[0] for each in said.get_all("Project-URL", [])]
+    assert urls == ["Documentation", "Source", "Issues", "Changelog"]  # Airflow shows the first of that name
     assert "Framework :: Apache Airflow :: Provider" in said.get_all("Classifier", [])
     needed = [each for each in said.get_all("Requires-Dist", []) if "extra ==" not in each]
     assert not [each for each in needed if each.startswith(("av", "pi-heif", "pillow-heif"))]

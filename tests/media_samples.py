@@ -42,10 +42,20 @@ def mp4(
 
 def m4a() -> bytes:
     """Half a second of silence, AAC in MP4: a container without a video stream."""
+    return sound("mp4", "aac")
+
+
+def sound(form: str, codec: str, frames: int = 20) -> bytes:
+    """Silence, 1,024 samples a frame.
+
+    :param form: libav's name of the container: ``mp4``, ``mp3`` or ``adts``.
+    :param codec: libav's name of the encoder, for example ``aac`` or ``libmp3lame``.
+    """
     file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("aac", rate=44100, layout="mono")
-        for _ in range(20):
+    with av.open(file, "w", format=form) as container:
+        stream = container.add_stream(codec, rate=44100, layout="mono")
+        assert isinstance(stream, av.AudioStream)
+        for _ in range(frames):
             frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
             frame.sample_rate = 44100
             for plane in frame.planes:

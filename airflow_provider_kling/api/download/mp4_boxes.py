@@ -99,6 +99,15 @@ def read_mp4(file: BinaryIO) -> VideoFacts:
     return _Reader(file).read()
 
 
+def has_sound(file: BinaryIO) -> bool:
+    """Whether there is a sound track with samples, all of which are in the file.
+
+    :param file: seekable; left anywhere.
+    :raises Mp4Error: no MP4 or QuickTime file, cut off, or its index is damaged.
+    """
+    return any(track.handler == b"soun" and track.samples for track in _Reader(file).tracks())
+
+
 class _Reader:
     """One reading of one file."""
 
@@ -111,6 +120,19 @@ class _Reader:
         self._defaults: dict[int, _Defaults] = {}
 
     def read(self) -> VideoFacts:
+        """The facts of the first video track."""
+        video = next((track for track in self.tracks() if track.handler == b"vide"), None)
+        if video is None:
+            raise Mp4Error("holds no video stream")
+        if not video.samples:
+            raise Mp4Error("holds no frame: it is cut off")
+        if not video.width or not video.height:
+            raise Mp4Error("has a video stream without a size")
+        seconds = video.units / video.timescale if video.timescale else 0.0
+        return VideoFacts(seconds, video.width, video.height, video.codec, video.samples)
+
+    def tracks(self) -> list[_Track]:
+        """All tracks, whose samples are in the file."""
         index: _Box | None = None
         fragments: list[_Box] = []
         access: list[_Box] = []
@@ -124,25 +146,14 @@ class _Reader:
             elif box.kind == b"sidx":
                 self._check_segments(box)
         if index is None:
-            raise Mp4Error("is not a readable MP4 video, or it is cut off (it has no index)")
+            raise Mp4Error("is not a readable MP4, or it is cut off: it has no index")
         self._read_index(self._load(index))
         for fragment in fragments:
             self._read_fragment(self._load(fragment), fragment.start)
         starts = {fragment.start for fragment in fragments}
         for box in access:
             self._check_access(box, starts)
-        return self._facts()
-
-    def _facts(self) -> VideoFacts:
-        video = next((track for track in self._tracks.values() if track.handler == b"vide"), None)
-        if video is None:
-            raise Mp4Error("holds no video stream")
-        if not video.samples:
-            raise Mp4Error("holds no frame: it is cut off")
-        if not video.width or not video.height:
-            raise Mp4Error("has a video stream without a size")
-        seconds = video.units / video.timescale if video.timescale else 0.0
-        return VideoFacts(seconds, video.width, video.height, video.codec, video.samples)
+        return list(self._tracks.values())
 
     # Boxes
 

@@ -15,6 +15,8 @@ _SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (
     (8, b"WEBP", "WebP"),
     (8, b"WAVE", "WAV"),
     (8, b"AVI ", "AVI"),
+    (0, b"\xff\xfe", "text in UTF-16"),  # as an MPEG header: layer I, which is not taken either
+    (0, b"\xfe\xff", "text in UTF-16"),
     (0, b"BM", "BMP"),
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),

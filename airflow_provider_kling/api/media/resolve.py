@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 from urllib.parse import urlsplit
@@ -14,15 +16,20 @@ from urllib.parse import urlsplit
 from airflow_provider_kling.api.catalog.parameter import MediaKind, MediaPlace
 from airflow_provider_kling.api.catalog.problems import listed
 from airflow_provider_kling.api.catalog.validation import map_media
+from airflow_provider_kling.api.download.mp4_boxes import Mp4Error, has_sound, read_mp4
 from airflow_provider_kling.api.exceptions import InvalidRequestError
-from airflow_provider_kling.api.media import image
+from airflow_provider_kling.api.media import audio, image
 from airflow_provider_kling.api.media.file_types import HEAD, content_of
 from airflow_provider_kling.api.media.sources import Found, OpenPath, UnusableError, opened
 from airflow_provider_kling.api.paths import StoragePath, scheme_of
 from airflow_provider_kling.api.redaction import clean, unsigned
 from airflow_provider_kling.api.transport.body import DataUri
 
+log = logging.getLogger(__name__)
+
 _MB: Final = 1024 * 1024
+_MOST_CONVERTED: Final = 200 * _MB
+"""Bytes of a picture that is to be converted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +94,15 @@ def resolve(
     *,
     open_path: OpenPath,
     sign_seconds: int | None = None,
+    convert: bool = False,
 ) -> Resolved:
     """Turn one media value into what the API accepts.
 
     An http(s) URL is passed on. A local path, a ``file://`` URI, a URI of object storage and a
     data URI are copied to a temporary file, checked and sent from there as a data URI: type by
-    content, bytes, and for pictures that they decode whole; for images also side lengths and aspect
-    ratio, and a picture that EXIF turns arrives upright. Otherwise the bytes are sent as they are.
+    content and structure, bytes, and that it is complete; for images also side lengths and aspect
+    ratio, and a picture that EXIF turns arrives upright. Otherwise the bytes are sent as they are, but
+    for what strict readers of a picture would stumble over.
 
     Base64 without ``data:`` in front is refused: it could be a file's name, and nothing that
     keeps pictures out of logs would recognise it.
@@ -102,6 +111,8 @@ def resolve(
     :param open_path: opens the URI of an object storage.
     :param sign_seconds: send a URL signed for so many seconds instead of the bytes where the
         storage can sign; the content is checked all the same. None sends the bytes.
+    :param convert: make a JPEG or PNG of a picture that the vendor does not take as it is: of another
+        format, or too large. The checksum stays that of the content as it was found.
     :raises InvalidRequestError: naming the parameter, the file, what was found and what is allowed.
     :raises KlingError: the storage did not answer; a retry may help.
     """
@@ -111,16 +122,20 @@ def resolve(
             scheme, _, address = value.partition("://")
             return _passed_on(place, f"{scheme.lower()}://{address}")
     allowed = _ALLOWED[place.kind]
+    converts = convert and allowed is _PICTURES
     try:
         with (
-            opened(value, open_path, allowed.most_bytes) as found,
-            tempfile.TemporaryFile(prefix="kling-") as turned,
+            opened(value, open_path, _MOST_CONVERTED if converts else allowed.most_bytes) as found,
+            ExitStack() as scratch,
         ):
-            mime, upright = _checked(place, found, allowed, turned)
-            signed = found.signed_url(sign_seconds) if upright and sign_seconds else None
+            if allowed is _PICTURES:
+                mime, file = _picture(place, found, scratch, convert)
+            else:
+                mime, file = _sound_or_video(found, allowed), found.file
+            signed = found.signed_url(sign_seconds) if file is found.file and sign_seconds else None
             found.file.seek(0)
             sha256 = hashlib.file_digest(found.file, "sha256").hexdigest()
-            inline = DataUri(mime, found.file if upright else turned)
+            inline = DataUri(mime, file)
             return Resolved(
                 sent=signed or _in_use.setdefault((mime, sha256), inline),
                 sha256=sha256,
@@ -137,6 +152,7 @@ def resolve_all(
     *,
     open_path: OpenPath,
     sign_seconds: int | None = None,
+    convert: bool = False,
 ) -> tuple[dict[str, Any], dict[str, Resolved]]:
     """Resolve every media value of a request, also nested ones.
 
@@ -150,7 +166,7 @@ def resolve_all(
 
     def fetch(place: MediaPlace, value: str) -> str | DataUri:
         try:
-            one = resolve(place, value, open_path=open_path, sign_seconds=sign_seconds)
+            one = resolve(place, value, open_path=open_path, sign_seconds=sign_seconds, convert=convert)
         except MediaError as error:
             problems.extend(error.problems)
             return ""
@@ -174,29 +190,91 @@ def _passed_on(place: MediaPlace, url: str) -> Resolved:
     return Resolved(sent=url, sha256=sha256, source=clean(url), size=None)
 
 
-def _checked(place: MediaPlace, found: Found, allowed: _Allowed, turned: BinaryIO) -> tuple[str, bool]:
-    """The content's MIME type, and whether it is upright; if not, ``turned`` has it upright."""
-    content = content_of(found.file.read(HEAD))
-    mime = allowed.types.get(content)
-    if mime is None:
-        raise UnusableError(
-            found.name,
-            f"is {content}, whatever its name says; allowed is {listed(allowed.types)}",
-        )
-    if allowed is not _PICTURES:
-        return mime, True
+def _picture(place: MediaPlace, found: Found, scratch: ExitStack, convert: bool) -> tuple[str, BinaryIO]:
+    """The MIME type of a picture, and the file to send: the one that was found, or one made from it."""
+
+    def new_file() -> BinaryIO:
+        return scratch.enter_context(tempfile.TemporaryFile(prefix="kling-"))
+
+    file: BinaryIO = found.file
+    content, most = content_of(file.read(HEAD)), _PICTURES.most_bytes
+    size = file.seek(0, os.SEEK_END)
     try:
-        seen = image.inspect(found.file)
+        if convert and (content not in _PICTURES.types or size > most or _is_too_large(file)):
+            file = new_file()
+            log.info(
+                "%s: %s is converted %s.",
+                place.path,
+                found.name,
+                image.write_converted(found.file, file, most),
+            )
+        elif content not in _PICTURES.types:
+            able = content in ("WebP", "AVIF", "HEIC", "GIF", "TIFF", "BMP")
+            raise _other_content(found, content, _PICTURES, "; convert_image=True makes one" if able else "")
+        seen = image.inspect(file)
         problems = image.documented_limits(seen) if place.kind == "image" else []
         if problems:
             raise _refusal(place, [f"{found.name} {problem}" for problem in problems])
+        if seen.oddities:
+            log.warning(
+                "%s: %s opens in viewers, though its %s; sending it without that fault.",
+                place.path,
+                found.name,
+                ", its ".join(seen.oddities),
+            )
+            odd, file = file, new_file()
+            image.write_mended(seen, odd, file)
         if not seen.upright:
-            image.write_upright(found.file, turned)
+            turned_by_exif, file = file, new_file()
+            image.write_upright(turned_by_exif, file)
     except image.PictureError as error:
         raise UnusableError(found.name, str(error)) from error
-    if turned.tell() > allowed.most_bytes:
-        raise UnusableError(found.name, f"is turned by EXIF, and has {turned.tell():,} bytes when upright")
-    return mime, seen.upright
+    size = file.seek(0, os.SEEK_END)
+    if size > most:
+        raise UnusableError(
+            found.name, f"is {size:,} bytes after applying its EXIF rotation, over the limit of {most:,}"
+        )
+    return _PICTURES.types[seen.format], file
+
+
+def _is_too_large(file: BinaryIO) -> bool:
+    """Whether a picture that the vendor would take has more pixels than are taken."""
+    try:
+        image.inspect(file)
+    except image.TooLargeError:
+        return True
+    except image.PictureError:
+        return False
+    return False
+
+
+def _sound_or_video(found: Found, allowed: _Allowed) -> str:
+    """The MIME type of a sound or a video, whose structure is looked at."""
+    content = content_of(found.file.read(HEAD))
+    if content not in allowed.types:
+        raise _other_content(found, content, allowed)
+    try:
+        if allowed is _ALLOWED["video"]:
+            read_mp4(found.file)
+            there = True
+        elif content == "WAV":
+            there = audio.is_wave(found.file)
+        elif content in ("MP3", "AAC"):
+            there = audio.has_frames(found.file, content)
+        else:
+            there = has_sound(found.file)
+    except Mp4Error as error:
+        raise UnusableError(found.name, str(error)) from error
+    if not there:
+        raise UnusableError(found.name, f"begins like {content}, and has no sound in it")
+    return allowed.types[content]
+
+
+def _other_content(found: Found, content: str, allowed: _Allowed, hint: str = "") -> UnusableError:
+    return UnusableError(
+        found.name,
+        f"is {content}, whatever its name says; allowed is {listed(allowed.types)}{hint}",
+    )
 
 
 def _refusal(place: MediaPlace, problems: Sequence[str]) -> MediaError:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 from airflow_provider_kling.api.paths import StoragePath, file_of, is_stored, local_path, scheme_of
@@ -28,6 +29,7 @@ OpenPath = Callable[[str], Any]
 _CHUNK: Final = 1024 * 1024  # bytes, and characters of base64: a multiple of 4
 _BLOCK: Final = 8 * 1024 * 1024  # bytes that a storage is asked for at once
 _BARE_BASE64 = re.compile(r"[A-Za-z0-9+/_\s-]{200,}={0,2}\s*")
+_BASE64_SPELLINGS: Final = str.maketrans("-_", "+/", " \t\r\n\f\v")
 _LONGEST_NAME: Final = 300  # characters of a file's name that a message shows
 
 
@@ -155,18 +157,31 @@ def _fetched(path: StoragePath, name: str, most_bytes: int) -> Iterator[bytes]:
 
 
 def _decoded(value: str, name: str) -> Iterator[bytes]:
+    """The content of a data URI, also where its base64 has line breaks, no padding, or the URL's alphabet."""
     start = value.find(",", 0, 200) + 1
-    if not value[:start].lower().endswith(";base64,"):
+    if not value[:start].lower().replace(" ", "").endswith(";base64,"):
         raise UnusableError(name, "is not of the form data:<type>;base64,<content>")
+    if "%" in value[start:]:  # as a URL has it
+        value, start = unquote(value[start:]), 0
+    rest = ""
     for position in range(start, len(value), _CHUNK):
-        part = value[position : position + _CHUNK]
-        try:
-            decoded = binascii.a2b_base64(part, strict_mode=True)
-        except ValueError as error:  # also characters that are not ASCII
-            raise UnusableError(name, f"is not valid base64 ({error})") from None
-        if "=" in part and position + len(part) < len(value):
+        rest += value[position : position + _CHUNK].translate(_BASE64_SPELLINGS)
+        end = rest.find("=")
+        whole = len(rest) // 4 * 4 if end < 0 else end
+        if rest[whole:].strip("=") and end >= 0:
             raise UnusableError(name, "is not valid base64 (it ends before its end)")
-        yield decoded
+        if end < 0:
+            yield _bytes_of(rest[:whole], name)
+            rest = rest[whole:]
+    rest = rest.rstrip("=")
+    yield _bytes_of(rest + "=" * (-len(rest) % 4), name)
+
+
+def _bytes_of(base64: str, name: str) -> bytes:
+    try:
+        return binascii.a2b_base64(base64, strict_mode=bool(base64))
+    except ValueError as error:  # also characters that are not ASCII
+        raise UnusableError(name, f"is not valid base64 ({error})") from None
 
 
 def _name(path: object) -> str:

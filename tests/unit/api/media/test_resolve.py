@@ -24,11 +24,13 @@ from airflow_provider_kling.api.catalog.parameter import MediaKind, MediaPlace
 from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError, Money, Recovery
 from airflow_provider_kling.api.media import resolve as resolve_module
 from airflow_provider_kling.api.media.resolve import Resolved, resolve, resolve_all
-from tests.media_samples import m4a, mp4, orientation, picture
+from tests.media_samples import m4a, mp4, orientation, picture, sound
 
 MIB = 1024 * 1024
 JPEG = picture("JPEG")
 PNG = picture("PNG")
+MP3 = sound("mp3", "libmp3lame")
+AAC = sound("adts", "aac")
 
 
 def place(kind: MediaKind = "image", path: str = "image_url") -> MediaPlace:
@@ -269,9 +271,9 @@ class TestPictures:
         noise.save(path, format="JPEG", exif=orientation(6), quality=10)
         small = replace(resolve_module._PICTURES, most_bytes=path.stat().st_size)
         monkeypatch.setattr(resolve_module, "_PICTURES", small)
-        monkeypatch.setattr(resolve_module, "_ALLOWED", {"image": small})
+        monkeypatch.setattr(resolve_module, "_ALLOWED", {**resolve_module._ALLOWED, "image": small})
 
-        assert "when upright" in refusal(path)
+        assert "after applying its EXIF rotation" in refusal(path)
 
 
 class TestDataUris:
@@ -307,11 +309,13 @@ class TestDataUris:
             ("data:image/png,abc", "not of the form"),
             ("data:image/png;base64", "not of the form"),
             ("data:image/png;base64,", "is empty"),
-            ("data:image/png;base64,abc", "not valid base64"),
+            ("data:image/png;base64,abcde", "not valid base64"),
+            ("data:image/png;base64,abc", "of an unknown kind"),
             ("data:image/png;base64,ab=cdefg", "not valid base64"),
-            ("data:image/png;base64,YWJj\nYWJj", "not valid base64"),
             ("data:image/png;base64,YWJjé", "not valid base64"),
-            ("data:image/png;base64,_-_-", "not valid base64"),
+            ("data:image/png;base64,YWJj!", "not valid base64"),
+            ("data:image/png;base64,YW Jj\nYWJj", "is text"),
+            ("data:image/png;base64,-__-", "of an unknown kind"),
             (data_uri(b"hello"), "is text"),
             (data_uri(picture("PNG", (100, 100))), "100 x 100"),
         ],
@@ -321,6 +325,36 @@ class TestDataUris:
 
         assert words in what
         assert "the data URI" in what
+
+    @pytest.mark.parametrize(
+        "spelling",
+        [
+            lambda text: text.rstrip("="),
+            lambda text: "\n".join(text[at : at + 76] for at in range(0, len(text), 76)) + "\n",
+            lambda text: "\r\n ".join(text[at : at + 64] for at in range(0, len(text), 64)),
+            lambda text: " " + text,
+            lambda text: text.replace("+", "-").replace("/", "_"),
+            lambda text: text.replace("+", "%2B").replace("/", "%2F").replace("=", "%3D"),
+            lambda text: text.replace("+", "-").replace("/", "_").rstrip("=") + "\n",
+            lambda text: text + "=",
+        ],
+        ids=[
+            "unpadded",
+            "lines",
+            "folded",
+            "space",
+            "URL's alphabet",
+            "escaped",
+            "URL's, unpadded",
+            "padded twice",
+        ],
+    )
+    @pytest.mark.parametrize("length", [0, 1, 2, 800_000])
+    def test_base64_as_others_write_it(self, spelling: Any, length: int) -> None:
+        content = JPEG + os.urandom(length)
+        head, _, text = data_uri(content).partition(",")
+
+        assert content_sent(get(f"{head},{spelling(text)}")) == content
 
     def test_base64_that_ends_before_its_end(self) -> None:
         part = base64.b64encode(bytes(3 * MIB // 4 - 1)).decode()
@@ -469,14 +503,13 @@ class TestSoundAndVideo:
     @pytest.mark.parametrize(
         ("content", "mime"),
         [
-            (b"ID3\x04" + bytes(100), "audio/mpeg"),
-            (b"\xff\xfb\x90\x64" + bytes(100), "audio/mpeg"),
-            (b"\xff\xf3\x40\xc4" + bytes(100), "audio/mpeg"),
-            (b"\xff\xf1\x50\x80" + bytes(100), "audio/aac"),
-            (b"\xff\xf9\x50\x80" + bytes(100), "audio/aac"),
+            (MP3, "audio/mpeg"),
+            (b"ID3\x04\0\0\0\0\0\x0a" + bytes(10) + MP3, "audio/mpeg"),
+            (MP3 + b"TAG" + bytes(125), "audio/mpeg"),
+            (AAC, "audio/aac"),
             (wav(), "audio/wav"),
-            (b"\0\0\0\x20ftypM4A \0\0\0\0", "audio/mp4"),
             (m4a(), "audio/mp4"),
+            (m4a().replace(b"ftypisom", b"ftypM4A "), "audio/mp4"),
         ],
     )
     def test_sound(self, tmp_path: Path, content: bytes, mime: str) -> None:
@@ -492,11 +525,31 @@ class TestSoundAndVideo:
 
         assert "MP3, WAV, M4A" in refusal(path, "audio")
 
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            pytest.param("A boat.".encode("utf-16") * 99, "is text in UTF-16", id="text"),
+            pytest.param(b"ID3\x04" + bytes(5000), "begins like MP3", id="a tag alone"),
+            pytest.param(b"\xff\xfb\x90\x64" + bytes(5000), "begins like MP3", id="one header"),
+            pytest.param(b"\xff\xfb" * 3000, "begins like MP3", id="headers without frames"),
+            pytest.param(b"\xff\xf1\x50\x80" + bytes(5000), "begins like AAC", id="one AAC header"),
+            pytest.param(b"RIFF\x24\0\0\0WAVEjunk", "begins like WAV", id="RIFF alone"),
+            pytest.param(b"\0\0\0\x20ftypM4A \0\0\0\0", "has no index", id="four bytes in place"),
+            pytest.param(mp4(1), "begins like MP4", id="a silent video"),
+            pytest.param(m4a()[:-20], "cut off", id="cut"),
+        ],
+    )
+    def test_what_only_begins_like_sound_is_refused(self, tmp_path: Path, content: bytes, words: str) -> None:
+        path = tmp_path / "voice.mp3"
+        path.write_bytes(content)
+
+        assert words in refusal(path, "audio")
+
     def test_too_much_sound(self, tmp_path: Path) -> None:
         path = tmp_path / "voice.mp3"
-        path.write_bytes(b"ID3" + bytes(5 * MIB - 3))
+        path.write_bytes(MP3 + bytes(5 * MIB - len(MP3)))
         assert get(path, "audio").size == 5 * MIB
-        path.write_bytes(b"ID3" + bytes(5 * MIB - 2))
+        path.write_bytes(MP3 + bytes(5 * MIB - len(MP3) + 1))
 
         assert "5,242,881 bytes" in refusal(path, "audio")
 
@@ -504,8 +557,8 @@ class TestSoundAndVideo:
         ("content", "mime"),
         [
             (mp4(1), "video/mp4"),
-            (b"\0\0\0\x14ftypqt  \0\0\0\0", "video/quicktime"),
-            (b"\0\0\0\x08wide\0\0\0\x08mdat", "video/quicktime"),
+            (mp4(1, suffix=".mov"), "video/quicktime"),
+            (mp4(1, suffix=".mov", options={})[20:], "video/quicktime"),
         ],
     )
     def test_video(self, tmp_path: Path, content: bytes, mime: str) -> None:
@@ -518,6 +571,10 @@ class TestSoundAndVideo:
         path = tmp_path / "reference.mp4"
         path.write_bytes(b"\x1aE\xdf\xa3" + bytes(50))
         assert "Matroska" in refusal(path, "video")
+        path.write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0" + bytes(5000))
+        assert "it has no index" in refusal(path, "video")
+        path.write_bytes(mp4(1)[:-1])
+        assert "cut off" in refusal(path, "video")
 
         with path.open("wb") as file:
             file.truncate(100 * MIB + 1)

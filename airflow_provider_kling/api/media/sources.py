@@ -161,7 +161,7 @@ def _decoded(value: str, name: str) -> Iterator[bytes]:
     start = value.find(",", 0, 200) + 1
     if not value[:start].lower().replace(" ", "").endswith(";base64,"):
         raise UnusableError(name, "is not of the form data:<type>;base64,<content>")
-    if "%" in value[start:]:  # as a URL has it
+    if value.find("%", start) >= 0:  # as a URL has it
         value, start = unquote(value[start:]), 0
     rest = ""
     for position in range(start, len(value), _CHUNK):

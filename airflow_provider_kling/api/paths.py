@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import string
@@ -16,13 +17,33 @@ from airflow_provider_kling.api.exceptions import DownloadError, InvalidRequestE
 PLACEHOLDERS: Final = ("generation_id", "model", "client_request_id")
 """What a target path may name in braces."""
 
+UNKNOWN_MODEL: Final = "unknown-model"
+"""What ``{model}`` becomes where nobody knows the model: a video that is paid is saved all the same."""
+
 DEFAULT_NAME: Final = "{generation_id}.mp4"
 """What a target path that ends with a slash is completed with."""
 
-_LONGEST_NAME: Final = 200  # bytes; file systems take 255, and temporary names need some of them
-_SEPARATORS: Final = "/\\"
-_MEANING_IN_STORAGE_URLS: Final = "?#%*"
-_UNSEEN: Final = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, invisible, half a character, line breaks
+LONGEST_NAME: Final = 255
+"""Bytes of one name that file systems take."""
+
+LONGEST_KEY: Final = 1024
+"""Bytes of an object's key that S3 and Google Cloud Storage take."""
+
+_LONGEST_TEMPORARY: Final = 200  # bytes of a name that its temporary name keeps
+_LONGEST_READABLE: Final = 80  # characters of an id that its name keeps; uuid and model are 79 at most today
+_DIGEST_DIGITS: Final = 12
+_PLAIN = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
+_NOT_PLAIN = re.compile(r"[^A-Za-z0-9._-]+")
+_LIKE_OURS = re.compile(rf".*_[0-9a-f]{{{_DIGEST_DIGITS}}}")
+_RANDOM_ENOUGH: Final = 16
+"""Characters from which no two ids differ in upper and lower case alone; the vendor's short ids have 21."""
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+"""Names that Windows and its network shares keep for devices, with any suffix."""
+
+LONGEST_SAFE_NAME: Final = _LONGEST_READABLE + 1 + _DIGEST_DIGITS
+"""Characters, all ASCII, of the longest name that :func:`safe_name` makes."""
+
+_HOME_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))(?=/|$)", re.ASCII)
 _LOCAL_PROTOCOLS: Final = ("", "file", "local")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(file):/", re.IGNORECASE)
 _TEMPLATE_MARKS: Final = ("{{", "{%", "{#")
@@ -84,13 +105,18 @@ def local_path(place: object) -> Path:
 
     :param place: a str, an ``os.PathLike``, or a storage path with the protocol of local files.
     :raises TypeError: when it is none of these; a URI as text is not.
+    :raises ValueError: see :func:`at_home`.
     """
+    return Path(at_home(_local_text(place)))
+
+
+def _local_text(place: object) -> str:
     if isinstance(place, str) and "://" in place:
         raise TypeError("a URI has to be opened first, as an ObjectStoragePath for example")
     if getattr(place, "protocol", None) in _LOCAL_PROTOCOLS:
-        return Path(str(getattr(place, "path", place)))
+        return str(getattr(place, "path", place))
     if isinstance(place, str | os.PathLike):
-        return Path(os.fsdecode(place))
+        return os.fsdecode(place)
     raise TypeError(f"neither a path nor an object-storage path: {type(place).__name__}")
 
 
@@ -101,29 +127,60 @@ def text_of(path: object) -> str:
 
     :raises TypeError: it is no path.
     """
-    return str(path if is_stored(path) else local_path(path))
+    return str(path) if is_stored(path) else _local_text(path)
 
 
 def temporary_name(name: str, token: str) -> str:
     """A hidden name for a file that is to become ``name``, short enough for any file system."""
-    kept = os.fsencode(name)[:_LONGEST_NAME].decode(errors="ignore")
+    kept = os.fsencode(name)[:_LONGEST_TEMPORARY].decode(errors="ignore")
     return f".{kept}.{token}.part"
 
 
 def safe_name(value: str) -> str:
-    """A value that may stand for one part of a path; ids are the vendor's, and opaque.
+    """The name of an id: the same for the same id, another for another, and allowed by every storage.
 
-    :raises ValueError: it is empty, has a separator, control or URL characters in it, is made of
-        dots, or is too long.
+    An id that is plain, as ``vIvy_TKgZ0vwl7ZYG6Hy0`` and ``789392067490349060`` are, is its own name. Of
+    any other the readable part is kept, and a digest of the whole id tells it apart:
+    ``<uuid>:klingai/avatar-pro`` becomes ``<uuid>-klingai-avatar-pro_0b1c2d3e4f56``. A digest is also added
+    where a file system that ignores case, or Windows, would take two names for one.
+
+    :return: 1 to :data:`LONGEST_SAFE_NAME` characters of ``A-Z a-z 0-9 . _ -``, with no dot at either end.
+    :raises ValueError: the id is empty.
     """
-    if not value.strip(". "):
-        raise ValueError("it is empty or made of dots")
-    for char in value:
-        if char in _SEPARATORS + _MEANING_IN_STORAGE_URLS or unicodedata.category(char) in _UNSEEN:
-            raise ValueError(f"it has {char!r} in it")
-    if len(value.encode(errors="surrogatepass")) > _LONGEST_NAME:
-        raise ValueError(f"it is longer than {_LONGEST_NAME} bytes")
-    return value
+    if not value:
+        raise ValueError("it is empty")
+    mixed_case = value != value.lower() and len(value) < _RANDOM_ENOUGH
+    ambiguous = mixed_case or _LIKE_OURS.fullmatch(value) or _RESERVED.fullmatch(value)
+    if _PLAIN.fullmatch(value) and not ambiguous:
+        return value
+    readable = _NOT_PLAIN.sub("-", value)[:_LONGEST_READABLE].strip("-.") or "id"
+    if _RESERVED.fullmatch(readable):
+        readable = readable.replace(".", "-")
+    digest = hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()
+    return f"{readable}_{digest[:_DIGEST_DIGITS]}"
+
+
+def at_home(path: str) -> str:
+    """A local path whose leading ``~``, ``~user``, ``$HOME`` or other variable stands for what it names.
+
+    :raises ValueError: the variable is not set, or there is no such user; in words that follow
+        "the path cannot be used:".
+    """
+    if variable := _HOME_VARIABLE.match(path):
+        name = variable[1] or variable[2]
+        value = os.environ.get(name) or (os.path.expanduser("~") if name == "HOME" else "")
+        if not value:
+            raise ValueError(
+                f"it begins with ${name}, an environment variable that is not set on this machine"
+            )
+        return value + path[variable.end() :]
+    if path.startswith("~"):
+        expanded = os.path.expanduser(path)
+        if expanded == path and (path == "~" or "/" in path):
+            user = path.partition("/")[0]
+            raise ValueError(f"it begins with {user}, and this machine has no such user's home directory")
+        return expanded
+    return path
 
 
 def tells_apart(path: str) -> bool:
@@ -149,17 +206,25 @@ def expand_path(path: object, facts: Mapping[str, str | None]) -> str:
     """Put a generation's facts into a target path: ``s3://videos/{model}/{generation_id}.mp4``.
 
     A path that ends with a slash is completed with ``{generation_id}.mp4``. Slashes in a model id
-    become ``-``.
+    become ``-``. Ids go into it as :func:`safe_name` makes them; a local path that begins with ``~`` or a
+    variable such as ``$HOME`` is completed, see :func:`at_home`. A model that is not known becomes
+    ``unknown-model``, a client request id that is not known the generation's id.
 
     :param path: a local path, a ``file:`` URI or the URI of an object in storage, as text; or a path
         object, which has to name a file.
     :param facts: values for :data:`PLACEHOLDERS`; ``generation_id`` is always needed.
     :return: a local path without ``file:``, or the URI of an object.
-    :raises DownloadError: what :func:`check_path` refuses, or an id that would leave its place in
-        the path.
+    :raises DownloadError: what :func:`check_path` refuses, a name that is too long, or a home directory
+        that is not known.
     """
     try:
-        return _expand(path, facts)
+        whole = _expand(path, facts)
+        if "://" in whole:
+            _check_key(whole)
+            return whole
+        whole = at_home(whole)
+        _check_names(whole)
+        return whole
     except ValueError as error:
         raise DownloadError(
             f"The video cannot be written to {str(path)!r}: {error}.",
@@ -179,15 +244,16 @@ def _expand(path: object, facts: Mapping[str, str | None]) -> str:
         )
     if text.endswith("/"):
         text += DEFAULT_NAME
-    expanded = []
-    for literal, field, spec, conversion in string.Formatter().parse(text):
+    variable = _HOME_VARIABLE.match(text)  # ${HOME} is no placeholder
+    expanded = [variable[0] if variable else ""]
+    for literal, field, spec, conversion in string.Formatter().parse(text[len(expanded[0]) :]):
         expanded.append(literal)
         if field is None:
             continue
         if spec or conversion or field not in PLACEHOLDERS:
             known = ", ".join(f"{{{name}}}" for name in PLACEHOLDERS)
             raise ValueError(f"{{{field}}} is not a placeholder; there are {known}")
-        expanded.append(_value(field, facts.get(field)))
+        expanded.append(_value(field, facts))
     whole = "".join(expanded)
     if isinstance(path, str) and scheme_of(whole) == "file":
         try:
@@ -200,6 +266,18 @@ def _expand(path: object, facts: Mapping[str, str | None]) -> str:
     if any(unicodedata.category(char) == "Cc" for char in whole):
         raise ValueError("it has control characters in it")
     return whole
+
+
+def _check_names(path: str) -> None:
+    for name in path.split("/"):
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            raise ValueError(f"the name {name[:20]}… in it is longer than {LONGEST_NAME} bytes")
+
+
+def _check_key(uri: str) -> None:
+    key = uri.partition("://")[2].partition("/")[2]
+    if len(key.encode(errors="surrogatepass")) > LONGEST_KEY:
+        raise ValueError(f"its key is longer than {LONGEST_KEY} bytes")
 
 
 def _named(path: object) -> str:
@@ -215,10 +293,15 @@ def _named(path: object) -> str:
     return text
 
 
-def _value(field: str, value: str | None) -> str:
+def _value(field: str, facts: Mapping[str, str | None]) -> str:
+    value = facts.get(field)
+    if value is None and field == "model":
+        return UNKNOWN_MODEL
+    if value is None and field == "client_request_id":
+        field, value = "generation_id", facts.get("generation_id")
     if value is None:
         raise ValueError(f"{{{field}}} is not known here")
     try:
         return safe_name(value.replace("/", "-") if field == "model" else value)
     except ValueError as error:
-        raise ValueError(f"{{{field}}} is {value[:_LONGEST_NAME]!r}, and {error}") from None
+        raise ValueError(f"{{{field}}}: {error}") from None

@@ -17,6 +17,7 @@ from airflow_provider_kling.api.download.targets import TakenError, Target, targ
 from airflow_provider_kling.api.download.verify import probe, warn_of_other_length
 from airflow_provider_kling.api.exceptions import DownloadError, Recovery
 from airflow_provider_kling.api.generation import Generation
+from airflow_provider_kling.api.paths import safe_name
 from airflow_provider_kling.api.retry import Clock, Random, RetryPolicy
 
 log = logging.getLogger(__name__)
@@ -136,7 +137,7 @@ def _existing(source: VideoSource, place: Target, there: int, generation_id: str
         except DownloadError as error:
             raise _other_file("it is not a whole video", place, generation_id) from error
     # Two clips can have one length: where neither a checksum nor the name tells, the content does.
-    told = remote.checksums or generation_id in place.shown
+    told = remote.checksums or safe_name(generation_id) in place.shown
     if remote.size is None or not told:
         with place.staging() as staged:
             if source.save(staged) != known:

@@ -109,7 +109,10 @@ def _place_of(value: str, open_path: OpenPath) -> Path | StoragePath:
         except ValueError as error:
             raise UnusableError(_name(value), str(error)) from None
     if not scheme:
-        return local_path(value)
+        try:
+            return local_path(value)
+        except ValueError as error:
+            raise UnusableError(_name(value), f"is no path: {error}") from None
     with _troubles(_name(value)):
         place: StoragePath = open_path(value)
     return place

@@ -15,9 +15,9 @@ ROOT = Path(__file__).resolve().parent.parent
 def main() -> None:
     sys.path.insert(0, str(ROOT))
     from tests.contract.drivers import Blocking
-    from tests.contract.fault_matrix import measure
-    from tests.contract.fault_page import render
-    from tests.contract.fault_table import CALLS
+    from tests.contract.faults.matrix import measure
+    from tests.contract.faults.page import render
+    from tests.contract.faults.table import CALLS
 
     # The emulator's server says of each client that left early that it left.
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)

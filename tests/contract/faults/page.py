@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from airflow_provider_kling.api.exceptions import Money
-from tests.contract.fault_matrix import Cell, Measured
-from tests.contract.fault_table import CALLS, FAULTS
+from tests.contract.faults.matrix import Cell, Measured
+from tests.contract.faults.table import CALLS, FAULTS
 
 _INTRODUCTION: Final = """\
 # What each fault does

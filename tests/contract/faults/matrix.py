@@ -24,8 +24,8 @@ from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.polling.schedule import Schedule
 from airflow_provider_kling.api.transport.messages import Call
 from tests.contract.drivers import DRIVERS, JITTER, Blocking, Driver
-from tests.contract.fault_table import CALLS, FAULTS, Fault
-from tests.contract.fault_world import REQUEST, World
+from tests.contract.faults.table import CALLS, FAULTS, Fault
+from tests.contract.faults.world import REQUEST, World
 
 ORDER: Final = Order(
     REQUEST, fingerprint(REQUEST.body(), "kling_default"), TaskIdentity("dag", "run", "task")
@@ -233,7 +233,10 @@ _VARYING: Final = (
     (r"127\.0\.0\.1(:\d+)?|localhost(:\d+)?", "*host*"),
     (r"\(request id [0-9a-f-]{36}\)", "(request id …)"),
     (r"\d{4}-\d\d-\d\dT[0-9:.]+Z", "*time*"),
-    (r"\d+ frame", "*n* frame"),
+    (
+        r"\d+ of \d+ samples: the next ones end at byte [\d,]+, and it has [\d,]+",
+        "*n* of *m* samples: the next ones end at byte *b*, and it has *c*",
+    ),
 )
 
 

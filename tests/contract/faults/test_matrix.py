@@ -12,12 +12,12 @@ import pytest
 
 from airflow_provider_kling.api.exceptions import Money, Recovery
 from tests.contract.drivers import Async, Blocking, Driver
-from tests.contract.fault_matrix import Cell, Measured, Run, measure
-from tests.contract.fault_page import render
-from tests.contract.fault_table import CALLS, FAULTS
-from tests.contract.fault_world import KEY
+from tests.contract.faults.matrix import Cell, Measured, Run, measure
+from tests.contract.faults.page import render
+from tests.contract.faults.table import CALLS, FAULTS
+from tests.contract.faults.world import KEY
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "faults.md"
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "faults.md"
 
 HOPELESS = {
     "certificate not trusted",

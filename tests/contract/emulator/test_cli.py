@@ -19,7 +19,7 @@ import requests
 from airflow_provider_kling.emulator.cli import main
 
 COMMAND = [sys.executable, "-m", "airflow_provider_kling.emulator"]
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from airflow_provider_kling.emulator.faults.rules import FaultRule
 from airflow_provider_kling.emulator.journal import CallKind
 from tests.contract.addresses import UNKNOWN_NAME, deaf, other_host, refusing, self_signed
 from tests.contract.drivers import Driver
-from tests.contract.fault_table import Fault
+from tests.contract.faults.table import Fault
 
 KEY: Final = "sk-3f9a77c1e0b24d55-never-to-be-shown"
 REQUEST: Final = GenerationRequest(

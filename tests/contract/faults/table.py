@@ -17,7 +17,7 @@ class Fault:
 
     :param rule: kind and options of the emulator's fault rule; None where HTTP does not begin.
     :param download: the same for a video's bytes, where it is another one.
-    :param address: attribute of :class:`~tests.contract.fault_world.World` with the address that fails.
+    :param address: attribute of :class:`~tests.contract.faults.world.World` with the address that fails.
     :param slow: whether a time-out runs out.
     :param not_for: calls that it makes no sense for, and why.
     """

@@ -15,7 +15,7 @@ from airflow_provider_kling.emulator.cli import main
 PATH = "/v2/generate/video/kling/generation"
 HEADERS = {"Authorization": "Bearer kling-emulator-key"}
 EXTRA = "airflow-provider-kling[emulator]"
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def test_every_module_of_the_emulator_imports_without_it():

@@ -23,15 +23,19 @@ class UploadFault:
     :param status: answered with an error in S3's form; None loses the connection.
     :param code: the error's name.
     :param message: what it says.
+    :param methods: these requests fail instead: ``("GET", "HEAD")`` is a right to write alone.
     """
 
     part: int | None
     status: int | None
     code: str = "InternalError"
     message: str = "We encountered an internal error. Please try again."
+    methods: tuple[str, ...] = ()
 
     def meets(self, environ: Environ) -> bool:
         """Whether a request is the one that fails."""
+        if self.methods:
+            return environ["REQUEST_METHOD"] in self.methods
         asked = parse_qs(environ["QUERY_STRING"])
         if self.part is None:
             return environ["REQUEST_METHOD"] == "POST" and "uploadId" in asked

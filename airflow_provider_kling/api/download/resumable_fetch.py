@@ -185,7 +185,7 @@ class VideoSource:
         :raises DownloadError: it did not arrive whole after all attempts.
         :raises OSError: the file cannot be written.
         """
-        with path.open("xb") as file, ThreadPoolExecutor(1, "kling-digest") as thread:
+        with path.open("wb") as file, ThreadPoolExecutor(1, "kling-digest") as thread:
             copy = _Copy(file, thread)
             self._persist(lambda: self._fill(copy), lambda: copy.done)
             return FetchedFile(copy.done, copy.digest("sha256"))

@@ -95,8 +95,11 @@ def save_video(
     else:
         try:
             saved = _download(source, place, overwrite, generation_id)
-        except TakenError:  # by another task, or by an earlier try of this one that still ran
-            saved = _existing(source, place, place.size() or 0, generation_id)
+        except TakenError:  # by another task, or by a previous attempt of this one that still ran
+            there = place.size()
+            if there is None:
+                raise _other_file("this connection may not read it", place, generation_id) from None
+            saved = _existing(source, place, there, generation_id)
     warn_of_other_length(saved.duration, expected_seconds, generation_id)
     return saved
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import logging
 import os
-import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from airflow_provider_kling.api.download.leftovers import (
+    locked,
+    part_name,
+    staging_folder,
+    sweep_folder,
+    sweep_storage,
+)
 from airflow_provider_kling.api.exceptions import DownloadError, KlingError, Recovery
-from airflow_provider_kling.api.paths import StoragePath, is_stored, local_path, temporary_name
+from airflow_provider_kling.api.paths import StoragePath, is_stored, local_path
 from airflow_provider_kling.api.redaction import clean
 
 log = logging.getLogger(__name__)
@@ -43,6 +52,13 @@ _FOR_A_PERSON_TOO: Final = (errno.EROFS, errno.ENAMETOOLONG, errno.EINVAL, errno
 
 class TakenError(Exception):
     """Somebody wrote the target since we looked, and it may not be overwritten."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unseen:
+    """What is there may not be looked at."""
+
+    why: str
 
 
 class Target(Protocol):
@@ -84,7 +100,11 @@ def target_for(place: object, generation_id: str) -> Target:
 
 
 class LocalTarget:
-    """A file on this machine: written beside its final name, flushed, and renamed."""
+    """A file on this machine: written beside its final name, flushed, and renamed.
+
+    Where the file system cannot rename or rewrite a file, as with many mounted buckets, the video is
+    staged in the folder of temporary files, and written once from its start to its end.
+    """
 
     def __init__(self, path: Path, shown: str, generation_id: str) -> None:
         self.shown = shown
@@ -94,12 +114,8 @@ class LocalTarget:
     def size(self) -> int | None:
         """Bytes of the file that is there; None where nothing is."""
         with _troubles("look for", self.shown, self._generation_id):
-            if self._path.is_dir():
-                raise _is_directory(self.shown, self._generation_id)
-            try:
-                return self._path.stat().st_size
-            except FileNotFoundError:
-                return None
+            status = self._status()
+            return None if status is None else status.st_size
 
     @contextmanager
     def copy(self) -> Iterator[Path]:
@@ -110,53 +126,126 @@ class LocalTarget:
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """A hidden name in the same directory, which is made where it is missing."""
-        staged = self._path.with_name(temporary_name(self._path.name, secrets.token_hex(4)))
-        with _troubles("write", self.shown, self._generation_id):
-            if self._path.is_dir():
-                raise _is_directory(self.shown, self._generation_id)
-            staged.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                yield staged
-            finally:
-                staged.unlink(missing_ok=True)
+        with _troubles("write", self.shown, self._generation_id), ExitStack() as stack:
+            self._status()
+            # of a link it is the file behind it that is written, as with any program
+            self._path = self._path.resolve() if self._path.is_symlink() else self._path
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            sweep_folder(self._path.parent, self._generation_id)
+            staged = stack.enter_context(self._part())
+            if staged is None:
+                log.info(
+                    "The file system of %s cannot rename or rewrite files; writing the video there once.",
+                    self.shown,
+                )
+                staged = stack.enter_context(staging_folder()) / "video"
+            yield staged
 
     def flush(self, staged: Path) -> None:
         """Write it out."""
-        with staged.open("rb+") as file:
-            os.fsync(file.fileno())
+        _flush(staged)
 
     def place(self, staged: Path, *, overwrite: bool) -> None:
         """Rename; without ``overwrite`` by a hard link, which refuses an existing name."""
-        if overwrite:
+        if staged.parent != self._path.parent:
+            self._write_once(staged, overwrite)
+        elif overwrite:
             os.replace(staged, self._path)
         else:
             try:
                 os.link(staged, self._path)
             except OSError:  # the name is taken, or this file system has no hard links
-                if self._path.exists():
+                if os.path.lexists(self._path):
                     raise TakenError from None
                 os.replace(staged, self._path)
-        _flush_directory(self._path.parent)
+        _flush(self._path.parent)
+
+    @contextmanager
+    def _part(self) -> Iterator[Path | None]:
+        """An empty temporary file beside the target; None where one could not be renamed later."""
+        first, part = (
+            self._path.with_name(part_name(self._path.name, self._generation_id)) for _ in range(2)
+        )
+        with locked(first):
+            try:
+                try:
+                    with first.open("rb+") as file:
+                        file.write(b"?")
+                        file.seek(0)
+                        file.truncate()
+                    os.rename(first, part)
+                except OSError as error:
+                    if error.errno in _FULL:
+                        raise
+                    yield None
+                else:
+                    yield part
+            finally:
+                first.unlink(missing_ok=True)
+                part.unlink(missing_ok=True)
+
+    def _write_once(self, staged: Path, overwrite: bool) -> None:
+        try:
+            with staged.open("rb") as source, self._path.open("wb" if overwrite else "xb") as file:
+                try:
+                    shutil.copyfileobj(source, file, _PART)
+                    file.flush()
+                    with suppress(OSError):
+                        os.fsync(file.fileno())
+                except BaseException:
+                    with suppress(OSError):
+                        self._path.unlink()
+                    raise
+        except FileExistsError:
+            raise TakenError from None
+        written, expected = self._path.stat().st_size, staged.stat().st_size
+        if written != expected:
+            raise OSError(errno.EIO, f"{written} bytes of {expected} are there after writing")
+
+    def _status(self) -> os.stat_result | None:
+        """What is there; None where nothing is.
+
+        :raises DownloadError: a directory, or something else that no video can take the place of.
+        """
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            if self._path.is_symlink():
+                raise _no_place(
+                    f"{self.shown} is a symbolic link to a file that does not exist", self._generation_id
+                ) from None
+            return None
+        if stat.S_ISDIR(status.st_mode):
+            raise _is_directory(self.shown, self._generation_id)
+        if not stat.S_ISREG(status.st_mode):
+            raise _no_place(f"{self.shown} is a device, a pipe or a socket", self._generation_id)
+        return status
 
 
 class StorageTarget:
-    """An object in storage: staged on the local disk, and put in one step once it is verified."""
+    """An object in storage: staged on the local disk, and put in one step once it is verified.
+
+    A right to write is enough: what may not be looked at is written without a look, and never in
+    place of something else where the storage can tell.
+    """
 
     def __init__(self, place: StoragePath, generation_id: str) -> None:
         self.shown = str(place)
         with _troubles("reach", self.shown, generation_id, Exception):
             self._fs = place.fs
         self._path = place.path
-        self._put_options = _ATOMIC_PUT.get(place.protocol)
+        self._protocol = place.protocol
         self._generation_id = generation_id
 
     def size(self) -> int | None:
-        """Bytes of the object that is there; None where nothing is."""
+        """Bytes of the object that is there; None where nothing is, or where it may not be seen."""
         with _troubles("look for", self.shown, self._generation_id, Exception):
             info = self._info(self._path)
-            if info is not None and info["type"] == "directory":
+            if isinstance(info, _Unseen) or info is None:
+                return None
+            if info["type"] == "directory":
                 raise _is_directory(self.shown, self._generation_id)
-            return None if info is None else int(info["size"])
+            return int(info["size"])
 
     @contextmanager
     def copy(self) -> Iterator[Path]:
@@ -174,11 +263,8 @@ class StorageTarget:
     def staging(self) -> Iterator[Path]:
         """A file in a temporary directory of its own, on the local disk."""
         # the suffix stays: storage libraries take the content type from it
-        with (
-            _troubles("stage", self.shown, self._generation_id),
-            tempfile.TemporaryDirectory(prefix="kling-") as directory,
-        ):
-            yield Path(directory, "video").with_suffix(Path(self._path).suffix)
+        with _troubles("stage", self.shown, self._generation_id), staging_folder() as folder:
+            yield (folder / "video").with_suffix(Path(self._path).suffix)
 
     def flush(self, staged: Path) -> None:
         """Nothing: it is gone as soon as it is uploaded."""
@@ -186,10 +272,24 @@ class StorageTarget:
     def place(self, staged: Path, *, overwrite: bool) -> None:
         """Upload; by a temporary name and a move where an upload is seen before it is complete."""
         with _troubles("write", self.shown, self._generation_id, Exception):
-            if not overwrite and self._info(self._path) is not None:
+            there = None if overwrite else self._info(self._path)
+            options = dict(_ATOMIC_PUT.get(self._protocol, {}))
+            if isinstance(there, _Unseen):
+                log.info(
+                    "This connection may not look for %s (%s); writing it without a look.",
+                    self.shown,
+                    there.why,
+                )
+                try:
+                    self._put(staged, options | self._without_replacing())
+                except Exception as error:
+                    if "not implemented" not in str(error).lower():
+                        raise
+                    self._put(staged, options)  # S3 of another maker, which takes no conditions
+            elif there is not None:
                 raise TakenError
-            if self._put_options is not None:
-                self._fs.put_file(str(staged), self._path, **self._put_options)
+            elif options:
+                self._put(staged, options)
             else:
                 self._put_and_move(staged)
             # What is there is not removed: it may be another task's, and whole.
@@ -197,17 +297,35 @@ class StorageTarget:
                 self._path,
                 staged,
                 "Nothing was removed, as another task may write there too; {generation_id} in the path keeps "
-                "them apart. Run the task again: it lands the same generation.",
+                "them apart. Run the task again: it saves the same generation.",
             )
+
+    def _put(self, staged: Path, options: dict[str, Any]) -> None:
+        try:
+            self._fs.put_file(str(staged), self._path, **options)
+        except FileExistsError:
+            raise TakenError from None
+
+    def _without_replacing(self) -> dict[str, Any]:
+        """How this filesystem is told to write only where nothing is, as far as it can be told."""
+        put = getattr(self._fs, "_put_file", None) or self._fs.put_file
+        parameters = inspect.signature(put).parameters
+        if self._protocol in _ATOMIC_PUT:
+            if "mode" in parameters:
+                return {"mode": "create"}
+            if "overwrite" in parameters:
+                return {"overwrite": False}
+        return {}
 
     def _put_and_move(self, staged: Path) -> None:
         parent, _, name = self._path.rpartition("/")
-        temporary = f"{parent}/{temporary_name(name, secrets.token_hex(4))}"
+        temporary = f"{parent}/{part_name(name, self._generation_id)}"
+        sweep_storage(self._fs, parent, self._generation_id)
         try:
             if parent:
                 self._fs.makedirs(parent, exist_ok=True)
             self._fs.put_file(str(staged), temporary)
-            self._check(temporary, staged, "Run the task again: it lands the same generation.")
+            self._check(temporary, staged, "Run the task again: it saves the same generation.")
             self._fs.mv(temporary, self._path)
         except BaseException:
             self._forget(temporary)
@@ -215,7 +333,9 @@ class StorageTarget:
 
     def _check(self, path: str, staged: Path, advice: str) -> None:
         expected, info = staged.stat().st_size, self._info(path)
-        if info is None or info["size"] != expected:
+        if isinstance(info, _Unseen):
+            log.info("This connection may not look at %s after writing it; the storage took it.", self.shown)
+        elif info is None or info["size"] != expected:
             stored = "nothing is" if info is None else f"{info['size']} bytes are"
             raise DownloadError(
                 f"The video of generation {self._generation_id} has {expected} bytes, and {stored} at "
@@ -231,12 +351,15 @@ class StorageTarget:
         except Exception as error:
             log.warning("Could not remove %s: %s", path, clean(str(error)))
 
-    def _info(self, path: str) -> dict[str, Any] | None:
+    def _info(self, path: str) -> dict[str, Any] | _Unseen | None:
+        """What is there; None where nothing is."""
         self._fs.invalidate_cache()  # another task may have written since the listing was cached
         try:
             info: dict[str, Any] = self._fs.info(path)
         except FileNotFoundError:
             return None
+        except PermissionError as error:  # where listing is not allowed, also for a missing object
+            return _Unseen(clean(str(error)))
         return info
 
 
@@ -280,14 +403,23 @@ def _is_directory(shown: str, generation_id: str) -> DownloadError:
     )
 
 
-def _flush_directory(directory: Path) -> None:
-    """Make the new name survive a power cut, where the file system can."""
+def _no_place(what: str, generation_id: str) -> DownloadError:
+    return DownloadError(
+        f"{what}; the video of generation {generation_id} was not written there.",
+        advice="Nothing was replaced. Remove it or choose another path, and clear the task: the same "
+        "generation is used.",
+        recovery=Recovery.GIVE_UP,
+        generation_id=generation_id,
+    )
+
+
+def _flush(path: Path) -> None:
+    """Make a file, or the names in a directory, survive a power cut, where the file system can."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        descriptor = os.open(directory, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        with suppress(OSError):
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in (*_FULL, errno.EIO):
+            raise
     finally:
         os.close(descriptor)

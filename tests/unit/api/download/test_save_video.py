@@ -893,8 +893,6 @@ class TestStorage:
     @pytest.mark.parametrize(
         ("trouble", "recovery"),
         [
-            (PermissionError(errno.EACCES, "Access Denied"), Recovery.GIVE_UP),
-            (PermissionError("Access Denied"), Recovery.GIVE_UP),
             (OSError(errno.EROFS, "Read-only file system"), Recovery.GIVE_UP),
             (ConnectionResetError(errno.ECONNRESET, "reset"), Recovery.RETRY_TASK),
             (RuntimeError("no credentials?"), Recovery.RETRY_TASK),

@@ -76,7 +76,7 @@ class FaultyS3:
         body = f"<Error><Code>{fault.code}</Code><Message>{fault.message}</Message></Error>".encode()
         headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
         start_response(f"{fault.status} Status", headers)
-        return [body]
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
 
 @contextmanager

@@ -106,6 +106,11 @@ def _quoted(text: str) -> str:
     return f"{text[:_LONGEST]!r}… ({len(text):,} characters)"
 
 
+def bare_url(url: str) -> str:
+    """A URL, or what stands in its place, without user, query and fragment."""
+    return url.rsplit("@", 1)[-1].partition("?")[0].partition("#")[0]
+
+
 def unsigned(url: str) -> str:
     """A URL without the query parameters that sign it, so that signing anew changes nothing."""
     parts = urlsplit(url)

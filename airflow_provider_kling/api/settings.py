@@ -9,6 +9,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from airflow_provider_kling.api.exceptions import ConfigurationError
+from airflow_provider_kling.api.redaction import bare_url
 
 DEFAULT_BASE_URL: Final = "https://api.aimlapi.com"
 VENDOR_PATH: Final = "/v2/generate/video/kling/generation"
@@ -77,12 +78,12 @@ class Settings:
             usable = False
         if not usable:
             raise ConfigurationError(
-                f"The base URL {_without_secrets(self.base_url)!r} is not an https URL.",
+                f"The base URL {bare_url(self.base_url)!r} is not an https URL.",
                 advice=f"Give a host such as {DEFAULT_BASE_URL}.",
             )
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ConfigurationError(
-                f"The base URL {_without_secrets(self.base_url)!r} has a user, a query or a fragment.",
+                f"The base URL {bare_url(self.base_url)!r} has a user, a query or a fragment.",
                 advice="Give scheme and host only; the key belongs in the password field.",
             )
         self.check_scheme(self.base_url)
@@ -181,7 +182,3 @@ def _is_http_proxy(proxy: str) -> bool:
         return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
         return False
-
-
-def _without_secrets(url: str) -> str:
-    return url.rsplit("@", 1)[-1].partition("?")[0].partition("#")[0]

@@ -1,30 +1,17 @@
-"""Who may import what: read from the source, and seen in fresh interpreters."""
+"""What must not be imported where: read from the source, and seen in fresh interpreters."""
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-PACKAGE = "airflow_provider_kling"
-ROOT = Path(__file__).resolve().parents[2]
+from tests.unit.source_tree import PACKAGE, ROOT, Import, all_imports, files, is_within, name_of
 
-LAYERS: tuple[frozenset[str], ...] = (
-    frozenset({"api", "version_compat"}),
-    frozenset({"get_provider_info", "retry_policy"}),
-    frozenset({"hooks", "links"}),
-    frozenset({"triggers"}),
-    frozenset({"task", "sensors", "operators", "cost_report"}),
-    frozenset({"decorators", "ui"}),
-)
-"""From the ground up: a part imports its own layer and those below. ``api`` imports only itself."""
 EMULATOR = "emulator"
 """Stands beside the house: it knows the API's facts, and nothing but its own script imports it."""
 
@@ -37,110 +24,16 @@ ADDED_MODULES = 25
 """How many modules operators and sensors may add to a DAG's import, all together."""
 
 
-class Import(NamedTuple):
-    """One imported name, where it is written, and whether an ImportError is caught around it."""
-
-    module: str
-    imported: str
-    line: int
-    guarded: bool
-
-    def __str__(self) -> str:
-        return f"{PACKAGE}.{self.module}, line {self.line}: imports {self.imported}"
-
-
-def name_of(path: Path) -> str:
-    """Name a module without the package: ``api/client.py`` is ``api.client``, the package ``""``."""
-    parts = path.relative_to(ROOT / PACKAGE).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
 def part_of(module: str) -> str:
     return module.split(".")[0]
 
 
-def is_within(name: str, package: str) -> bool:
-    return name == package or name.startswith(f"{package}.")
-
-
-def catches_import_error(handler: ast.ExceptHandler) -> bool:
-    if handler.type is None:
-        return True
-    named = {node.id for node in ast.walk(handler.type) if isinstance(node, ast.Name)}
-    return bool(named & {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
-
-
-def imports_of(path: Path) -> Iterator[Import]:
-    module = name_of(path)
-    tree = ast.parse(path.read_text())
-    guarded = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Try) and any(map(catches_import_error, node.handlers))
-        for statement in node.body
-        for inner in ast.walk(statement)
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import in line {node.lineno}"
-            # "from a import b" can mean the module a.b, which matters for airflow.sdk and the like.
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        for name in names:
-            yield Import(module, name, node.lineno, id(node) in guarded)
-
-
-FILES = sorted((ROOT / PACKAGE).rglob("*.py"))
-IMPORTS = [found for path in FILES for found in imports_of(path)]
+FILES = files()
+IMPORTS = all_imports()
 
 
 def described(imports: list[Import]) -> list[str]:
     return [str(found) for found in imports]
-
-
-def test_the_reader_sees_imports_wherever_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = """
-import a.b as c
-if TYPE_CHECKING:
-    from d import e
-def f():
-    try:
-        from airflow.sdk import G
-    except (ValueError, ImportError):
-        import h
-"""
-    monkeypatch.setattr(sys.modules[__name__], "ROOT", tmp_path)
-    path = tmp_path / PACKAGE / "hooks" / "x.py"
-    path.parent.mkdir(parents=True)
-    path.write_text(source)
-    assert {(found.imported, found.guarded) for found in imports_of(path)} == {
-        ("a.b", False),
-        ("d.e", False),
-        ("airflow.sdk.G", True),
-        ("h", False),
-    }
-
-
-def test_each_part_has_a_place() -> None:
-    parts = {part_of(name_of(path)) for path in FILES} - {"", EMULATOR}
-    placed = {part for layer in LAYERS for part in layer}
-    assert parts <= placed, "give the new part its layer in LAYERS, or move it to where it belongs"
-
-
-def test_imports_point_down_only() -> None:
-    height = {part: n for n, layer in enumerate(LAYERS) for part in layer}
-    wrong = [
-        found
-        for found in IMPORTS
-        if part_of(found.module) in height
-        and is_within(found.imported, PACKAGE)
-        and (target := part_of(found.imported.removeprefix(PACKAGE).lstrip("."))) != "__version__"
-        and height.get(target, len(LAYERS)) > height[part_of(found.module)]
-    ]
-    assert described(wrong) == []
 
 
 @pytest.mark.parametrize("part", ["api", EMULATOR])

@@ -66,6 +66,7 @@ class KlingError(Exception):
     :param recovery: overrides the class's usual answer.
     :param generation_id: the generation it is about, where one is known.
     :param client_request_id: the ``X-Client-Request-Id`` of the submit it is about, where known.
+    :param is_whole: ``what`` says all of it, money and advice included, as it was told by another process.
     """
 
     recovery: Recovery = Recovery.GIVE_UP
@@ -81,8 +82,10 @@ class KlingError(Exception):
         recovery: Recovery | None = None,
         generation_id: str | None = None,
         client_request_id: str | None = None,
+        is_whole: bool = False,
     ) -> None:
         self.what = what
+        self.is_whole = is_whole
         self.generation_id = generation_id
         self.client_request_id = client_request_id
         if money is not None:
@@ -94,6 +97,8 @@ class KlingError(Exception):
         super().__init__(what)
 
     def __str__(self) -> str:
+        if self.is_whole:
+            return self.what
         return " ".join(part for part in (self.what, self.money, self.advice) if part)
 
 
@@ -224,9 +229,19 @@ class GenerationFailedError(KlingError):
     money = Money.NOT_CHARGED
 
     def __init__(
-        self, what: str, *, name: str, message: str, generation_id: str, advice: str | None = None
+        self,
+        what: str,
+        *,
+        name: str,
+        message: str,
+        generation_id: str,
+        advice: str | None = None,
+        recovery: Recovery | None = None,
+        is_whole: bool = False,
     ) -> None:
-        super().__init__(what, generation_id=generation_id, advice=advice)
+        super().__init__(
+            what, generation_id=generation_id, advice=advice, recovery=recovery, is_whole=is_whole
+        )
         self.name = name
         self.message = message
 

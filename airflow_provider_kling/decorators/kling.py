@@ -15,7 +15,6 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_kling.operators.kling import KlingGenerateOperator
 from airflow_provider_kling.task.arguments import refuse
-from airflow_provider_kling.task.failures import failing_as_airflow_expects
 from airflow_provider_kling.task.inline_media import hide
 
 if TYPE_CHECKING:
@@ -38,17 +37,14 @@ class KlingGenerateDecoratedOperator(DecoratedOperator, KlingGenerateOperator):
         **KlingGenerateOperator.template_fields_renderers,
     }
 
-    def execute(self, context: Context) -> Any:
-        """Call the function, and generate what it returns.
+    execute = KlingGenerateOperator.execute
 
-        :return: the generation id; a list of them where the function returned a list.
-        """
+    def requested(self, context: Context) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+        """Call the function for what to generate."""
         returned = self._call(context)
-        several = isinstance(returned, list | tuple)
-        with failing_as_airflow_expects():
-            variants = [self._combined(each) for each in (returned if several else [returned])]
-            ids = self._generating(context, several=several).begin(variants)
-        return ids if several else ids[0]
+        if isinstance(returned, list | tuple):
+            return [self._combined(each) for each in returned]
+        return self._combined(returned)
 
     def _call(self, context: Context) -> Any:
         context_merge(context, self.op_kwargs)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.task.arguments import Check, CheckedWhenParsed, check_path_if_known, refuse
 from airflow_provider_kling.task.failures import failing_as_airflow_expects
-from airflow_provider_kling.task.wait import COLOR
 from airflow_provider_kling.version_compat import BaseOperator
 
 if TYPE_CHECKING:
@@ -36,8 +35,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
     """
 
     template_fields: Sequence[str] = ("generation_id", "path", "kling_conn_id")
-    ui_color = COLOR
-    settings: ClassVar[Mapping[str, Check]] = {"path": check_path_if_known}
+    argument_checks: ClassVar[Mapping[str, Check]] = {"path": check_path_if_known}
 
     def __init__(
         self,
@@ -64,10 +62,10 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
         :return: the path, with its placeholders filled.
         """
         from airflow_provider_kling.hooks.kling import KlingHook
-        from airflow_provider_kling.task.results import GenerationOutcome, save_video, tell
-        from airflow_provider_kling.task.xcom import asked_upstream
+        from airflow_provider_kling.task.results import GenerationResult, announce, save_video
+        from airflow_provider_kling.task.xcom import upstream_request
 
-        request = asked_upstream(context, self.generation_id)
+        request = upstream_request(context, self.generation_id)
         with failing_as_airflow_expects():
             saved = save_video(
                 KlingHook(self.kling_conn_id),
@@ -78,7 +76,8 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
                 with_sidecar=self.sidecar,
                 request=request,
             )
-            tell(context, self, [GenerationOutcome(self.generation_id, saved.path, saved.duration, request)])
+            result = GenerationResult(self.generation_id, saved.path, saved.duration, request)
+            self.lineage = announce(context, self.outlets, [result])
         return saved.path
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:

@@ -10,22 +10,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.operators.download import KlingDownloadOperator as KlingDownloadOperator
 from airflow_provider_kling.task.arguments import (
+    DEFAULT_TIMEOUT,
     Check,
     CheckedWhenParsed,
     check_limit_if_known,
     check_path_if_known,
     checked_choice,
+    checked_interval,
+    checked_seconds,
     refuse,
     request_problems,
 )
 from airflow_provider_kling.task.failures import failing_as_airflow_expects
 from airflow_provider_kling.task.inline_media import InlineMediaField
-from airflow_provider_kling.task.wait import COLOR, DEFAULT_TIMEOUT, checked_interval, checked_seconds
 from airflow_provider_kling.version_compat import BaseOperator, conf
 
 if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
-    from airflow_provider_kling.task.generate import Generating
+    from airflow_provider_kling.task.generate import GenerateRun
     from airflow_provider_kling.version_compat import Context
 
 DEFAULT_MODEL: Final = "kling-video/v1.6/standard/image-to-video"
@@ -99,13 +101,12 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         "max_cost_usd",
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {"parameters": "json"}
-    ui_color = COLOR
     default_model = DEFAULT_MODEL
     pushes_requests = True
-    """So that tasks downstream find what was asked for; see :func:`.asked_upstream`."""
+    """So that tasks downstream find what was asked for; see :func:`.upstream_request`."""
     complete_when_parsed = True
     """Whether all arguments are there when the operator is made, so that a missing one is an error."""
-    settings: ClassVar[Mapping[str, Check]] = {
+    argument_checks: ClassVar[Mapping[str, Check]] = {
         "poke_interval": checked_interval,
         "timeout": lambda value: checked_seconds("timeout", value),
         "uncertain_grace": _checked_grace,
@@ -163,15 +164,14 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         self.check_balance = check_balance
         self.wait_for_completion = wait_for_completion or path is not None
         self.deferrable = deferrable
-        self.poke_interval = self.settings["poke_interval"](poke_interval)
-        self.timeout = self.settings["timeout"](timeout)
+        self.poke_interval = self.argument_checks["poke_interval"](poke_interval)
+        self.timeout = self.argument_checks["timeout"](timeout)
         self.durable = durable
-        self.on_changed_request = self.settings["on_changed_request"](on_changed_request)
-        self.on_uncertain_submit = self.settings["on_uncertain_submit"](on_uncertain_submit)
-        self.on_clear = self.settings["on_clear"](on_clear)
-        self.uncertain_grace: float | None = self.settings["uncertain_grace"](uncertain_grace)
-        self.generation_ids: list[str] = []
-        self.lineage: tuple[list[str], list[str]] = ([], [])
+        self.on_changed_request = self.argument_checks["on_changed_request"](on_changed_request)
+        self.on_uncertain_submit = self.argument_checks["on_uncertain_submit"](on_uncertain_submit)
+        self.on_clear = self.argument_checks["on_clear"](on_clear)
+        self.uncertain_grace: float | None = self.argument_checks["uncertain_grace"](uncertain_grace)
+        self._current_run: GenerateRun | None = None
         given = {**self.arguments(), "path": path, "max_cost_usd": max_cost_usd}
         refuse(self.problems_when_parsed(given, complete=self.complete_when_parsed))
 
@@ -191,45 +191,76 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
 
         return KlingHook(self.kling_conn_id)
 
-    def execute(self, context: Context) -> str:
-        """Submit, or adopt what an earlier try submitted; wait for it if so wanted.
+    def execute(self, context: Context) -> Any:
+        """Prepare, submit or re-attach, wait or defer, save, report.
 
         :return: the generation id.
         """
         with failing_as_airflow_expects():
-            (generation_id,) = self._generating(context).begin([self.arguments()])
-        assert generation_id is not None
-        return generation_id
+            run = self._start_run(context)
+            run.prepare(self.requested(context))  # checks everything; nothing is sent
+            run.submit_or_reattach()  # the one call that costs money
+            for variant in run.wait_or_defer():  # a deferral continues in execute_complete
+                run.save(variant)
+            return run.report()
 
     def execute_complete(self, context: Context, event: Any = None) -> Any:
-        """Go on when the triggerer has seen the end of the wait.
+        """Continue when the triggerer has seen the end of a wait: save, wait for the next, report.
 
         :return: the generation id.
         """
         with failing_as_airflow_expects():
-            generating = self._generating(context)
-            ids = generating.go_on(event)
-            return ids if generating.several else ids[0]
+            run = self._start_run(context)
+            run.resume(event)
+            for variant in run.wait_or_defer():
+                run.save(variant)
+            return run.report()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
         """Pictures in and videos out, for the OpenLineage provider; without it nobody asks."""
         from airflow_provider_kling.hooks.lineage import openlineage
 
-        return openlineage(*self.lineage)
+        run = self._current_run
+        return openlineage(*(run.lineage if run else ([], [])))
 
     def on_kill(self) -> None:
-        """Say what goes on: the vendor has no cancel."""
+        """Say what keeps running: the vendor has no cancel."""
         from airflow_provider_kling.triggers.kling import goes_on
 
-        for generation_id in self.generation_ids:
+        for generation_id in self._current_run.generation_ids if self._current_run else ():
             self.log.warning(goes_on(generation_id))
+
+    def requested(self, context: Context) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
+        """The arguments that make the request; a list of them makes as many variants."""
+        return self.arguments()
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that make the request."""
         names = ("model", "prompt", "image", "duration", "negative_prompt", "cfg_scale", "parameters")
         return {name: getattr(self, name) for name in names}
 
-    def _generating(self, context: Context, *, several: bool = False) -> Generating:
-        from airflow_provider_kling.task.generate import Generating
+    def _start_run(self, context: Context) -> GenerateRun:
+        from airflow_provider_kling.api.durable.decision import SubmitPolicy
+        from airflow_provider_kling.task.generate import GenerateOptions, GenerateRun
 
-        return Generating(context, self, several)
+        policy = SubmitPolicy(
+            self.on_changed_request, self.on_uncertain_submit, self.on_clear, self.uncertain_grace
+        )
+        options = GenerateOptions(
+            model=self.model,
+            path=self.path,
+            overwrite=self.overwrite,
+            sidecar=self.sidecar,
+            presign=self.presign,
+            max_cost_usd=self.max_cost_usd,
+            check_balance=self.check_balance,
+            wait_for_completion=self.wait_for_completion,
+            deferrable=self.deferrable,
+            poke_interval=self.poke_interval,
+            timeout=self.timeout,
+            durable=self.durable,
+            policy=policy,
+            outlets=self.outlets,
+        )
+        self._current_run = GenerateRun(context, options, self.hook, self.defer)
+        return self._current_run

@@ -10,16 +10,15 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
-from airflow_provider_kling.task.arguments import Check, CheckedWhenParsed
-from airflow_provider_kling.task.failures import failing_as_airflow_expects
-from airflow_provider_kling.task.wait import (
-    COLOR,
+from airflow_provider_kling.task.arguments import (
     DEFAULT_TIMEOUT,
-    Waiting,
+    Check,
+    CheckedWhenParsed,
     checked_interval,
     checked_seconds,
-    push_generation,
 )
+from airflow_provider_kling.task.failures import failing_as_airflow_expects
+from airflow_provider_kling.task.wait import Wait, completed
 from airflow_provider_kling.version_compat import (
     AirflowFailException,
     AirflowSensorTimeout,
@@ -60,8 +59,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("generation_id", "kling_conn_id", "model")
-    ui_color = COLOR
-    settings: ClassVar[Mapping[str, Check]] = {
+    argument_checks: ClassVar[Mapping[str, Check]] = {
         "poke_interval": checked_interval,
         "timeout": lambda value: checked_seconds("timeout", value, least=0.0),
     }
@@ -77,8 +75,8 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
         model: str | None = None,
         **kwargs: Any,
     ) -> None:
-        interval = self.settings["poke_interval"](poke_interval)
-        timeout = self.settings["timeout"](timeout)
+        interval = self.argument_checks["poke_interval"](poke_interval)
+        timeout = self.argument_checks["timeout"](timeout)
         # Airflow's own interval must be a number; it is not used where the schedule is adaptive.
         super().__init__(poke_interval=interval or 60.0, timeout=timeout, **kwargs)
         self._interval = interval
@@ -97,36 +95,39 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
         return KlingHook(self.kling_conn_id)
 
     def execute(self, context: Context) -> Any:
-        """Look, and wait: on the worker, rescheduled, or in the triggerer.
+        """Check the status, and wait: on the worker, rescheduled, or in the triggerer.
 
         :return: the generation as a dict.
         """
+        self._recall_request(context)
         if not self.deferrable:
             return self._poked(context)
-        asked = self._asked(context)
         try:
             with self._failing():
-                return (
-                    self._waiting(context, asked)
-                    .deferred(self.generation_id, model=self._model, submitted_at=asked.get("submitted_at"))
-                    .as_dict()
+                submitted_at = self._request.get("submitted_at")
+                generation = self._wait.until_complete(
+                    self.generation_id, model=self._model, submitted_at=submitted_at
                 )
+                return self._finished(context, generation)
         except (AirflowFailException, AirflowSensorTimeout) as error:
             if self._skips:
-                raise AirflowSkipException("The sensor's own failure is a skip, as it says.") from error
+                raise AirflowSkipException(
+                    "Skipping: the sensor failed and soft_fail (or never_fail) is set."
+                ) from error
             raise
 
     def execute_complete(self, context: Context, event: Any = None) -> dict[str, Any]:
-        """Go on when the triggerer has seen the end of the wait.
+        """Continue when the triggerer has seen the end of the wait.
 
         :return: the generation as a dict.
         """
+        self._recall_request(context)
         with self._failing():
-            waiting = self._waiting(context, self._asked(context))
-            return waiting.resumed(event, model=self._model, waited_for=self.generation_id).as_dict()
+            generation = self._wait.resume(event, model=self._model, waited_for=self.generation_id)
+            return self._finished(context, generation)
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
-        """Look once; trouble that may pass is waited out."""
+        """Check the status once; trouble that may pass is waited out."""
         from airflow_provider_kling.api.calls import is_ready
         from airflow_provider_kling.api.exceptions import KlingError, Recovery
 
@@ -136,29 +137,27 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
             except KlingError as error:
                 if error.recovery is Recovery.GIVE_UP:
                     raise
-                self.log.warning("A poll failed; the wait goes on: %s", error)
+                self.log.warning("A poll failed; still waiting: %s", error)
                 return False
             self.hook.log_status(generation)
             if not is_ready(generation):
                 return False
-            done = self._waiting(context, self._request).finished(generation, self._model)
-            return PokeReturnValue(is_done=True, xcom_value=done.as_dict())
+            done = self._finished(context, completed(generation, self._model))
+            return PokeReturnValue(is_done=True, xcom_value=done)
 
     @property
     def _skips(self) -> bool:
         """Whether Airflow makes a skip of a failure, and then keeps its reason to itself."""
         return bool(self.soft_fail or self.never_fail)
 
-    def _asked(self, context: Context) -> Mapping[str, Any]:
-        """What the task upstream asked for, which tells when, and of which model; empty if there is none."""
-        from airflow_provider_kling.task.xcom import asked_upstream
+    def _recall_request(self, context: Context) -> None:
+        """What the task upstream asked for tells when, and of which model; empty if there is none."""
+        from airflow_provider_kling.task.xcom import upstream_request
 
-        self._request = asked_upstream(context, self.generation_id) or {}
+        self._request = upstream_request(context, self.generation_id) or {}
         self._model = self.model or self._request.get("model")
-        return self._request
 
     def _poked(self, context: Context) -> Any:
-        self._asked(context)
         from airflow_provider_kling.api.calls import timed_out
 
         late = timed_out(self.generation_id, f"{self.timeout:g} s were given")
@@ -185,14 +184,18 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
             interval = schedule_for(None, self._model).next_wait(elapsed)
         return max(0.0, min(interval, self.timeout - run_duration()))
 
-    def _waiting(self, context: Context, asked: Mapping[str, Any]) -> Waiting:
-        def finish(done: Generation) -> None:
-            from airflow_provider_kling.task.results import push_cost
+    @property
+    def _wait(self) -> Wait:
+        return Wait(self.hook, self.defer, self._interval, self.timeout)
 
-            push_generation(context["ti"].xcom_push, done)
-            push_cost(self.hook, done, context["ti"].xcom_push, asked)
+    def _finished(self, context: Context, generation: Generation) -> dict[str, Any]:
+        """Push what the vendor said of a completed generation, and what it cost."""
+        from airflow_provider_kling.task.results import push_cost, push_generation
 
-        return Waiting(self, self.hook, self._interval, self.timeout, finish)
+        push = context["ti"].xcom_push
+        push_generation(push, generation)
+        push_cost(self.hook, generation, push, self._request)
+        return generation.as_dict()
 
     @contextmanager
     def _failing(self) -> Iterator[None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from airflow_provider_kling.task.inline_media import hide, is_template, reveal
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 NAMED_PARAMETERS: Final = ("prompt", "duration", "negative_prompt", "cfg_scale")
 """The operator's arguments that are parameters of the vendor under the same name."""
+DEFAULT_TIMEOUT: Final = 2 * 3600.0
+"""Seconds. Published generations took up to 431 s; 68 minutes have been met in the wild."""
 _MAY_HOLD_MEDIA: Final = ("image", "parameters")
 
 
@@ -65,7 +68,8 @@ Check = Callable[[Any], Any]
 class CheckedWhenParsed:
     """An operator's base that says what is wrong with arguments while a DAG is parsed."""
 
-    settings: ClassVar[Mapping[str, Check]] = {}
+    ui_color = "#e8e4ff"
+    argument_checks: ClassVar[Mapping[str, Check]] = {}
     """What each argument must be that is no part of a request."""
 
     @classmethod
@@ -83,7 +87,7 @@ class CheckedWhenParsed:
         from airflow_provider_kling.api.catalog.parameter import PENDING
 
         problems = []
-        for name, check in cls.settings.items():
+        for name, check in cls.argument_checks.items():
             value = given.get(name, PENDING)
             if value is not PENDING and not hasattr(value, "iter_references"):  # an XCom comes later
                 try:
@@ -163,6 +167,36 @@ def check_limit_if_known(usd: Any) -> None:
         checked_limit(usd)
     except ValueError as error:
         raise AirflowFailException(f"max_cost_usd: {error}") from None
+
+
+def checked_interval(poke_interval: float | timedelta | None) -> float | None:
+    """A poll interval in seconds; None for the adaptive schedule.
+
+    :raises AirflowFailException: it is not allowed.
+    """
+    from airflow_provider_kling.api.polling.schedule import Schedule
+
+    if poke_interval is None:
+        return None
+    if isinstance(poke_interval, timedelta):
+        poke_interval = poke_interval.total_seconds()
+    try:
+        return Schedule.fixed(poke_interval).interval
+    except ValueError as error:
+        raise AirflowFailException(f"poke_interval cannot be used: {error}") from None
+
+
+def checked_seconds(name: str, value: float | timedelta, least: float = 1.0) -> float:
+    """A time span in seconds.
+
+    :raises AirflowFailException: it is not a number from ``least`` to a week.
+    """
+    from airflow_provider_kling.api.retry import checked_span
+
+    try:
+        return checked_span(name, value.total_seconds() if isinstance(value, timedelta) else value, least)
+    except ValueError as error:
+        raise AirflowFailException(f"{error}, or a timedelta.") from None
 
 
 def checked_choice(name: str, *allowed: str) -> Check:

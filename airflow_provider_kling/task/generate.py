@@ -1,217 +1,289 @@
-"""One run of a task that generates: order, wait, land, and say what it cost.
+"""One run of a task that generates: submit every variant, wait for each, save its video, report.
 
-A task makes one generation, or several variants. Each variant is a work of its own: it is paid
-once, waited for and landed, whatever becomes of the others.
+A task makes one generation, or several variants. Each variant is paid once, waited for and saved,
+whatever becomes of the others.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+from airflow_provider_kling.api.durable.decision import SubmitPolicy
+from airflow_provider_kling.api.durable.submit import SubmitInput
 from airflow_provider_kling.api.exceptions import KlingError, Recovery
 from airflow_provider_kling.api.generation import Generation
-from airflow_provider_kling.task.results import GenerationOutcome, check_target, push_cost, save_video, tell
-from airflow_provider_kling.task.submit import Ordering, Wanted
-from airflow_provider_kling.task.wait import ID_KEY, REQUEST_KEY, Waiting, push_generation
+from airflow_provider_kling.task import xcom
+from airflow_provider_kling.task.results import (
+    GenerationResult,
+    Lineage,
+    announce,
+    check_target,
+    push_cost,
+    push_generation,
+    save_video,
+)
+from airflow_provider_kling.task.submit import Submits
+from airflow_provider_kling.task.wait import Wait
 from airflow_provider_kling.triggers.kling import failed_event, read_event
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.operators.kling import KlingGenerateOperator
+    from airflow_provider_kling.hooks.kling import KlingHook
     from airflow_provider_kling.version_compat import Context
 
 log = logging.getLogger(__name__)
 
-FAILURE_KEY: Final = "failure"
-"""XCom of the variants that have no video, each at its place in the list, as a trigger's event tells it."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateOptions:
+    """How a task generates; see :class:`.KlingGenerateOperator` for each."""
+
+    model: str
+    path: Any = None
+    overwrite: bool = False
+    sidecar: bool = False
+    presign: bool = False
+    max_cost_usd: float | str | None = None
+    check_balance: bool = False
+    wait_for_completion: bool = False
+    deferrable: bool = False
+    poke_interval: float | None = None
+    timeout: float
+    durable: bool = True
+    policy: SubmitPolicy = field(default_factory=SubmitPolicy)
+    outlets: Sequence[Any] = ()
 
 
 @dataclass(slots=True)
-class Generating:
-    """What a task does with its generations.
+class Variant:
+    """One generation of a task, from its request to its saved video.
 
-    :param context: Airflow's.
-    :param task: the operator that runs.
-    :param several: whether it makes a list of variants, so that each XCom is a list too.
+    :param index: its place in the list of variants.
+    :param request: what was asked for, as :data:`.xcom.REQUEST` has it; None until it was submitted.
+    :param generation_id: None until it was submitted.
+    :param generation: as the vendor described it when its video could be fetched.
+    :param result: what the task made of it.
+    :param failure: why there is no video.
     """
 
-    context: Context
-    task: KlingGenerateOperator
-    several: bool = False
-    _ids: list[str | None] = field(default_factory=list)
-    _asked: list[Mapping[str, Any] | None] = field(default_factory=list)
-    _outcomes: dict[int, GenerationOutcome] = field(default_factory=dict)
-    _failures: dict[int, KlingError] = field(default_factory=dict)
+    index: int
+    request: Mapping[str, Any] | None = None
+    generation_id: str | None = None
+    generation: Generation | None = None
+    result: GenerationResult | None = None
+    failure: KlingError | None = None
 
-    def begin(self, arguments: Sequence[Mapping[str, Any]]) -> list[str | None]:
-        """Submit, or adopt what an earlier try submitted; wait and land if so wanted.
 
-        :param arguments: of the operator, a mapping for each generation.
-        :return: the generation ids, in the order of the arguments.
-        :raises KlingError: see :class:`.KlingGenerateOperator`.
+class GenerateRun:
+    """What a task does with its generations, from one start of its process to the next deferral.
+
+    :param context: Airflow's.
+    :param options: the operator's.
+    :param hook: of the connection that pays.
+    :param defer: the operator's own ``defer``.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        options: GenerateOptions,
+        hook: KlingHook,
+        defer: Callable[..., Any],
+    ) -> None:
+        self.variants: list[Variant] = []
+        self.several = False
+        """Whether the task makes a list of variants, so that each XCom is a list too."""
+        self.lineage = Lineage([], [])
+        self._context = context
+        self._options = options
+        self._hook = hook
+        self._wait = Wait(hook, defer, options.poke_interval, options.timeout)
+        self._xcoms = xcom.TaskXComs(context)
+        self._inputs: list[SubmitInput] = []
+
+    @property
+    def generation_ids(self) -> list[str]:
+        """The ids that are known by now."""
+        return [each.generation_id for each in self.variants if each.generation_id is not None]
+
+    def prepare(self, requested: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+        """Check every request, its pictures and the target, before anything is paid.
+
+        :param requested: arguments of the operator; a list of them for several variants.
+        :raises KlingError: nothing was submitted.
         """
-        ordering = Ordering(self.context, self.task, several=self.several)
-        check_target(self.task.path, several=self.several)
-        wanted = ordering.prepare(arguments)
-        count = len(wanted)
-        self._ids, self._asked = [None] * count, [None] * count
-        self.task.generation_ids = []  # dag.test() makes all tries with one operator
-        for place in range(count):
-            with self._sparing_the_others(place):
-                self._order(place, ordering, wanted.pop(0))  # its pictures are not held any longer
-        self._wait(range(count))
-        return self._ids
+        self.several = not isinstance(requested, Mapping)
+        arguments = [requested] if isinstance(requested, Mapping) else requested
+        check_target(self._options.path, several=self.several)
+        self._inputs = self._submits.prepare(arguments)
+        self.variants = [Variant(index) for index in range(len(arguments))]
 
-    def go_on(self, event: Any) -> list[str | None]:
-        """Go on when the triggerer has seen the end of a wait.
+    def submit_or_reattach(self) -> None:
+        """Submit each variant, or re-attach to the generation that a previous attempt submitted.
+
+        :raises KlingError: see :meth:`.DurableSubmit.submit_or_reattach`.
+        """
+        submits = self._submits
+        for variant in self.variants:
+            with self._apart(variant):
+                wanted = self._inputs.pop(0)  # its pictures are not held any longer
+                submitted = submits.submit_or_reattach(wanted)
+                record = submitted.record
+                variant.generation_id = submitted.generation_id
+                variant.request = {
+                    **wanted.described,
+                    "client_request_id": record.client_request_id,
+                    "submitted_at": record.intended_at,
+                }
+                self._push(variant, xcom.GENERATION_ID, submitted.generation_id)
+                self._push(variant, xcom.CLIENT_REQUEST_ID, record.client_request_id)
+                self._push(variant, xcom.REQUEST, variant.request)
+
+    def resume(self, event: Any) -> None:
+        """Restore the variants from the XComs, and take in what the trigger saw.
 
         :raises KlingError: why the wait ended without a video.
         """
-        ids, asked = self._pulled(ID_KEY), self._pulled(REQUEST_KEY)
+        ids, requests = self._xcoms.pull(xcom.GENERATION_ID), self._xcoms.pull(xcom.REQUEST)
+        ended = event.get("generation_id") if isinstance(event, Mapping) else None
+        ended = ended if isinstance(ended, str) else None
         self.several = isinstance(ids, list)
-        self._ids = ids if isinstance(ids, list) else [ids]
-        self._asked = (asked if isinstance(asked, list) else [asked]) if asked else []
-        self._asked += [None] * (len(self._ids) - len(self._asked))
-        self.task.generation_ids = [each for each in self._ids if each is not None]
-        settled = event.get("generation_id") if isinstance(event, Mapping) else None
-        if settled is not None and settled not in self._ids:  # the XCom is gone; the event is not
-            self._ids, self._asked, self.several = [settled], [None], False
-        place = self._ids.index(settled) if settled is not None else len(self._ids)
-        self._recall(place)
-        with self._sparing_the_others(place):
-            waited_for = ", ".join(self.task.generation_ids)
-            self._waiting(place).resumed(event, model=self._model(place), waited_for=waited_for)
-        self._wait(range(place + 1, len(self._ids)))
-        return self._ids
+        ids = ids if isinstance(ids, list) else [ids]
+        if ended is not None and ended not in ids:  # the XCom is gone; the event is not
+            ids, requests, self.several = [ended], None, False
+        requests = (requests if isinstance(requests, list) else [requests]) if requests else []
+        requests += [None] * (len(ids) - len(requests))
+        self.variants = [Variant(index, requests[index], each) for index, each in enumerate(ids)]
+        waited_for = ", ".join(self.generation_ids)
+        if ended is None:
+            read_event(event, waited_for)  # raises
+        current = self.variants[ids.index(ended)]
+        if self.several:
+            self._restore(before=current.index)
+        with self._apart(current):
+            current.generation = self._wait.resume(event, model=self._model(current), waited_for=waited_for)
 
-    def _order(self, place: int, ordering: Ordering, wanted: Wanted) -> None:
-        obtained = ordering.obtain(wanted)
-        record = obtained.record
-        request = {
-            **wanted.described,
-            "client_request_id": record.client_request_id,
-            "submitted_at": record.intended_at,
-        }
-        self._ids[place], self._asked[place] = obtained.generation_id, request
-        self.task.generation_ids.append(obtained.generation_id)
-        self._push(place, ID_KEY, obtained.generation_id)
-        self._push(place, "client_request_id", record.client_request_id)
-        self._push(place, REQUEST_KEY, request)
+    def wait_or_defer(self) -> Iterator[Variant]:
+        """Yield each variant as soon as its video can be fetched.
 
-    def _wait(self, places: Iterable[int]) -> None:
-        """Wait for what is still to come, and end the task's work."""
-        for place in places:
-            generation_id, known = self._ids[place], self._asked[place] or {}
-            if generation_id is None or place in self._failures:
+        :raises TaskDeferred: the worker is freed; the task continues in ``execute_complete``.
+        """
+        for variant in self.variants:
+            if variant.generation_id is None or variant.failure or variant.result:
                 continue
-            if not self.task.wait_for_completion:
-                self._outcomes[place] = GenerationOutcome(generation_id, request=known)
+            if not self._options.wait_for_completion:
+                variant.result = GenerationResult(variant.generation_id, request=variant.request)
                 continue
-            waiting = self._waiting(place)
-            wait = waiting.deferred if self.task.deferrable else waiting.here
-            with self._sparing_the_others(place):
-                wait(generation_id, model=self._model(place), submitted_at=known.get("submitted_at"))
-        if self._failures:
+            with self._apart(variant):
+                if variant.generation is None:
+                    wait = self._wait.until_complete if self._options.deferrable else self._wait.block
+                    submitted_at = (variant.request or {}).get("submitted_at")
+                    model = self._model(variant)
+                    variant.generation = wait(variant.generation_id, model=model, submitted_at=submitted_at)
+            if variant.generation is not None:
+                yield variant
+
+    def save(self, variant: Variant) -> None:
+        """Push what the vendor said and what it cost; save the video, where there is a path for it.
+
+        :raises KlingError: the generation stays paid and can be saved again.
+        """
+        generation, options = variant.generation, self._options
+        assert generation is not None
+        with self._apart(variant):
+            push = partial(self._push, variant)
+            push_generation(push, generation)
+            cost = push_cost(self._hook, generation, push, variant.request)
+            saved = None
+            if options.path is not None:
+                saved = save_video(
+                    self._hook,
+                    generation.id,
+                    options.path,
+                    push,
+                    overwrite=options.overwrite,
+                    with_sidecar=options.sidecar,
+                    request=variant.request,
+                    cost=cost,
+                )
+            variant.result = GenerationResult(
+                generation.id,
+                saved.path if saved else None,
+                saved.duration if saved else generation.duration,
+                variant.request,
+                cost.as_dict(),
+            )
+
+    def report(self) -> str | list[str | None] | None:
+        """Tell assets and lineage what was made.
+
+        :return: the generation id; a list of them where there are several variants.
+        :raises KlingError: some variants have no video.
+        """
+        if any(each.failure for each in self.variants):
             raise self._without_video()
-        outcomes = [self._outcomes[place] for place in sorted(self._outcomes)]
-        tell(self.context, self.task, outcomes, several=self.several)
+        results = [each.result for each in self.variants if each.result is not None]
+        self.lineage = announce(self._context, self._options.outlets, results, several=self.several)
+        ids = [each.generation_id for each in self.variants]
+        return ids if self.several else ids[0]
+
+    @property
+    def _submits(self) -> Submits:
+        return Submits(self._context, self._options, self._hook, several=self.several)
 
     @contextmanager
-    def _sparing_the_others(self, place: int) -> Iterator[None]:
-        """Keep what becomes of one variant from the others: they are paid, and are waited for and landed."""
+    def _apart(self, variant: Variant) -> Iterator[None]:
+        """Keep the failure of one variant from the others: they are paid, and are waited for and saved."""
         try:
             yield
         except KlingError as error:
-            if not self.several or place >= len(self._ids):
+            if not self.several:
                 raise
             log.warning("%s", error)
-            self._push(place, FAILURE_KEY, failed_event(error.generation_id or "", error))
-            self._failures[place] = error
+            self._push(variant, xcom.FAILURE, failed_event(error.generation_id or "", error))
+            variant.failure = error
 
     def _without_video(self) -> KlingError:
         """The failure of a task some of whose variants have no video."""
-        again = any(each.recovery is not Recovery.GIVE_UP for each in self._failures.values())
-        done = " and landed" if self.task.path is not None else ""
-        others = f"; all others were waited for{done}" if self.task.wait_for_completion else ""
-        each = " ".join(f"[{place}] {self._failures[place]}" for place in sorted(self._failures))
+        failures = {each.index: each.failure for each in self.variants if each.failure}
+        again = any(each.recovery is not Recovery.GIVE_UP for each in failures.values())
+        done = " and saved" if self._options.path is not None else ""
+        others = f"; all others were waited for{done}" if self._options.wait_for_completion else ""
+        each = " ".join(f"[{index}] {failure}" for index, failure in failures.items())
         return KlingError(
-            f"{len(self._failures)} of {len(self._ids)} variants failed{others}. {each}",
-            advice="The next try, or the task when it is cleared, adopts what the vendor has accepted.",
+            f"{len(failures)} of {len(self.variants)} variants failed{others}. {each}",
+            advice="The next attempt, or the task when it is cleared, re-attaches to what the vendor "
+            "has accepted.",
             recovery=Recovery.RETRY_TASK if again else Recovery.GIVE_UP,
         )
 
-    def _waiting(self, place: int) -> Waiting:
-        def finish(generation: Generation) -> None:
-            self._finish(place, generation)
-
-        task = self.task
-        return Waiting(task, task.hook, task.poke_interval, task.timeout, finish)
-
-    def _model(self, place: int) -> str:
-        asked = self._asked[place] if place < len(self._asked) else None
-        model: str = (asked or {}).get("model") or self.task.model
+    def _model(self, variant: Variant) -> str:
+        model: str = (variant.request or {}).get("model") or self._options.model
         return model
 
-    def _finish(self, place: int, generation: Generation) -> None:
-        """What is left to do when a video can be fetched."""
-
-        def push(key: str, value: Any) -> None:
-            self._push(place, key, value)
-
-        request = self._asked[place]
-        push_generation(push, generation)
-        cost = push_cost(self.task.hook, generation, push, request)
-        saved = None
-        if self.task.path is not None:
-            saved = save_video(
-                self.task.hook,
-                generation.id,
-                self.task.path,
-                push,
-                overwrite=self.task.overwrite,
-                with_sidecar=self.task.sidecar,
-                request=request,
-                cost=cost,
-            )
-        self._outcomes[place] = GenerationOutcome(
-            generation.id,
-            saved.path if saved else None,
-            saved.duration if saved else generation.duration,
-            request,
-            cost.as_dict(),
-        )
-
-    def _recall(self, before: int) -> None:
+    def _restore(self, before: int) -> None:
         """What became of the variants before this part of the task, as the XComs have it.
 
-        :param before: the place of the one that was waited for last.
+        :param before: the index of the variant that was waited for last.
         """
-        if not self.several:
-            return
-        lists = [self._pulled(key) or [] for key in (FAILURE_KEY, "generation", "path", "video", "cost")]
-        for place, generation_id in enumerate(self._ids):
-            known = (each[place] if place < len(each) else None for each in lists)
+        keys = (xcom.FAILURE, xcom.GENERATION, xcom.PATH, xcom.VIDEO, xcom.COST)
+        lists = [self._xcoms.pull(key) or [] for key in keys]
+        for variant in self.variants:
+            known = (each[variant.index] if variant.index < len(each) else None for each in lists)
             failure, generation, path, video, cost = known
             if failure and (error := read_event(failure).error):
-                self._failures[place] = error
-            elif place < before and generation_id is not None:
+                variant.failure = error
+            elif variant.index < before and variant.generation_id is not None:
                 duration = (video or generation or {}).get("duration")
-                self._outcomes[place] = GenerationOutcome(
-                    generation_id, path, duration, self._asked[place], cost
+                variant.result = GenerationResult(
+                    variant.generation_id, path, duration, variant.request, cost
                 )
 
-    def _push(self, place: int, key: str, value: Any) -> None:
+    def _push(self, variant: Variant, key: str, value: Any) -> None:
         """Push an XCom; of several variants, each has its place in the list."""
-        if self.several:
-            values = [*(self._pulled(key) or [])]
-            values += [None] * (len(self._ids) - len(values))
-            values[place] = value
-            value = values
-        self.context["ti"].xcom_push(key=key, value=value)
-
-    def _pulled(self, key: str) -> Any:
-        ti: Any = self.context["ti"]
-        return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+        index = variant.index if self.several else None
+        self._xcoms.push(key, value, index=index, count=len(self.variants))

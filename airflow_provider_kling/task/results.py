@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_kling.api.billing.cost import Cost, cost_of
 from airflow_provider_kling.api.billing.price_list import video_seconds, with_defaults
@@ -18,7 +18,7 @@ from airflow_provider_kling.api.paths import PLACEHOLDERS, check_path, tells_apa
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.hooks.lineage import media_uris, place_uri, tell_assets
 from airflow_provider_kling.hooks.object_storage import target_path
-from airflow_provider_kling.task import sidecar
+from airflow_provider_kling.task import sidecar, xcom
 from airflow_provider_kling.version_compat import AirflowNotFoundException
 
 if TYPE_CHECKING:
@@ -30,13 +30,20 @@ Push = Callable[[str, Any], None]
 """Pushes an XCom: key, value."""
 
 
+class Lineage(NamedTuple):
+    """URIs of the pictures that went in, and of the videos that came out."""
+
+    inputs: list[str]
+    outputs: list[str]
+
+
 @dataclass(frozen=True, slots=True)
-class GenerationOutcome:
+class GenerationResult:
     """What became of a generation.
 
     :param path: where its video was landed; None for nowhere.
     :param duration: seconds of video.
-    :param request: what was asked for, as :class:`.Generating` pushes it; None where nobody knows.
+    :param request: what was asked for, as :class:`.GenerateRun` pushes it; None where nobody knows.
     :param cost: as :meth:`.Cost.as_dict` writes it.
     """
 
@@ -103,7 +110,7 @@ def save_video(
 ) -> SavedVideo:
     """Land the video, and then its sidecar; pushes ``video`` and ``path``.
 
-    :param request: see :class:`GenerationOutcome`.
+    :param request: see :class:`GenerationResult`.
     :return: the video, and where it is.
     :raises DownloadError: the generation stays paid and can be landed again.
     """
@@ -128,9 +135,15 @@ def save_video(
         sidecar.write(beside, said, generation_id=generation_id, conn_id=getattr(path, "conn_id", None))
     facts = asdict(saved)
     del facts["skipped"]
-    push("video", {"generation_id": generation_id, **facts})
-    push("path", saved.path)
+    push(xcom.VIDEO, {"generation_id": generation_id, **facts})
+    push(xcom.PATH, saved.path)
     return saved
+
+
+def push_generation(push: Push, generation: Generation) -> None:
+    """What a finished wait leaves in XCom: ``video_url``, signed and expiring, and ``generation``."""
+    push(xcom.VIDEO_URL, generation.video_url)
+    push(xcom.GENERATION, generation.as_dict())
 
 
 def push_cost(
@@ -138,28 +151,30 @@ def push_cost(
 ) -> Cost:
     """Ask what a completed generation cost, and push it as ``cost``; never fails for want of an answer.
 
-    :param request: see :class:`GenerationOutcome`; without it there is no estimate.
+    :param request: see :class:`GenerationResult`; without it there is no estimate.
     """
     client = hook.get_conn()
     asked = request or {}
     since = asked.get("submitted_at") or client.calls.now() - LONGEST_LOG_WINDOW
     wanted = GenerationRequest(asked["model"], asked["parameters"]) if asked else None
     cost = client.run(cost_of(client.calls, generation, since=since - CLOCK_SKEW, request=wanted))
-    push("cost", cost.as_dict())
+    push(xcom.COST, cost.as_dict())
     return cost
 
 
-def tell(
-    context: Context, task: Any, outcomes: Sequence[GenerationOutcome], *, several: bool = False
-) -> None:
-    """Tell who wants to know: the events of the task's outlet assets, and OpenLineage.
+def announce(
+    context: Context, outlets: Sequence[Any], results: Sequence[GenerationResult], *, several: bool = False
+) -> Lineage:
+    """Put what was made into the events of the task's outlet assets.
 
-    :param outcomes: all that the task made. Airflow keeps what is told here only in the part of a
+    :param outlets: the task's.
+    :param results: all that the task made. Airflow keeps what is told here only in the part of a
         task that ends it, so that nothing may be told before a deferral.
     :param several: whether an asset's event gets a list of each fact, as the XComs have it.
+    :return: what OpenLineage is told.
     """
-    facts = [each.facts for each in outcomes]
-    tell_assets(context, task.outlets, facts, several=several)
-    inputs = [uri for each in outcomes for uri in media_uris((each.request or {}).get("parameters"))]
-    outputs = [uri for each in outcomes if each.path is not None and (uri := place_uri(each.path))]
-    task.lineage = (list(dict.fromkeys(inputs)), outputs)
+    facts = [each.facts for each in results]
+    tell_assets(context, outlets, facts, several=several)
+    inputs = [uri for each in results for uri in media_uris((each.request or {}).get("parameters"))]
+    outputs = [uri for each in results if each.path is not None and (uri := place_uri(each.path))]
+    return Lineage(list(dict.fromkeys(inputs)), outputs)

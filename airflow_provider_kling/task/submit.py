@@ -1,22 +1,21 @@
-"""What a task orders: each request made ready before the first is paid, then each obtained once."""
+"""A task's submits: every request is prepared before the first is paid, then each is paid once."""
 
 from __future__ import annotations
 
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_kling.api.billing.cost import Budget
 from airflow_provider_kling.api.catalog.parameter import MediaPlace
 from airflow_provider_kling.api.catalog.validation import map_media, validate, with_image
-from airflow_provider_kling.api.durable.decision import Attempt, SubmitPolicy, usual_grace
+from airflow_provider_kling.api.durable.attempt import AttemptKind, TaskAttempt
 from airflow_provider_kling.api.durable.identity import Fingerprint, TaskIdentity, fingerprint
 from airflow_provider_kling.api.durable.record import NOTHING, Record
-from airflow_provider_kling.api.durable.submit import DurableSubmit, Order, SubmitResult
+from airflow_provider_kling.api.durable.submit import DurableSubmit, SubmitInput, SubmitResult
 from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.redaction import clean
@@ -25,192 +24,152 @@ from airflow_provider_kling.task.arguments import request_parameters
 from airflow_provider_kling.task.inline_media import reveal
 
 if TYPE_CHECKING:
-    from airflow_provider_kling.operators.kling import KlingGenerateOperator
-    from airflow_provider_kling.version_compat import BaseOperator, Context
-
+    from airflow_provider_kling.hooks.kling import KlingHook
+    from airflow_provider_kling.task.generate import GenerateOptions
+    from airflow_provider_kling.version_compat import Context
 
 log = logging.getLogger(__name__)
 
 RECORD_KEY: Final = "kling_generation"
-"""Key of the record in Airflow's task state store."""
-
-
-class TaskRun:
-    """One try of one task instance.
-
-    :param context: Airflow's.
-    :param task: the operator that runs.
-    :param variant: which of several generations of this task instance; None where it makes one.
-    """
-
-    def __init__(self, context: Context, task: BaseOperator, variant: int | None = None) -> None:
-        ti: Any = context["ti"]
-        self._store: Any = context.get("task_state_store")
-        self._dag_run: Any = context.get("dag_run")
-        delay: Any = task.retry_delay
-        self._retry_delay = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-        self.work = TaskIdentity(
-            ti.dag_id, ti.run_id, ti.task_id, ti.map_index if ti.map_index is not None else -1, variant
-        )
-        self._key = RECORD_KEY if variant is None else f"{RECORD_KEY}_{variant}"
-        self.tries: int = ti.try_number
-        # Airflow raises max_tries with each clear, so that "retries" more tries follow; the first of
-        # them is the one that a person asked for.
-        self.first_try: int = ti.max_tries - (task.retries or 0) + 1
-
-    @property
-    def is_first(self) -> bool:
-        """Whether nothing was submitted before, as far as can be told without the vendor's logs."""
-        if self.remembers:
-            return self.recall() in (None, NOTHING)
-        return Attempt.of(self.tries, self.first_try) is Attempt.FIRST
-
-    @property
-    def remembers(self) -> bool:
-        """Whether what is remembered survives a retry: Airflow 3.3 and newer."""
-        return self._store is not None
-
-    def recall(self) -> Any:
-        """What was remembered last, as plain JSON; None for nothing."""
-        return self._store.get(self._key, None) if self.remembers else None
-
-    @property
-    def remember(self) -> Callable[[Mapping[str, Any]], None]:
-        """Stores a record where it survives a retry, as far as this Airflow can."""
-
-        def store(record: Mapping[str, Any]) -> None:
-            if self.remembers:
-                self._store.set(self._key, dict(record))
-
-        return store
-
-    @property
-    def earlier(self) -> tuple[float, float]:
-        """Epoch seconds between which earlier tries of this task ran, as far as the dag run tells."""
-        moments = (getattr(self._dag_run, name, None) for name in ("logical_date", "queued_at", "start_date"))
-        starts = [moment.timestamp() for moment in moments if isinstance(moment, datetime)]
-        now = time.time()
-        # an automatic retry comes no earlier than its delay; a person may clear at any moment
-        again = Attempt.of(self.tries, self.first_try) is Attempt.RETRY
-        waited = self._retry_delay if again else 0.0
-        return min(starts, default=now - 86_400.0), now - waited
-
-
-log = logging.getLogger(__name__)
-
+"""Key of the record in Airflow's task state store; the variants of a task have one each, with a number."""
 PRESIGNED_SECONDS: Final = 86_400
 """How long a presigned URL of a picture works: longer than any queue at the vendor is known to be."""
 _FIRST_NAME: Final = re.compile(r"[^.\[]*")
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One generation that a task wants.
+class RecordStore:
+    """Keeps the record of a submit in Airflow's task state store, where there is one (3.3 and newer).
 
-    :param run: the task, and which of its variants.
-    :param request: ready to send.
-    :param described: model and parameters, each medium as its source and checksum.
-    :param unready: why the request cannot be sent, where only an earlier one can be adopted.
+    :param context: Airflow's.
+    :param variant: which of several generations of the task instance; None where it makes one.
     """
 
-    run: TaskRun
-    request: GenerationRequest
-    fingerprint: Fingerprint
-    described: Mapping[str, Any]
-    unready: KlingError | None = None
+    def __init__(self, context: Context, variant: int | None = None) -> None:
+        self._store: Any = context.get("task_state_store")
+        self._key = RECORD_KEY if variant is None else f"{RECORD_KEY}_{variant}"
+
+    @property
+    def exists(self) -> bool:
+        """Whether a record survives a retry."""
+        return self._store is not None
+
+    def load(self) -> Any:
+        """The record that was saved last, as plain JSON; None for nothing."""
+        return self._store.get(self._key, None) if self.exists else None
+
+    def save(self, record: Mapping[str, Any]) -> None:
+        """Save a record where it survives a retry, as far as this Airflow can."""
+        if self.exists:
+            self._store.set(self._key, dict(record))
 
 
-class Ordering:
-    """Makes a task's requests ready, and obtains a generation for each.
+def attempt_of(context: Context, store: RecordStore, variant: int | None = None) -> TaskAttempt:
+    """Which attempt of which task instance runs.
 
-    :param several: whether the task makes a list of variants, each of which is a work of its own.
+    :param variant: see :class:`RecordStore`.
+    """
+    ti: Any = context["ti"]
+    task: Any = context["task"]
+    map_index = -1 if ti.map_index is None else ti.map_index
+    identity = TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, map_index, variant)
+    # Airflow raises max_tries with each clear, so that "retries" more attempts follow; the first of them is
+    # the one that a person asked for.
+    first_number: int = ti.max_tries - (task.retries or 0) + 1
+    kind = TaskAttempt(identity, ti.try_number, first_number).kind
+    since, until = _previous_attempts(context.get("dag_run"), kind, task.retry_delay)
+    return TaskAttempt(identity, ti.try_number, first_number, store.exists, since, until)
+
+
+def _previous_attempts(dag_run: Any, kind: AttemptKind, retry_delay: Any) -> tuple[float, float]:
+    """Epoch seconds between which previous attempts ran, as far as the dag run tells."""
+    moments = (getattr(dag_run, name, None) for name in ("logical_date", "queued_at", "start_date"))
+    starts = [moment.timestamp() for moment in moments if isinstance(moment, datetime)]
+    now = time.time()
+    delay = retry_delay.total_seconds() if isinstance(retry_delay, timedelta) else float(retry_delay)
+    # an automatic retry comes no earlier than its delay; a person may clear at any moment
+    waited = delay if kind is AttemptKind.RETRY else 0.0
+    return min(starts, default=now - 86_400.0), now - waited
+
+
+class Submits:
+    """Prepares a task's requests, and gets a generation for each.
+
+    :param context: Airflow's.
+    :param options: the operator's.
+    :param hook: of the connection that pays.
+    :param several: whether the task makes a list of variants, each of which is paid for by itself.
     """
 
-    def __init__(self, context: Context, task: KlingGenerateOperator, *, several: bool) -> None:
+    def __init__(self, context: Context, options: GenerateOptions, hook: KlingHook, *, several: bool) -> None:
         self._context = context
-        self._task = task
+        self._options = options
+        self._hook = hook
         self._several = several
         self._budget = self._limits()
 
-    def prepare(self, arguments: Sequence[Mapping[str, Any]]) -> list[Wanted]:
-        """Validate each request, read its pictures, and see that all may be paid.
+    def prepare(self, arguments: Sequence[Mapping[str, Any]]) -> list[SubmitInput]:
+        """Validate each request, read its pictures, and check that all may be paid. Sends no request.
 
         :param arguments: of the operator, a mapping for each generation.
         :raises KlingError: nothing was submitted.
         """
-        wanted = [
-            self._wanted(reveal(dict(each)), TaskRun(self._context, self._task, self._variant(index)))
-            for index, each in enumerate(arguments)
-        ]
+        inputs = [self._input(reveal(dict(each)), index) for index, each in enumerate(arguments)]
         if self._several:  # each is checked by itself as well, just before it is submitted
-            fresh = [each.request for each in wanted if each.unready is None and each.run.is_first]
-            client = self._task.hook.get_conn()
+            fresh = [each.request for each in inputs if each.unready is None and self._is_first(each.attempt)]
+            client = self._hook.get_conn()
             client.run(self._budget.check(client.calls, fresh))
-        return wanted
+        return inputs
 
-    def obtain(self, wanted: Wanted) -> SubmitResult:
-        """Submit it, or adopt what an earlier try submitted.
+    def submit_or_reattach(self, wanted: SubmitInput) -> SubmitResult:
+        """Submit a request, or re-attach to the generation that a previous attempt submitted.
 
-        :raises KlingError: see :meth:`.DurableSubmit.obtain`.
+        :raises KlingError: see :meth:`.DurableSubmit.submit_or_reattach`.
         """
-        task, run = self._task, wanted.run
-        order = Order(
-            request=wanted.request,
-            fingerprint=wanted.fingerprint,
-            work=run.work,
-            policy=SubmitPolicy(
-                on_changed_request=task.on_changed_request,
-                on_uncertain_submit=task.on_uncertain_submit,
-                on_clear=task.on_clear,
-                uncertain_grace=self._grace(wanted.request.model),
-            ),
-            remembers=run.remembers,
-            tries=run.tries,
-            first_try=run.first_try,
-            earlier_since=run.earlier[0],
-            earlier_until=run.earlier[1],
-            budget=self._budget,
-            unready=wanted.unready,
-        )
-        client = task.hook.get_conn()
-        once = DurableSubmit(client.calls, order)
-        flow = once.obtain(run.recall()) if task.durable else once.submit_regardless()
-        return client.run(flow, run.remember)
+        store = RecordStore(self._context, wanted.attempt.identity.variant)
+        client = self._hook.get_conn()
+        durable = DurableSubmit(client.calls, wanted)
+        options = self._options
+        flow = durable.submit_or_reattach(store.load()) if options.durable else durable.submit_regardless()
+        return client.run(flow, store.save)
 
-    def _variant(self, index: int) -> int | None:
-        return index if self._several else None
+    def _is_first(self, attempt: TaskAttempt) -> bool:
+        """Whether nothing was submitted before, as far as can be told without the vendor's logs."""
+        if attempt.has_store:
+            return RecordStore(self._context, attempt.identity.variant).load() in (None, NOTHING)
+        return attempt.kind is AttemptKind.FIRST
 
-    def _wanted(self, given: Mapping[str, Any], run: TaskRun) -> Wanted:
+    def _input(self, given: Mapping[str, Any], index: int) -> SubmitInput:
+        variant = index if self._several else None
+        store = RecordStore(self._context, variant)
+        attempt = attempt_of(self._context, store, variant)
+        policy = self._options.policy
         parameters = request_parameters(given)
         try:
-            prepared = self._task.hook.prepare(
+            prepared = self._hook.prepare(
                 given["model"],
                 parameters,
                 image=given["image"],
-                sign_seconds=PRESIGNED_SECONDS if self._task.presign else None,
+                sign_seconds=PRESIGNED_SECONDS if self._options.presign else None,
             )
         except KlingError as error:
-            record = Record.decode(run.recall()) if self._task.durable else None
-            if record is None or record.work != run.work.digest or record.generation_id is None:
+            record = Record.decode(store.load()) if self._options.durable else None
+            own = record is not None and record.identity == attempt.identity.digest
+            if record is None or not own or record.generation_id is None:
                 raise
-            wanted = self._unready(given, parameters, run, record, error)
+            request, asked, described = self._without_media(given, parameters, record)
             log.warning(
-                "%s Generation %s of an earlier try of this task needs no picture any more: going on with "
-                "it, if it is not to be made anew.",
+                "%s Generation %s, submitted by a previous attempt, does not need the image any more; "
+                "continuing with it unless it has to be resubmitted.",
                 error.what,
                 record.generation_id,
             )
-            return wanted
-        return Wanted(run, prepared.request, prepared.fingerprint, prepared.described)
+            return SubmitInput(request, asked, attempt, policy, self._budget, described, unready=error)
+        request, asked, described = prepared.request, prepared.fingerprint, prepared.described
+        return SubmitInput(request, asked, attempt, policy, self._budget, described)
 
-    def _unready(
-        self,
-        given: Mapping[str, Any],
-        parameters: Mapping[str, Any],
-        run: TaskRun,
-        record: Record,
-        error: KlingError,
-    ) -> Wanted:
+    def _without_media(
+        self, given: Mapping[str, Any], parameters: Mapping[str, Any], record: Record
+    ) -> tuple[GenerationRequest, Fingerprint, Mapping[str, Any]]:
         """A request whose pictures cannot be read: the same as the recorded one, if all else is.
 
         :raises InvalidRequestError: it is not the pictures alone.
@@ -225,29 +184,16 @@ class Ordering:
             return {"source": shown}
 
         described = map_media(model, request.parameters, unread)
-        asked = fingerprint({"model": model, **described}, self._task.hook.account)
+        asked = fingerprint({"model": model, **described}, self._hook.account)
         changed = set(asked.changes(record.parts)) - media
         digest = asked.digest if changed else record.fingerprint
         parts = {**asked.parts, **{name: record.parts[name] for name in media & record.parts.keys()}}
-        return Wanted(
-            run,
-            request,
-            Fingerprint(digest, parts),
-            {"model": model, "parameters": described},
-            unready=error,
-        )
-
-    def _grace(self, model: str) -> float:
-        from airflow_provider_kling.api.catalog.models import schedule_for
-
-        if self._task.uncertain_grace is not None:
-            return self._task.uncertain_grace
-        return usual_grace(schedule_for(None, model).usual_seconds)
+        return request, Fingerprint(digest, parts), {"model": model, "parameters": described}
 
     def _limits(self) -> Budget:
-        limit = self._task.max_cost_usd
+        limit = self._options.max_cost_usd
         try:
-            limit = checked_limit(self._task.hook.settings.max_cost_usd if limit in (None, "") else limit)
+            limit = checked_limit(self._hook.settings.max_cost_usd if limit in (None, "") else limit)
         except ValueError as error:
             raise InvalidRequestError(f"max_cost_usd: {error}") from None
-        return Budget(limit, self._task.check_balance)
+        return Budget(limit, self._options.check_balance)

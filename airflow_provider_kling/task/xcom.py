@@ -1,19 +1,63 @@
-"""What a task upstream asked for, found by the generation's id among the XComs of those that generate."""
+"""Every XCom of a task: its key, how it is pushed and pulled, and the request of an upstream task."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_kling.task.wait import ID_KEY, REQUEST_KEY
-
 if TYPE_CHECKING:
     from airflow_provider_kling.version_compat import Context
 
-_KEYS: Final = (ID_KEY, REQUEST_KEY)
+GENERATION_ID: Final = "generation_id"
+"""The generation id; of several variants, a list with None where a submit failed."""
+CLIENT_REQUEST_ID: Final = "client_request_id"
+"""What the submit carried, and what finds it in the vendor's request log."""
+REQUEST: Final = "request"
+"""What was asked for: model, parameters with media by source and checksum, client request id, and the
+epoch seconds of the submit."""
+GENERATION: Final = "generation"
+"""The completed generation as a dict."""
+VIDEO_URL: Final = "video_url"
+"""The vendor's URL of the video: signed, and it expires."""
+COST: Final = "cost"
+"""See :meth:`.Cost.as_dict`."""
+PATH: Final = "path"
+"""Where the video was saved."""
+VIDEO: Final = "video"
+"""What is known of the saved file: size in bytes, SHA-256, seconds, width, height."""
+FAILURE: Final = "failure"
+"""Of the variants that have no video, each at its place in the list, as a trigger's event tells it."""
 
 
-def asked_upstream(context: Context, generation_id: str) -> Mapping[str, Any] | None:
+class TaskXComs:
+    """The XComs of the running task: a value each, or a list with a value for each of its variants.
+
+    :param context: Airflow's.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._ti: Any = context["ti"]
+
+    def push(self, key: str, value: Any, *, index: int | None = None, count: int = 1) -> None:
+        """Push a value.
+
+        :param index: which variant it is of; None where the task makes one generation.
+        :param count: how many variants there are.
+        """
+        if index is not None:
+            values = [*(self.pull(key) or [])]
+            values += [None] * (count - len(values))
+            values[index] = value
+            value = values
+        self._ti.xcom_push(key=key, value=value)
+
+    def pull(self, key: str) -> Any:
+        """What this attempt pushed before it was deferred; None for nothing."""
+        ti = self._ti
+        return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+
+
+def upstream_request(context: Context, generation_id: str) -> Mapping[str, Any] | None:
     """The request of a generation, as the :class:`.KlingGenerateOperator` upstream pushed it.
 
     Of a mapped task only the instance of the same map index is looked at: to read hundreds of XComs
@@ -29,7 +73,8 @@ def asked_upstream(context: Context, generation_id: str) -> Mapping[str, Any] | 
         if not _generates(task.dag.get_task(task_id)):
             continue
         for index in dict.fromkeys((ti.map_index, -1)):
-            pulled = (ti.xcom_pull(task_ids=task_id, key=key, map_indexes=index) for key in _KEYS)
+            keys = (GENERATION_ID, REQUEST)
+            pulled = (ti.xcom_pull(task_ids=task_id, key=key, map_indexes=index) for key in keys)
             ids, requests = (each if isinstance(each, list) else [each] for each in pulled)
             request = dict(zip(ids, requests, strict=False)).get(generation_id)
             if isinstance(request, Mapping):

@@ -218,14 +218,16 @@ def failed_event(generation_id: str, error: KlingError) -> dict[str, Any]:
     }
 
 
-def read_event(event: Any) -> TriggerResult:
+def read_event(event: Any, waited_for: str = "") -> TriggerResult:
     """Read an event, loudly: a malformed one raises with what it holds.
 
+    :param waited_for: the generation id, for an event that does not tell it.
     :raises KlingError: it is not an event of this trigger; the generation goes on.
     """
     if not isinstance(event, Mapping) or not isinstance(event.get("generation_id"), str):
         raise KlingError(
-            f"The trigger's event cannot be read: {str(event)[:200]}.",
+            f"The trigger's event cannot be read: {str(event)[:200]}. "
+            f"The task waited for generation {waited_for or 'unknown'}.",
             money=exceptions.Money.GOES_ON,
             recovery=Recovery.RETRY_TASK,
             advice="Clear the task: it waits for the same generation again.",
@@ -244,20 +246,16 @@ def read_event(event: Any) -> TriggerResult:
         )
     if failure is None:
         return TriggerResult(generation_id, None)
-    message, kind = str(failure.get("message")), failure.get("kind")
+    message, recovery = str(failure.get("message")), Recovery.__members__.get(str(failure.get("recovery")))
+    facts: dict[str, Any] = {"recovery": recovery, "generation_id": generation_id, "is_whole": True}
     error: KlingError
-    if kind == GenerationFailedError.__name__:
-        error = GenerationFailedError(
-            message, name="", message=message, generation_id=generation_id, advice=""
-        )
-    else:
-        late = kind == GenerationTimeoutError.__name__
-        error = (GenerationTimeoutError if late else KlingError)(
-            message, advice="", generation_id=generation_id
-        )
-    if failure.get("recovery") in Recovery.__members__:
-        error.recovery = Recovery[failure["recovery"]]
-    error.money = None  # the message holds it
+    match failure.get("kind"):
+        case GenerationFailedError.__name__:
+            error = GenerationFailedError(message, name="", message=message, **facts)
+        case GenerationTimeoutError.__name__:
+            error = GenerationTimeoutError(message, **facts)
+        case _:
+            error = KlingError(message, **facts)
     return TriggerResult(generation_id, error)
 
 

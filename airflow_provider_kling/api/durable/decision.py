@@ -12,10 +12,10 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from airflow_provider_kling.api.durable.attempt import AttemptKind
 from airflow_provider_kling.api.durable.identity import Fingerprint
 from airflow_provider_kling.api.durable.record import Record
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus
-from airflow_provider_kling.api.polling.schedule import USUAL_SECONDS
 
 SHORTEST_GRACE: Final = 300.0
 """Seconds: the vendor's logs come from a pipeline that lags."""
@@ -32,25 +32,6 @@ def usual_grace(usual_seconds: float) -> float:
     return max(SHORTEST_GRACE, GRACE_IN_USUAL_DURATIONS * usual_seconds)
 
 
-class Attempt(enum.Enum):
-    """Why the task runs."""
-
-    FIRST = "first try"
-    RETRY = "automatic retry"
-    CLEAR = "cleared by a person"
-
-    @classmethod
-    def of(cls, tries: int, first_try: int) -> Attempt:
-        """Why a try runs.
-
-        :param tries: its number.
-        :param first_try: the number of the first one since the task was last cleared.
-        """
-        if tries <= 1:
-            return cls.FIRST
-        return cls.CLEAR if tries <= first_try else cls.RETRY
-
-
 @dataclass(frozen=True, slots=True)
 class SubmitPolicy:
     """What the user chose.
@@ -61,14 +42,14 @@ class SubmitPolicy:
         ``resubmit``, or ``fail``.
     :param on_clear: a finished task is cleared: ``reuse`` its generation, or ``regenerate``.
     :param uncertain_grace: seconds after an uncertain submit in which it is looked for in the logs,
-        which lag behind and may not list a job before it is done. After a crash they count from
-        when it was sent.
+        which lag behind and may not list a job before it is done; None for :func:`usual_grace` of the
+        model. After a crash they count from when it was sent.
     """
 
     on_changed_request: Literal["submit", "fail"] = "submit"
     on_uncertain_submit: Literal["resubmit", "fail"] = "resubmit"
     on_clear: Literal["reuse", "regenerate"] = "reuse"
-    uncertain_grace: float = usual_grace(USUAL_SECONDS)
+    uncertain_grace: float | None = None
 
 
 class Action(enum.Enum):
@@ -105,10 +86,10 @@ class Unknown(enum.Enum):
 def decide(
     record: Record | None,
     request: Fingerprint,
-    attempt: Attempt,
+    kind: AttemptKind,
     policy: SubmitPolicy,
     *,
-    remembers: bool = True,
+    has_store: bool = True,
     stands: Generation | Unknown = Unknown.NOT_ASKED,
     looked_up: Unknown = Unknown.NOT_ASKED,
 ) -> Decision:
@@ -116,15 +97,15 @@ def decide(
 
     :param record: what is remembered; an id found in the logs is put into it first. None for nothing.
     :param request: what is asked for now.
-    :param attempt: why the task runs.
-    :param remembers: whether a submit is always recorded before it is sent, so that no record means
+    :param kind: why the task runs.
+    :param has_store: whether a submit is always recorded before it is sent, so that no record means
         no submit. False where nothing survives a retry (Airflow before 3.3).
     :param stands: what the vendor says of the record's generation; ``NOT_FOUND`` for a 404.
     :param looked_up: ``NOT_FOUND`` when the logs were searched in vain: for a submit without an id;
         where nothing is remembered, for those later than the record's.
     """
     if record is None:
-        if remembers or attempt is Attempt.FIRST:
+        if has_store or kind is AttemptKind.FIRST:
             return Decision(
                 Action.SUBMIT,
                 "This work was never submitted: submitting it; it is billed when it completes.",
@@ -144,7 +125,7 @@ def decide(
             )
         return _submit_uncertain(policy, f"The submit {record.client_request_id} is not in the vendor's logs")
     changed = record.fingerprint != request.digest
-    if changed and attempt is Attempt.CLEAR:
+    if changed and kind is AttemptKind.CLEAR:
         return _changed(record, request, policy)
     if stands is Unknown.NOT_ASKED:
         return Decision(
@@ -160,13 +141,13 @@ def decide(
         )
     if changed:
         return _differing(stands, record, request)
-    if not remembers and looked_up is Unknown.NOT_ASKED and _may_have_successor(stands, policy):
+    if not has_store and looked_up is Unknown.NOT_ASKED and _may_have_successor(stands, policy):
         return Decision(
             Action.LOOK_UP,
             f"Generation {stands.id} of an earlier try is not the last word ({stands.status}), and nothing "
             "is remembered of later tries: looking for them in the vendor's logs before paying.",
         )
-    return _known(stands, attempt, policy)
+    return _known(stands, kind, policy)
 
 
 def _may_have_successor(generation: Generation, policy: SubmitPolicy) -> bool:
@@ -175,11 +156,11 @@ def _may_have_successor(generation: Generation, policy: SubmitPolicy) -> bool:
     return generation.status is GenerationStatus.ERROR or (completed and policy.on_clear == "regenerate")
 
 
-def _known(generation: Generation, attempt: Attempt, policy: SubmitPolicy) -> Decision:
+def _known(generation: Generation, kind: AttemptKind, policy: SubmitPolicy) -> Decision:
     """The recorded generation of the very same request."""
     name = f"Generation {generation.id}"
     if generation.status is GenerationStatus.COMPLETED:
-        if attempt is Attempt.CLEAR and policy.on_clear == "regenerate":
+        if kind is AttemptKind.CLEAR and policy.on_clear == "regenerate":
             return Decision(
                 Action.SUBMIT,
                 f"{name} is completed, and the task was cleared with on_clear='regenerate': submitting "
@@ -187,7 +168,7 @@ def _known(generation: Generation, attempt: Attempt, policy: SubmitPolicy) -> De
                 anew=True,
             )
         hint = ""
-        if attempt is Attempt.CLEAR:
+        if kind is AttemptKind.CLEAR:
             hint = " Set on_clear='regenerate' to get, and pay for, a new one when the task is cleared."
         return Decision(
             Action.ADOPT_AND_USE,
@@ -199,7 +180,7 @@ def _known(generation: Generation, attempt: Attempt, policy: SubmitPolicy) -> De
             f"{name} of an earlier try ended in an error, which is not charged "
             f"({failure.name or 'error'}: {failure.message})"
         )
-        if attempt is not Attempt.CLEAR and is_hopeless(failure):
+        if kind is not AttemptKind.CLEAR and is_hopeless(failure):
             return Decision(
                 Action.STOP,
                 f"{said}. The same request would be rejected again: change it, then clear the task.",

@@ -27,7 +27,7 @@ class UnusableRecordError(KlingError):
 class Record:
     """One submit of one work.
 
-    :param work: :attr:`.TaskIdentity.digest` of the task instance that wrote it.
+    :param identity: :attr:`.TaskIdentity.digest` of the task instance that wrote it.
     :param client_request_id: what the submit carries.
     :param model: the model asked for.
     :param fingerprint: digest of the request and the account.
@@ -35,10 +35,10 @@ class Record:
     :param count: how often this work was deliberately submitted anew before.
     :param intended_at: epoch seconds, just before the submit.
     :param generation_id: what the vendor answered; None until then.
-    :param tries: how many tries the task had had when it was last gone on with, that one included.
+    :param attempt: the number of the attempt that last continued with it.
     """
 
-    work: str
+    identity: str
     client_request_id: str
     model: str
     fingerprint: str
@@ -46,7 +46,7 @@ class Record:
     count: int = 0
     intended_at: float = 0.0
     generation_id: str | None = None
-    tries: int = 0
+    attempt: int = 0
 
     def encode(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -79,13 +79,13 @@ class Record:
 
 
 def _is_sound(known: Mapping[str, Any]) -> bool:
-    texts = ("work", "client_request_id", "model", "fingerprint")
+    texts = ("identity", "client_request_id", "model", "fingerprint")
     return (
         all(isinstance(known[name], str) and known[name] for name in texts)
         and isinstance(known["parts"], Mapping)
         and all(isinstance(each, str) for pair in known["parts"].items() for each in pair)
         and _is_count(known["count"])
-        and _is_count(known["tries"])
+        and _is_count(known["attempt"])
         and isinstance(known["intended_at"], int | float)
         and not isinstance(known["intended_at"], bool)
         and math.isfinite(known["intended_at"])

@@ -14,15 +14,17 @@ from typing import Any, Final
 
 from airflow_provider_kling.api.billing.cost import Budget
 from airflow_provider_kling.api.calls import VendorCalls
+from airflow_provider_kling.api.catalog.models import schedule_for
+from airflow_provider_kling.api.durable.attempt import AttemptKind, TaskAttempt
 from airflow_provider_kling.api.durable.decision import (
     Action,
-    Attempt,
     Decision,
     SubmitPolicy,
     Unknown,
     decide,
+    usual_grace,
 )
-from airflow_provider_kling.api.durable.identity import Fingerprint, TaskIdentity, client_request_id
+from airflow_provider_kling.api.durable.identity import Fingerprint, client_request_id
 from airflow_provider_kling.api.durable.record import NOTHING, Record
 from airflow_provider_kling.api.exceptions import (
     KlingError,
@@ -37,39 +39,26 @@ from airflow_provider_kling.api.transport.messages import Flow, SaveRecord, Slee
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What a task wants.
+class SubmitInput:
+    """One generation that a task wants.
 
     :param request: model and parameters, ready to send.
     :param fingerprint: of the request and the account.
-    :param work: the task instance.
+    :param attempt: which attempt of which task instance asks.
     :param policy: what the user chose.
-    :param remembers: whether records survive a retry; see :func:`~.decision.decide`.
-    :param tries: how many tries the task has had, this one included.
-    :param first_try: the number of the first one since the task was last cleared by a person.
-    :param earlier_until: epoch seconds: earlier tries submitted before then. Only needed where
-        nothing is remembered.
-    :param earlier_since: epoch seconds: earlier tries submitted after then; likewise.
-    :param budget: checked before each submit, and not where an earlier one is adopted.
-    :param unready: why the request cannot be sent, where only an earlier one can be adopted.
+    :param budget: checked before each submit, and not where a previous one is used.
+    :param described: model and parameters, each medium as its source and checksum; what a log, an XCom or
+        a file may hold of the request.
+    :param unready: why the request cannot be sent, where only a previous submit can be used.
     """
 
     request: GenerationRequest
     fingerprint: Fingerprint
-    work: TaskIdentity
+    attempt: TaskAttempt
     policy: SubmitPolicy = field(default_factory=SubmitPolicy)
-    remembers: bool = True
-    tries: int = 1
-    first_try: int = 1
-    earlier_since: float = 0.0
-    earlier_until: float = 0.0
     budget: Budget = field(default_factory=Budget)
+    described: Mapping[str, Any] = field(default_factory=dict)
     unready: KlingError | None = None
-
-    @property
-    def attempt(self) -> Attempt:
-        """Why the task runs."""
-        return Attempt.of(self.tries, self.first_try)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +66,7 @@ class SubmitResult:
     """The generation that a task goes on with.
 
     :param record: what is remembered of it; always with an id.
-    :param adopted: True where an earlier submit is used, at no further cost.
+    :param reattached: True where a previous submit is used, at no further cost.
     :param generation: how it stands, where that is known.
     """
 
@@ -109,15 +98,15 @@ class StoppedError(KlingError):
 class DurableSubmit:
     """Obtains one generation for one work.
 
-    :param flows: the conversations with the vendor.
-    :param order: what is wanted.
+    :param calls: the conversations with the vendor.
+    :param wanted: the generation that the task wants.
     """
 
-    def __init__(self, calls: VendorCalls, order: Order) -> None:
-        self._flows = calls
-        self._order = order
+    def __init__(self, calls: VendorCalls, wanted: SubmitInput) -> None:
+        self._calls = calls
+        self._input = wanted
 
-    def obtain(self, stored: Any = None) -> Flow[SubmitResult]:
+    def submit_or_reattach(self, stored: Any = None) -> Flow[SubmitResult]:
         """Submit, or adopt what an earlier try submitted.
 
         :param stored: what was remembered last, as plain JSON; None for nothing.
@@ -125,8 +114,8 @@ class DurableSubmit:
         :raises UnusableRecordError: the record cannot be read; nothing was submitted.
         :raises KlingError: the submit was refused, or the vendor could not be asked.
         """
-        order = self._order
-        record, attempt, remembers = self._known(Record.decode(stored))
+        wanted = self._input
+        record, kind, has_store = self._known(Record.decode(stored))
         began: float | None = None
         stands: Generation | Unknown = Unknown.NOT_ASKED
         looked_up = Unknown.NOT_ASKED
@@ -135,10 +124,10 @@ class DurableSubmit:
         while True:
             decision = decide(
                 record,
-                order.fingerprint,
-                attempt,
-                order.policy,
-                remembers=remembers,
+                wanted.fingerprint,
+                kind,
+                wanted.policy,
+                has_store=has_store,
                 stands=stands,
                 looked_up=looked_up,
             )
@@ -163,16 +152,16 @@ class DurableSubmit:
                     record, stands, looked_up = found, Unknown.NOT_ASKED, Unknown.NOT_ASKED
                     yield SaveRecord(record.encode())
             elif decision.action is Action.SUBMIT:
-                if order.unready is not None:
-                    raise order.unready
-                yield from order.budget.check(self._flows, [order.request])
+                if wanted.unready is not None:
+                    raise wanted.unready
+                yield from wanted.budget.check(self._calls, [wanted.request])
                 submits += 1
                 before, record = record, self._intent(record, decision)
                 try:
                     return (yield from self._submit(record))
                 except SubmitUncertainError as error:
                     log.warning("%s", error)
-                    uncertain, began = error, self._flows.now()
+                    uncertain, began = error, self._calls.now()
                 except KlingError as error:
                     # Certainly refused: what was known before is what is known now.
                     if uncertain is not None:
@@ -181,22 +170,22 @@ class DurableSubmit:
                     raise
                 # From here on this try knows all that can have been submitted, and it is no longer
                 # the person's clear that asks for more.
-                attempt, remembers = Attempt.RETRY, True
+                kind, has_store = AttemptKind.RETRY, True
                 stands, looked_up = Unknown.NOT_ASKED, Unknown.NOT_ASKED
             else:
                 assert record is not None
                 assert isinstance(stands, Generation)
-                if record.tries < order.first_try:  # what the clear asked for is done
-                    record = replace(record, tries=order.tries)
+                if record.attempt < wanted.attempt.first_number:  # what the clear asked for is done
+                    record = replace(record, attempt=wanted.attempt.number)
                     yield SaveRecord(record.encode())
                 return SubmitResult(record, reattached=True, generation=stands)
 
     def submit_regardless(self) -> Flow[SubmitResult]:
-        """Submit whatever earlier tries did: for those who want a new video on each try."""
-        log.info("Submitting without regard to earlier tries (durable=False); each try is billed.")
-        yield from self._order.budget.check(self._flows, [self._order.request])
-        intent = self.intent(count=int(self._flows.now()))
-        generation = yield from self._flows.submit(self._order.request, intent.client_request_id)
+        """Submit whatever previous attempts did: for those who want a new video on each attempt."""
+        log.info("Submitting without regard to previous attempts (durable=False); each attempt is billed.")
+        yield from self._input.budget.check(self._calls, [self._input.request])
+        intent = self.intent(count=int(self._calls.now()))
+        generation = yield from self._calls.submit(self._input.request, intent.client_request_id)
         return SubmitResult(
             replace(intent, generation_id=generation.id), reattached=False, generation=generation
         )
@@ -206,47 +195,57 @@ class DurableSubmit:
 
         :param count: how often this work was deliberately submitted anew before.
         """
-        order = self._order
+        wanted = self._input
         return Record(
-            work=order.work.digest,
-            client_request_id=client_request_id(order.work, order.fingerprint, count),
-            model=order.request.model,
-            fingerprint=order.fingerprint.digest,
-            parts=order.fingerprint.parts,
+            identity=wanted.attempt.identity.digest,
+            client_request_id=client_request_id(wanted.attempt.identity, wanted.fingerprint, count),
+            model=wanted.request.model,
+            fingerprint=wanted.fingerprint.digest,
+            parts=wanted.fingerprint.parts,
             count=count,
-            intended_at=self._flows.now(),
-            tries=order.tries,
+            intended_at=self._calls.now(),
+            attempt=wanted.attempt.number,
         )
 
-    def _known(self, record: Record | None) -> tuple[Record | None, Attempt, bool]:
+    def _grace(self) -> float:
+        chosen = self._input.policy.uncertain_grace
+        if chosen is not None:
+            return chosen
+        return usual_grace(schedule_for(None, self._input.request.model).usual_seconds)
+
+    def _known(self, record: Record | None) -> tuple[Record | None, AttemptKind, bool]:
         """The record, why the task runs, and whether no record means no submit.
 
         A record of another task, as after a database was restored or copied, says nothing of this
         one: its own submits are looked for in the logs, even on what seems to be its first try.
         """
-        order = self._order
+        wanted = self._input
         if record is None:
-            return None, order.attempt, order.remembers
-        if record.work == order.work.digest:
+            return None, wanted.attempt.kind, wanted.attempt.has_store
+        if record.identity == wanted.attempt.identity.digest:
             # Also in a retry, where the first try after a clear came to nothing.
-            cleared = record.tries < order.first_try
-            return record, Attempt.CLEAR if cleared else Attempt.RETRY, order.remembers
+            cleared = record.attempt < wanted.attempt.first_number
+            return record, AttemptKind.CLEAR if cleared else AttemptKind.RETRY, wanted.attempt.has_store
         log.warning(
             "The record found belongs to another task (its submit was %s). It is not used; this task's own "
             "submits are looked for in the vendor's logs before anything is paid.",
             record.client_request_id,
         )
-        return None, Attempt.RETRY if order.attempt is Attempt.FIRST else order.attempt, False
+        return (
+            None,
+            AttemptKind.RETRY if wanted.attempt.kind is AttemptKind.FIRST else wanted.attempt.kind,
+            False,
+        )
 
     def _intent(self, before: Record | None, decision: Decision) -> Record:
         return self.intent((before.count if before else 0) + (1 if decision.anew else 0))
 
     def _submit(self, intent: Record) -> Flow[SubmitResult]:
         log.info("Submitting to %s as %s.", intent.model, intent.client_request_id)
-        generation = yield from self._flows.submit(
-            self._order.request,
+        generation = yield from self._calls.submit(
+            self._input.request,
             intent.client_request_id,
-            lambda: SaveRecord(replace(intent, intended_at=self._flows.now()).encode()),
+            lambda: SaveRecord(replace(intent, intended_at=self._calls.now()).encode()),
         )
         log.info("The vendor accepted it as generation %s.", generation.id)
         record = replace(intent, generation_id=generation.id)
@@ -255,7 +254,7 @@ class DurableSubmit:
 
     def _ask(self, generation_id: str) -> Flow[Generation | Unknown]:
         try:
-            return (yield from self._flows.get_generation(generation_id))
+            return (yield from self._calls.get_generation(generation_id))
         except NotFoundError:
             return Unknown.NOT_FOUND
 
@@ -265,18 +264,21 @@ class DurableSubmit:
         :param began: epoch seconds from which the grace counts; None for when they were sent, as
             far as that is known.
         """
-        now = self._flows.now()
+        now = self._calls.now()
         names = self._names(record)
         pending = record is not None and record.generation_id is None
-        sent = record.intended_at if record and pending else self._order.earlier_until
-        until = (began or min(sent, now)) + self._order.policy.uncertain_grace
-        since = min(record.intended_at if record and pending else self._order.earlier_since, now) - CLOCK_SKEW
-        model = record.model if record else self._order.request.model
+        sent = record.intended_at if record and pending else self._input.attempt.previous_until
+        until = (began or min(sent, now)) + self._grace()
+        since = (
+            min(record.intended_at if record and pending else self._input.attempt.previous_since, now)
+            - CLOCK_SKEW
+        )
+        model = record.model if record else self._input.request.model
         refused: set[str] = set()
         pauses = iter(LOOK_UP_PAUSES)
         pause = 0.0
         while True:
-            asked_at = self._flows.now()
+            asked_at = self._calls.now()
             row = yield from self._search(names, model, since, refused)
             if row is not None:
                 assert row.client_request_id is not None
@@ -295,7 +297,7 @@ class DurableSubmit:
                 return found
             if asked_at >= until:  # a slow search that began before may have missed what came to its top
                 return None
-            left = max(0.0, until - self._flows.now())
+            left = max(0.0, until - self._calls.now())
             pause = next(pauses, pause)
             log.info(
                 "The submit is not in the vendor's logs yet; they can lag. Looking again for %.0f s.",
@@ -307,7 +309,7 @@ class DurableSubmit:
         self, names: Mapping[str, Record], model: str, since: float, refused: set[str]
     ) -> Flow[LogRow | None]:
         try:
-            return (yield from self._flows.find_submit(names, model=model, since=since, but=refused))
+            return (yield from self._calls.find_submit(names, model=model, since=since, but=refused))
         except KlingError as error:
             raise SubmitUncertainError(
                 "Whether an earlier submit was accepted is not known, and the vendor's logs, which would "
@@ -321,5 +323,5 @@ class DurableSubmit:
         """Client request ids to look for, with the record each stands for."""
         if record is not None and record.generation_id is None:
             return {record.client_request_id: record}
-        counts = range(record.count + 1 if record else 0, self._order.tries * MOST_SUBMITS)
+        counts = range(record.count + 1 if record else 0, self._input.attempt.number * MOST_SUBMITS)
         return {each.client_request_id: each for each in map(self.intent, counts)}

@@ -17,8 +17,9 @@ from typing import Final
 
 from airflow_provider_kling.api.client import Stream
 from airflow_provider_kling.api.download.save_video import save_video
+from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.durable.identity import TaskIdentity, fingerprint
-from airflow_provider_kling.api.durable.submit import DurableSubmit, Order
+from airflow_provider_kling.api.durable.submit import DurableSubmit, SubmitInput
 from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.polling.schedule import Schedule
@@ -27,8 +28,10 @@ from tests.contract.drivers import DRIVERS, JITTER, Blocking, Driver
 from tests.contract.faults.table import CALLS, FAULTS, Fault
 from tests.contract.faults.world import REQUEST, World
 
-ORDER: Final = Order(
-    REQUEST, fingerprint(REQUEST.body(), "kling_default"), TaskIdentity("dag", "run", "task")
+WANTED: Final = SubmitInput(
+    REQUEST,
+    fingerprint(REQUEST.body(), "kling_default"),
+    TaskAttempt(TaskIdentity("dag", "run", "task")),
 )
 POLL_INTERVAL, POLL_TIMEOUT = 60.0, 180.0
 
@@ -93,7 +96,7 @@ def submit(world: World, fault: Fault, lasting: bool) -> Scene:
     world.begin(fault, "submit", lasting)
 
     def act() -> str:
-        found = driver.run(DurableSubmit(driver.calls, ORDER).obtain()).reattached
+        found = driver.run(DurableSubmit(driver.calls, WANTED).submit_or_reattach()).reattached
         return "the generation, found in the vendor's logs" if found else "the generation"
 
     return act, lambda: driver.asked[Call.SUBMIT]
@@ -117,14 +120,15 @@ def poll(world: World, fault: Fault, lasting: bool) -> Scene:
 def logs(world: World, fault: Fault, lasting: bool) -> Scene:
     """A retry after a worker was killed between its submit and the answer."""
     driver = world.failing(fault)
-    intent = DurableSubmit(driver.calls, ORDER).intent()
+    intent = DurableSubmit(driver.calls, WANTED).intent()
     world.submitted(intent.client_request_id)
     world.vendor.clock.advance(60)
     world.begin(fault, "logs", lasting)
 
     def act() -> str:
-        retry = DurableSubmit(driver.calls, replace(ORDER, tries=2))
-        driver.run(retry.obtain(intent.encode()))
+        second = replace(WANTED, attempt=replace(WANTED.attempt, number=2))
+        retry = DurableSubmit(driver.calls, second)
+        driver.run(retry.submit_or_reattach(intent.encode()))
         return "the generation, found in the vendor's logs"
 
     return act, lambda: driver.asked[Call.LOGS]

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import pytest
 
+from airflow_provider_kling.api.durable.attempt import AttemptKind
 from airflow_provider_kling.api.durable.decision import (
     Action,
-    Attempt,
     Decision,
     SubmitPolicy,
     Unknown,
@@ -51,7 +51,7 @@ STANDS: dict[str, Generation | Unknown] = {
     "moderation": stands(GenerationStatus.ERROR, Failure("ModerationError", "No faces.")),
 }
 LOOKED = {"no": Unknown.NOT_ASKED, "in vain": Unknown.NOT_FOUND}
-ATTEMPTS = {"first": Attempt.FIRST, "retry": Attempt.RETRY, "clear": Attempt.CLEAR}
+ATTEMPTS = {"first": AttemptKind.FIRST, "retry": AttemptKind.RETRY, "clear": AttemptKind.CLEAR}
 CHANGED = ("submit", "fail")
 UNCERTAIN = ("resubmit", "fail")
 CLEARED = ("reuse", "regenerate")
@@ -144,7 +144,7 @@ def decided(case: Case) -> Decision:
         REQUEST,
         ATTEMPTS[case.attempt],
         policy,
-        remembers=REMEMBERS[case.remembers],
+        has_store=REMEMBERS[case.remembers],
         stands=STANDS[case.stands],
         looked_up=LOOKED[case.looked],
     )
@@ -249,4 +249,4 @@ def test_which_failures_a_repeat_cannot_mend(failure: Failure, hopeless: bool):
 def test_an_uncertain_submit_is_looked_for_until_the_generation_is_likely_done():
     assert usual_grace(30.0) == 300.0  # the logs lag, however quick the model is
     assert usual_grace(431.0) == 1293.0
-    assert SubmitPolicy().uncertain_grace == usual_grace(194.0)
+    assert SubmitPolicy().uncertain_grace is None  # then it is that of the model

@@ -15,7 +15,7 @@ from airflow_provider_kling.api.exceptions import Recovery
 TEXT = st.text(min_size=1)
 RECORDS = st.builds(
     Record,
-    work=TEXT,
+    identity=TEXT,
     client_request_id=TEXT,
     model=TEXT,
     fingerprint=TEXT,
@@ -23,7 +23,7 @@ RECORDS = st.builds(
     count=st.integers(0, 10**6),
     intended_at=st.floats(allow_nan=False, allow_infinity=False),
     generation_id=st.none() | TEXT,
-    tries=st.integers(0, 10**6),
+    attempt=st.integers(0, 10**6),
 )
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -35,7 +35,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 def sound(**changes: Any) -> dict[str, Any]:
     stored = {
         "schema": SCHEMA,
-        "work": "w",
+        "identity": "w",
         "client_request_id": "airflow:d:t:0:abc",
         "model": "m",
         "fingerprint": "f",
@@ -43,7 +43,7 @@ def sound(**changes: Any) -> dict[str, Any]:
         "count": 0,
         "intended_at": 1_790_000_000.0,
         "generation_id": None,
-        "tries": 1,
+        "attempt": 1,
     }
     return {**stored, **changes}
 
@@ -84,8 +84,8 @@ DAMAGED = {
     "schema as text": sound(schema="1"),
     "only a schema": {"schema": SCHEMA},
     "something beside nothing": {**NOTHING, "generation_id": "g"},
-    "no work": sound(work=None),
-    "an empty work": sound(work=""),
+    "no identity": sound(identity=None),
+    "an empty identity": sound(identity=""),
     "no client request id": sound(client_request_id=None),
     "no model": sound(model=5),
     "no fingerprint": sound(fingerprint=""),
@@ -95,7 +95,7 @@ DAMAGED = {
     "a negative count": sound(count=-1),
     "count true": sound(count=True),
     "half a count": sound(count=1.5),
-    "no tries": sound(tries=None),
+    "no attempt": sound(attempt=None),
     "no time": sound(intended_at=None),
     "time true": sound(intended_at=True),
     "time as text": sound(intended_at="yesterday"),

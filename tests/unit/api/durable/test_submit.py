@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.durable.decision import Attempt, SubmitPolicy
+from airflow_provider_kling.api.durable.attempt import AttemptKind, TaskAttempt
+from airflow_provider_kling.api.durable.decision import SubmitPolicy
 from airflow_provider_kling.api.durable.identity import TaskIdentity, client_request_id, fingerprint
 from airflow_provider_kling.api.durable.record import NOTHING, Record, UnusableRecordError
 from airflow_provider_kling.api.durable.submit import (
@@ -14,8 +15,8 @@ from airflow_provider_kling.api.durable.submit import (
     LOOK_UP_PAUSES,
     MOST_SUBMITS,
     DurableSubmit,
-    Order,
     StoppedError,
+    SubmitInput,
     SubmitResult,
 )
 from airflow_provider_kling.api.exceptions import (
@@ -55,7 +56,7 @@ WORK = TaskIdentity("dag", "run", "task")
 SAME = fingerprint(REQUEST.body(), "account")
 OTHER = fingerprint({**REQUEST.body(), "prompt": "she frowns"}, "account")
 GRACE = 300.0
-TRIES = {Attempt.FIRST: (1, 1), Attempt.CLEAR: (2, 2), Attempt.RETRY: (2, 1)}
+NUMBERS = {AttemptKind.FIRST: (1, 1), AttemptKind.CLEAR: (2, 2), AttemptKind.RETRY: (2, 1)}
 """The number of the try, and of the first one since the last clear."""
 
 ACCEPTED = answer({"id": "g9", "status": "queued"}, 201)
@@ -83,7 +84,7 @@ def record(
     asked = more.pop("request", SAME)
     work = more.pop("work", WORK)
     return Record(
-        work=work.digest,
+        identity=work.digest,
         client_request_id=client_request_id(work, asked, count),
         model=MODEL,
         fingerprint=asked.digest,
@@ -91,7 +92,7 @@ def record(
         count=count,
         intended_at=at,
         generation_id=generation_id,
-        tries=1,
+        attempt=1,
     ).encode()
 
 
@@ -99,16 +100,18 @@ Replies = Sequence[Reply | Callable[[HttpRequest], Reply]] | Callable[[HttpReque
 
 
 def obtain(
-    replies: Replies, stored: Any = None, *, clock: Clock | None = None, call_takes: float = 0.0, **order: Any
+    replies: Replies, stored: Any = None, *, clock: Clock | None = None, call_takes: float = 0.0, **more: Any
 ) -> Driven:
     clock = clock or Clock()
     policy = {"uncertain_grace": GRACE} | {
-        key: order.pop(key) for key in tuple(order) if key.startswith("on_") or key == "uncertain_grace"
+        key: more.pop(key) for key in tuple(more) if key.startswith("on_") or key == "uncertain_grace"
     }
-    tries, first_try = TRIES[order.pop("attempt", Attempt.FIRST)]
-    order = {"tries": tries, "first_try": first_try} | order
-    once = DurableSubmit(calls(clock), Order(REQUEST, SAME, WORK, policy=SubmitPolicy(**policy), **order))
-    driven = drive(once.obtain(stored), replies, clock, call_takes)
+    number, first_number = NUMBERS[more.pop("kind", AttemptKind.FIRST)]
+    names = TaskAttempt.__dataclass_fields__.keys() & more.keys()
+    attempt = {"number": number, "first_number": first_number} | {name: more.pop(name) for name in names}
+    wanted = SubmitInput(REQUEST, SAME, TaskAttempt(WORK, **attempt), policy=SubmitPolicy(**policy), **more)
+    once = DurableSubmit(calls(clock), wanted)
+    driven = drive(once.submit_or_reattach(stored), replies, clock, call_takes)
     assert driven.unused == 0
     return driven
 
@@ -131,7 +134,7 @@ def test_the_intent_is_remembered_before_the_submit_and_the_id_right_after():
     assert driven.story == ["saverecord", "submit", "saverecord"]
     intent, known = driven.remembered
     assert Record.decode(intent) == Record(
-        WORK.digest, name(), MODEL, SAME.digest, SAME.parts, 0, START, generation_id=None, tries=1
+        WORK.digest, name(), MODEL, SAME.digest, SAME.parts, 0, START, generation_id=None, attempt=1
     )
     assert known == {**intent, "generation_id": "g9"}
     obtained = result(driven)
@@ -159,52 +162,52 @@ def test_an_id_from_the_header_is_as_good():
 
 
 @pytest.mark.parametrize("status", ["queued", "generating", "dreaming"])
-@pytest.mark.parametrize("attempt", Attempt)
-def test_one_that_goes_on_is_adopted(status: str, attempt: Attempt):
-    driven = obtain([standing(status)], record(), attempt=attempt)
+@pytest.mark.parametrize("attempt", AttemptKind)
+def test_one_that_goes_on_is_adopted(status: str, attempt: AttemptKind):
+    driven = obtain([standing(status)], record(), kind=attempt)
     # that a clear came to this is remembered: a retry of it is no other clear
-    assert driven.story == ["poll"] + ["saverecord"] * (attempt is Attempt.CLEAR)
+    assert driven.story == ["poll"] + ["saverecord"] * (attempt is AttemptKind.CLEAR)
     assert (result(driven).generation_id, result(driven).reattached) == ("g1", True)
 
 
-@pytest.mark.parametrize("attempt", Attempt)
-def test_one_that_is_completed_is_used(attempt: Attempt, caplog: pytest.LogCaptureFixture):
+@pytest.mark.parametrize("attempt", AttemptKind)
+def test_one_that_is_completed_is_used(attempt: AttemptKind, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
-    obtained = result(obtain([DONE], record(), attempt=attempt))
+    obtained = result(obtain([DONE], record(), kind=attempt))
     assert obtained.reattached
     assert obtained.generation is not None
     assert obtained.generation.video_url
     assert "at no further cost" in caplog.text
-    assert ("regenerate" in caplog.text) is (attempt is Attempt.CLEAR)
+    assert ("regenerate" in caplog.text) is (attempt is AttemptKind.CLEAR)
 
 
 def test_one_that_is_completed_is_made_anew_where_a_clear_means_that():
-    driven = obtain([DONE, ACCEPTED], record(count=2), attempt=Attempt.CLEAR, on_clear="regenerate")
+    driven = obtain([DONE, ACCEPTED], record(count=2), kind=AttemptKind.CLEAR, on_clear="regenerate")
     assert driven.story == ["poll", "saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(3)]
     assert result(driven).record.count == 3
-    driven = obtain([DONE], record(), attempt=Attempt.RETRY, on_clear="regenerate")
+    driven = obtain([DONE], record(), kind=AttemptKind.RETRY, on_clear="regenerate")
     assert result(driven).reattached
 
 
 def test_one_that_failed_is_submitted_anew_under_another_name():
-    driven = obtain([FAILED, ACCEPTED], record(), attempt=Attempt.RETRY)
+    driven = obtain([FAILED, ACCEPTED], record(), kind=AttemptKind.RETRY)
     assert driven.story == ["poll", "saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(1)]
     assert name(1) != name(0)
 
 
 def test_one_that_was_rejected_is_not():
-    driven = obtain([REJECTED], record(), attempt=Attempt.RETRY)
+    driven = obtain([REJECTED], record(), kind=AttemptKind.RETRY)
     assert isinstance(driven.error, StoppedError)
     assert driven.error.generation_id == "g1"
     assert driven.error.recovery is Recovery.GIVE_UP
     assert "No faces." in str(driven.error)
-    assert names_sent(obtain([REJECTED, ACCEPTED], record(), attempt=Attempt.CLEAR)) == [name(1)]
+    assert names_sent(obtain([REJECTED, ACCEPTED], record(), kind=AttemptKind.CLEAR)) == [name(1)]
 
 
 def test_one_that_the_vendor_does_not_know_stops():
-    driven = obtain(GONE, record(), attempt=Attempt.RETRY)
+    driven = obtain(GONE, record(), kind=AttemptKind.RETRY)
     assert isinstance(driven.error, StoppedError)
     assert driven.calls == [Call.POLL] * 3
     assert driven.remembered == []
@@ -221,17 +224,17 @@ def test_one_that_the_vendor_does_not_know_stops():
     ],
 )
 def test_poll_trouble_never_leads_to_a_submit(trouble: list[Reply], kind: type[Exception]):
-    driven = obtain(trouble, record(), attempt=Attempt.RETRY)
+    driven = obtain(trouble, record(), kind=AttemptKind.RETRY)
     assert type(driven.error) is kind
     assert Call.SUBMIT not in driven.calls
     assert driven.remembered == []
 
 
 def test_one_of_another_request():
-    driven = obtain([ACCEPTED], record(request=OTHER), attempt=Attempt.CLEAR)
+    driven = obtain([ACCEPTED], record(request=OTHER), kind=AttemptKind.CLEAR)
     assert driven.story == ["saverecord", "submit", "saverecord"]
     assert result(driven).record.count == 1
-    driven = obtain([], record(request=OTHER), attempt=Attempt.CLEAR, on_changed_request="fail")
+    driven = obtain([], record(request=OTHER), kind=AttemptKind.CLEAR, on_changed_request="fail")
     assert isinstance(driven.error, StoppedError)
     assert "prompt" in str(driven.error)
     assert driven.effects == []
@@ -242,7 +245,7 @@ def test_one_of_another_request():
 
 def test_it_is_looked_for_and_adopted():
     driven = obtain(
-        [listed(("other", "g0"), (name(), "g1")), standing("queued")], record(None), attempt=Attempt.RETRY
+        [listed(("other", "g0"), (name(), "g1")), standing("queued")], record(None), kind=AttemptKind.RETRY
     )
     assert driven.story == ["logs", "saverecord", "poll"]
     assert driven.remembered == [record("g1")]
@@ -326,7 +329,7 @@ def test_not_found_and_the_user_would_rather_look():
 
 
 def test_found_and_failed():
-    driven = obtain([listed((name(), "g1")), FAILED, ACCEPTED], record(None), attempt=Attempt.RETRY)
+    driven = obtain([listed((name(), "g1")), FAILED, ACCEPTED], record(None), kind=AttemptKind.RETRY)
     assert driven.story == ["logs", "saverecord", "poll", "saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(1)]
 
@@ -334,7 +337,7 @@ def test_found_and_failed():
 def test_found_and_of_another_request():
     old = record(None, request=OTHER)
     found = listed((old["client_request_id"], "g1"))
-    driven = obtain([found], old, attempt=Attempt.CLEAR, on_changed_request="fail")
+    driven = obtain([found], old, kind=AttemptKind.CLEAR, on_changed_request="fail")
     assert isinstance(driven.error, StoppedError)
     assert driven.error.generation_id == "g1"
 
@@ -352,20 +355,20 @@ def test_a_refused_request_in_the_logs_is_not_the_generation():
             ]
         }
     )
-    driven = obtain([refused, *GONE, EMPTY, both, DONE], record(None, at=START - 10), attempt=Attempt.RETRY)
+    driven = obtain([refused, *GONE, EMPTY, both, DONE], record(None, at=START - 10), kind=AttemptKind.RETRY)
     assert result(driven).generation_id == "g1"
     assert driven.remembered == [record("g1", at=START - 10)]
 
 
 def test_a_generation_that_failed_is_listed_as_failed_and_is_one():
     failed = listed((name(), "g1"), status="failed")
-    driven = obtain([failed, REJECTED, REJECTED], record(None), attempt=Attempt.RETRY)
+    driven = obtain([failed, REJECTED, REJECTED], record(None), kind=AttemptKind.RETRY)
     assert isinstance(driven.error, StoppedError)
     assert "No faces." in str(driven.error)
 
 
 def test_a_listed_success_that_the_vendor_does_not_know_stops():
-    driven = obtain([listed((name(), "g1")), *GONE], record(None), attempt=Attempt.RETRY)
+    driven = obtain([listed((name(), "g1")), *GONE], record(None), kind=AttemptKind.RETRY)
     assert isinstance(driven.error, StoppedError)
     assert Call.SUBMIT not in driven.calls
 
@@ -379,7 +382,7 @@ def test_a_listed_success_that_the_vendor_does_not_know_stops():
     ],
 )
 def test_logs_that_cannot_be_searched_never_lead_to_a_submit(trouble: Reply, recovery: Recovery):
-    driven = obtain(lambda _: trouble, record(None), attempt=Attempt.RETRY)
+    driven = obtain(lambda _: trouble, record(None), kind=AttemptKind.RETRY)
     error = driven.error
     assert isinstance(error, SubmitUncertainError)
     assert error.money is Money.MAY_BE_SPENT
@@ -454,14 +457,14 @@ def test_the_third_can_still_be_found():
 def test_one_clear_makes_one_new_generation():
     """What was found after the clear's own submit is what the person asked for."""
     driven = obtain(
-        [DONE, LOST, listed((name(1), "g2")), DONE], record(), attempt=Attempt.CLEAR, on_clear="regenerate"
+        [DONE, LOST, listed((name(1), "g2")), DONE], record(), kind=AttemptKind.CLEAR, on_clear="regenerate"
     )
     assert names_sent(driven) == [name(1)]
     assert (result(driven).generation_id, result(driven).reattached) == ("g2", True)
 
 
 def test_a_clear_does_not_send_what_was_rejected_just_now():
-    driven = obtain([REJECTED, LOST, listed((name(1), "g2")), REJECTED], record(), attempt=Attempt.CLEAR)
+    driven = obtain([REJECTED, LOST, listed((name(1), "g2")), REJECTED], record(), kind=AttemptKind.CLEAR)
     assert isinstance(driven.error, StoppedError)
     assert names_sent(driven) == [name(1)]
 
@@ -484,7 +487,7 @@ def test_a_first_submit_that_was_refused_leaves_nothing_to_look_for(reply: Reply
     assert driven.error.money is Money.NOT_SPENT
     assert driven.story == ["saverecord", "submit", "saverecord"]
     assert driven.remembered[-1] == NOTHING
-    later = obtain([ACCEPTED], driven.remembered[-1], attempt=Attempt.RETRY)
+    later = obtain([ACCEPTED], driven.remembered[-1], kind=AttemptKind.RETRY)
     assert later.story == ["saverecord", "submit", "saverecord"]
     assert names_sent(later) == [name(0)]
 
@@ -492,7 +495,7 @@ def test_a_first_submit_that_was_refused_leaves_nothing_to_look_for(reply: Reply
 def test_after_a_rate_limit_a_retry_submits_without_waiting():
     driven = obtain([refusal(429)] * 4)
     assert isinstance(driven.error, RateLimitError)
-    later = obtain([ACCEPTED], driven.remembered[-1], attempt=Attempt.RETRY, on_uncertain_submit="fail")
+    later = obtain([ACCEPTED], driven.remembered[-1], kind=AttemptKind.RETRY, on_uncertain_submit="fail")
     assert later.pauses == []
     assert result(later).record.count == 0
 
@@ -500,45 +503,47 @@ def test_after_a_rate_limit_a_retry_submits_without_waiting():
 def test_a_retry_that_asks_for_something_else_does_not_pay_again(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
     for status, story in ((standing("generating"), ["poll"]), (DONE, ["poll"])):
-        driven = obtain([status], record(request=OTHER), attempt=Attempt.RETRY)
+        driven = obtain([status], record(request=OTHER), kind=AttemptKind.RETRY)
         assert driven.story == story
         assert result(driven).reattached
     assert "differs (changed: prompt)" in caplog.text
     assert "when the task is cleared" in caplog.text
 
-    driven = obtain([REJECTED, ACCEPTED], record(request=OTHER), attempt=Attempt.RETRY)
+    driven = obtain([REJECTED, ACCEPTED], record(request=OTHER), kind=AttemptKind.RETRY)
     assert names_sent(driven) == [name(1)]  # the other request may well be accepted
 
 
 def test_a_clear_that_came_to_nothing_is_gone_on_with_by_the_retry():
-    cleared = obtain([refusal(429)] * 4, record(request=OTHER), attempt=Attempt.CLEAR)
+    cleared = obtain([refusal(429)] * 4, record(request=OTHER), kind=AttemptKind.CLEAR)
     assert isinstance(cleared.error, RateLimitError)
     before = cleared.remembered[-1]
 
-    driven = obtain([ACCEPTED], before, tries=3, first_try=2)
+    driven = obtain([ACCEPTED], before, number=3, first_number=2)
 
     assert names_sent(driven) == [name(1)]
-    later = obtain([standing("queued")], driven.remembered[-1], tries=4, first_try=2, on_clear="regenerate")
+    later = obtain(
+        [standing("queued")], driven.remembered[-1], number=4, first_number=2, on_clear="regenerate"
+    )
     assert later.story == ["poll"]
 
 
 def test_a_clear_that_adopted_is_over():
-    driven = obtain([standing("generating")], record(), attempt=Attempt.CLEAR, on_clear="regenerate")
-    driven = obtain([DONE], driven.remembered[-1], tries=3, first_try=2, on_clear="regenerate")
+    driven = obtain([standing("generating")], record(), kind=AttemptKind.CLEAR, on_clear="regenerate")
+    driven = obtain([DONE], driven.remembered[-1], number=3, first_number=2, on_clear="regenerate")
     assert driven.story == ["poll"]
 
 
 def test_a_request_that_cannot_be_sent_adopts_what_was_and_submits_nothing():
     unready = InvalidRequestError("image_url: /in/mug.jpg does not exist on this worker.")
-    assert result(obtain([DONE], record(), attempt=Attempt.RETRY, unready=unready)).reattached
+    assert result(obtain([DONE], record(), kind=AttemptKind.RETRY, unready=unready)).reattached
     for replies, stored in (([], None), ([FAILED], record())):
-        assert obtain(replies, stored, attempt=Attempt.RETRY, unready=unready).error is unready
+        assert obtain(replies, stored, kind=AttemptKind.RETRY, unready=unready).error is unready
 
 
 def test_what_was_known_before_a_refused_submit_is_still_known():
     """The prompt was edited into something the vendor refuses; then the edit is taken back."""
     before = record("g1", request=OTHER)
-    driven = obtain([refusal(400)], before, attempt=Attempt.CLEAR)
+    driven = obtain([refusal(400)], before, kind=AttemptKind.CLEAR)
     assert isinstance(driven.error, BadRequestError)
     assert driven.remembered[-1] == before
 
@@ -553,9 +558,9 @@ def test_a_refusal_after_an_uncertain_submit_does_not_say_that_nothing_was_spent
 
 def test_an_uncertain_submit_is_not_forgotten_when_the_next_is_refused():
     before = record(None, at=START - 400)
-    driven = obtain([EMPTY, refusal(400)], before, attempt=Attempt.RETRY)
+    driven = obtain([EMPTY, refusal(400)], before, kind=AttemptKind.RETRY)
     assert driven.remembered[-1] == before
-    later = obtain([listed((name(), "g1")), DONE], driven.remembered[-1], attempt=Attempt.RETRY)
+    later = obtain([listed((name(), "g1")), DONE], driven.remembered[-1], kind=AttemptKind.RETRY)
     assert result(later).generation_id == "g1"
 
 
@@ -575,17 +580,17 @@ def test_an_unreadable_record_stops_before_anything_is_sent(stored: Any):
 STRANGER = TaskIdentity("dag", "another run", "task")
 
 
-@pytest.mark.parametrize("attempt", Attempt)
+@pytest.mark.parametrize("attempt", AttemptKind)
 @pytest.mark.parametrize("theirs", ["g7", None])
 def test_a_record_of_another_task_is_not_used(
-    attempt: Attempt, theirs: str | None, caplog: pytest.LogCaptureFixture
+    attempt: AttemptKind, theirs: str | None, caplog: pytest.LogCaptureFixture
 ):
     stored = record(theirs, work=STRANGER)
-    driven = obtain([EMPTY, ACCEPTED], stored, attempt=attempt, earlier_since=START - 7200)
+    driven = obtain([EMPTY, ACCEPTED], stored, kind=attempt, previous_since=START - 7200)
     assert driven.story == ["logs", "saverecord", "submit", "saverecord"]
     assert dict(driven.sent[0].params)["start"] == "2026-09-21T11:58:20Z"
     assert result(driven).generation_id == "g9"
-    assert result(driven).record.work == WORK.digest
+    assert result(driven).record.identity == WORK.digest
     assert "another task" in caplog.text
     assert stored["client_request_id"] in caplog.text
 
@@ -605,35 +610,35 @@ def test_a_record_of_another_task_and_the_user_would_rather_look():
 # Where nothing is remembered (Airflow before 3.3)
 
 
-def forgetful(replies: Replies, **order: Any) -> Driven:
-    order = {
-        "attempt": Attempt.RETRY,
-        "tries": 2,
-        "earlier_since": START - 900,
-        "earlier_until": START - 10,
-        **order,
+def forgetful(replies: Replies, **more: Any) -> Driven:
+    more = {
+        "kind": AttemptKind.RETRY,
+        "number": 2,
+        "previous_since": START - 900,
+        "previous_until": START - 10,
+        **more,
     }
-    return obtain(replies, None, remembers=False, **order)
+    return obtain(replies, None, has_store=False, **more)
 
 
 def test_a_first_try_submits():
-    assert forgetful([ACCEPTED], attempt=Attempt.FIRST, tries=1).story == [
+    assert forgetful([ACCEPTED], kind=AttemptKind.FIRST, number=1).story == [
         "saverecord",
         "submit",
         "saverecord",
     ]
 
 
-@pytest.mark.parametrize("attempt", [Attempt.RETRY, Attempt.CLEAR])
-def test_a_later_try_looks_in_the_logs_first(attempt: Attempt):
-    driven = forgetful([listed((name(), "g1")), standing("queued")], attempt=attempt)
+@pytest.mark.parametrize("attempt", [AttemptKind.RETRY, AttemptKind.CLEAR])
+def test_a_later_try_looks_in_the_logs_first(attempt: AttemptKind):
+    driven = forgetful([listed((name(), "g1")), standing("queued")], kind=attempt)
     assert driven.story == ["logs", "saverecord", "poll"]
     assert result(driven).generation_id == "g1"
     assert dict(driven.sent[0].params)["start"] == "2026-09-21T13:43:20Z"
 
 
 def test_it_looks_until_the_grace_after_the_earlier_try_is_over():
-    driven = forgetful(lambda r: ACCEPTED if r.call is Call.SUBMIT else EMPTY, earlier_until=START - 100)
+    driven = forgetful(lambda r: ACCEPTED if r.call is Call.SUBMIT else EMPTY, previous_until=START - 100)
     assert sum(driven.pauses) == GRACE - 100
     assert names_sent(driven) == [name(1)]
 
@@ -658,7 +663,7 @@ def test_a_failed_one_that_is_the_last_is_submitted_anew():
     only = listed((name(), "g1"))
     driven = forgetful(
         lambda r: {Call.LOGS: only, Call.POLL: FAILED, Call.SUBMIT: ACCEPTED}[r.call],
-        earlier_until=START - 100,
+        previous_until=START - 100,
     )
     assert sum(driven.pauses) == GRACE - 100
     assert names_sent(driven) == [name(1)]
@@ -674,7 +679,7 @@ def test_a_completed_one_is_not_taken_for_the_last_where_a_clear_makes_new_ones(
 
 
 def test_what_this_try_submitted_itself_it_knows():
-    driven = forgetful([LOST, listed((name(), "g1")), FAILED, ACCEPTED], attempt=Attempt.FIRST, tries=1)
+    driven = forgetful([LOST, listed((name(), "g1")), FAILED, ACCEPTED], kind=AttemptKind.FIRST, number=1)
     assert names_sent(driven) == [name(0), name(1)]
 
 
@@ -683,7 +688,7 @@ def test_what_this_try_submitted_itself_it_knows():
 
 def test_regardless_of_what_was():
     clock = Clock()
-    once = DurableSubmit(calls(clock), Order(REQUEST, SAME, WORK))
+    once = DurableSubmit(calls(clock), SubmitInput(REQUEST, SAME, TaskAttempt(WORK)))
     driven = drive(once.submit_regardless(), [ACCEPTED], clock)
     assert driven.story == ["submit"]
     assert result(driven).generation_id == "g9"
@@ -696,7 +701,11 @@ def test_regardless_of_what_was():
 
 def test_regardless_and_uncertain_is_left_to_the_person():
     clock = Clock()
-    driven = drive(DurableSubmit(calls(clock), Order(REQUEST, SAME, WORK)).submit_regardless(), [LOST], clock)
+    driven = drive(
+        DurableSubmit(calls(clock), SubmitInput(REQUEST, SAME, TaskAttempt(WORK))).submit_regardless(),
+        [LOST],
+        clock,
+    )
     assert isinstance(driven.error, SubmitUncertainError)
     assert driven.story == ["submit"]
 

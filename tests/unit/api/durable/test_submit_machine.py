@@ -20,9 +20,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.durable.decision import SubmitPolicy
 from airflow_provider_kling.api.durable.identity import TaskIdentity, fingerprint
-from airflow_provider_kling.api.durable.submit import DurableSubmit, Order, StoppedError, SubmitResult
+from airflow_provider_kling.api.durable.submit import DurableSubmit, StoppedError, SubmitInput, SubmitResult
 from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.transport.messages import (
@@ -310,20 +311,22 @@ class OneTask(RuleBasedStateMachine):
             self.allowed[self.prompt] += self.policy.on_changed_request == "submit"
         self.asked_before = self.prompt
         request = GenerationRequest(MODEL, {"prompt": self.prompt})
-        order = Order(
+        wanted = SubmitInput(
             request,
             fingerprint(request.body(), "account"),
-            WORK,
+            TaskAttempt(
+                WORK,
+                number=self.tries,
+                first_number=self.first_try,
+                has_store=self.remembers,
+                previous_since=self.began,
+                previous_until=self.ended_at,
+            ),
             self.policy,
-            remembers=self.remembers,
-            tries=self.tries,
-            first_try=self.first_try,
-            earlier_since=self.began,
-            earlier_until=self.ended_at,
         )
         self.accepted_before = len(self.vendor.accepted)
         self.tried = False
-        self.flow = DurableSubmit(calls(self.clock), order).obtain(self.store)
+        self.flow = DurableSubmit(calls(self.clock), wanted).submit_or_reattach(self.store)
         self._go_on(None)
 
     @precondition(lambda self: self.pending is not None)

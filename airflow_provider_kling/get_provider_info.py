@@ -36,7 +36,7 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "connect_timeout": {
         "label": "Connect timeout",
-        "description": "Seconds to wait for a connection to the vendor.",
+        "description": "Seconds that a connection to the vendor may take: name, TCP, proxy and TLS together.",
         "schema": {
             "type": ["number", "null"],
             "exclusiveMinimum": 0,
@@ -45,7 +45,8 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     },
     "read_timeout": {
         "label": "Read timeout",
-        "description": "Seconds to wait for the vendor's next byte once connected.",
+        "description": "Seconds that a whole answer may take once the request is sent; a download must bring "
+        "256 KiB in each such span.",
         "schema": {
             "type": ["number", "null"],
             "exclusiveMinimum": 0,
@@ -66,6 +67,11 @@ CONNECTION_FIELDS: dict[str, dict[str, Any]] = {
     "allow_plain_http": {
         "label": "Allow plain http",
         "description": "Send the API key unencrypted to a host that is not this machine.",
+        "schema": {"type": ["boolean", "null"], "default": False},
+    },
+    "allow_private_network": {
+        "label": "Allow private network",
+        "description": "Fetch videos from private and link-local addresses too, as for a CDN of your own.",
         "schema": {"type": ["boolean", "null"], "default": False},
     },
     "requests_per_minute": {

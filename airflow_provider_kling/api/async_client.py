@@ -17,6 +17,7 @@ from airflow_provider_kling.api.exceptions import ConfigurationError
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.polling.schedule import Schedule
 from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.transport.aiohttp_connections import BoundedConnector
 from airflow_provider_kling.api.transport.body import JsonBody
 from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import (
@@ -31,11 +32,21 @@ from airflow_provider_kling.api.transport.messages import (
     SaveRecord,
     Sleep,
     T,
+    body_encoding,
     forget,
+    has_readable_length,
+    sending_seconds,
 )
 from airflow_provider_kling.api.transport.rate_limiter import Limiter
 from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for, report
-from airflow_provider_kling.api.transport.tls_and_proxy import FileState, behind_proxy, proxy_url, trusted_now
+from airflow_provider_kling.api.transport.tls_and_proxy import (
+    FileState,
+    behind_proxy,
+    proxy_url,
+    tls_reason,
+    trusted_now,
+    unusable_proxy,
+)
 
 MOST_CONNECTIONS: Final = 16
 """TCP connections one client keeps at most: polls are short, and a burst must not open hundreds."""
@@ -72,6 +83,7 @@ class AsyncKlingClient:
             self._limiter = limiter_for(settings)
         self.calls = calls or VendorCalls(Endpoints(settings, time.time))
         self._sleep = sleep
+        self._longest = settings.connect_timeout + settings.read_timeout
         self._turns = asyncio.Semaphore(connections)
         self._proxies: dict[tuple[str, str], str | None] = {}
         self._session: aiohttp.ClientSession | None = None
@@ -129,38 +141,45 @@ class AsyncKlingClient:
                     remember(effect.record)
                     reply = None
                 else:
-                    reply = await self._send_in_turn(effect.request)
+                    reply = await self._send_in_turn(effect.request, effect.at_most)
         except StopIteration as end:
             result: T = end.value
             return result
         finally:
             flow.close()
 
-    async def _send_in_turn(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
+    async def _send_in_turn(
+        self, request: HttpRequest, at_most: float | None
+    ) -> HttpResponse | ConnectionLost:
         """Make one request as soon as the account's restraint lets it go."""
         if self._limiter is None:
-            return await self.send(request)
+            return await self.send(request, at_most)
         while pause := self._limiter.acquire():
             await self._sleep(pause)
-        reply = await self.send(request)
+        reply = await self.send(request, at_most)
         report(self._limiter, request, reply)
         return reply
 
-    async def send(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
-        """Make one request, at once; what went wrong comes back as a value, for the flows to judge."""
+    async def send(self, request: HttpRequest, at_most: float | None = None) -> HttpResponse | ConnectionLost:
+        """Make one request, at once; what went wrong comes back as a value, for the flows to judge.
+
+        :param at_most: seconds for the whole exchange, where it has less than the settings give it.
+        """
         session = self._session or await self.open()
-        reply = await self._send_over(session, request)
+        reply = await self._send_over(session, request, at_most)
         untrusted = isinstance(reply, ConnectionLost) and reply.why is FailureReason.CERTIFICATE
         if untrusted and (anew := await self._opened_anew(session)):
-            reply = await self._send_over(anew, request)
+            reply = await self._send_over(anew, request, at_most)
         return reply
 
     async def _send_over(
-        self, session: aiohttp.ClientSession, request: HttpRequest
+        self, session: aiohttp.ClientSession, request: HttpRequest, at_most: float | None
     ) -> HttpResponse | ConnectionLost:
         scheme, host, *_ = urlsplit(request.url)
         # Reading the environment costs as much as a poll.
         if (scheme, host) not in self._proxies:
+            if (barred := unusable_proxy(self.settings, request.url)) is not None:
+                return barred
             self._proxies[scheme, host] = proxy_url(self.settings, request.url)
         proxy = self._proxies[scheme, host]
         headers: Mapping[str, str] = request.headers
@@ -168,15 +187,21 @@ class AsyncKlingClient:
         if isinstance(request.body, JsonBody):
             headers = {**headers, "Content-Length": str(len(request.body))}
             body = _pieces(request.body)
+        seconds = self._longest + (sending_seconds(request) if body else 0.0)
         opened = False
+        try:
+            address = _address(request)
+        except ValueError:
+            return ConnectionLost(FailureReason.UNSENDABLE, host)
         try:
             # Turns are taken here and not in the connector, where who waits for one would spend the
             # time in which a connection has to be made.
             async with (
                 self._turns,
+                asyncio.timeout(seconds if at_most is None else min(seconds, at_most)),
                 session.request(
                     request.method,
-                    _address(request),
+                    address,
                     headers=headers,
                     data=body,
                     allow_redirects=False,
@@ -184,18 +209,22 @@ class AsyncKlingClient:
                 ) as response,
             ):
                 opened = True
+                # aiohttp's headers are found in whatever case they are asked for.
+                if not has_readable_length(response.headers):
+                    return ConnectionLost(FailureReason.BROKEN, host, "it names an impossible length")
+                if encoding := body_encoding(response.headers):
+                    response.close()
+                    return HttpResponse(response.status, response.headers, encoding=encoding)
                 if response.content.is_eof():  # a poll's answer comes in one piece with its head
                     answer = response.content.read_nowait()
                 else:
+                    # The time-out of aiohttp's own starts anew with each byte.
                     async with asyncio.timeout(self.settings.read_timeout):
                         answer = await _read(response)
-                # aiohttp's headers are found in whatever case they are asked for.
                 cut = len(answer) > LONGEST_REPLY
                 return HttpResponse(response.status, response.headers, answer[:LONGEST_REPLY], cut)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            return ConnectionLost(behind_proxy(_silence(error, opened), proxy), host)
-        except ValueError:  # of an address that none can be; UnicodeError is one
-            return ConnectionLost(FailureReason.UNSENDABLE, host)
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            return behind_proxy(_loss(error, opened, host), proxy)
 
     async def open(self) -> aiohttp.ClientSession:
         """Make ready to send; :meth:`send` does it where nobody has.
@@ -243,7 +272,12 @@ class AsyncKlingClient:
     def _new_session(self, trust: ssl.SSLContext | bool) -> aiohttp.ClientSession:
         tunnelled = proxy_url(self.settings, self.settings.base_url) is not None
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, ssl=trust, keepalive_timeout=KEEP_ALIVE),
+            connector=BoundedConnector(
+                connecting=self.settings.connect_timeout,
+                limit=0,
+                ssl=trust,
+                keepalive_timeout=KEEP_ALIVE,
+            ),
             timeout=aiohttp.ClientTimeout(
                 total=None,
                 sock_connect=self.settings.connect_timeout,  # TCP and TLS
@@ -252,6 +286,7 @@ class AsyncKlingClient:
                 sock_read=self.settings.read_timeout,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,  # what is encoded is not read at all
         )
 
 
@@ -280,17 +315,25 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
     return bytes(body)
 
 
-def _silence(error: Exception, opened: bool) -> FailureReason:
-    """Where on its way a request was lost. In doubt it was sent."""
+def _loss(error: Exception, opened: bool, host: str) -> ConnectionLost:
+    """Where on its way a request was lost. In doubt it was sent.
+
+    :param opened: whether the head of an answer had come.
+    """
     if opened:
-        slow = isinstance(error, TimeoutError) and not isinstance(error, aiohttp.ServerTimeoutError)
-        return FailureReason.SLOW if slow else _silence_of_reading(error)
+        return ConnectionLost(
+            FailureReason.SLOW if isinstance(error, TimeoutError) else FailureReason.BROKEN, host
+        )
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return ConnectionLost(FailureReason.CERTIFICATE, host, tls_reason(error.certificate_error))
+    if isinstance(error, aiohttp.ClientSSLError):
+        return ConnectionLost(FailureReason.TLS, host, tls_reason(error.os_error))
+    return ConnectionLost(_where(error), host)
+
+
+def _where(error: Exception) -> FailureReason:
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return FailureReason.CONNECT_TIMEOUT
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return FailureReason.CERTIFICATE
-    if isinstance(error, aiohttp.ClientSSLError):
-        return FailureReason.TLS
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
         return FailureReason.PROXY
     if isinstance(error, aiohttp.ClientConnectorDNSError):
@@ -298,10 +341,6 @@ def _silence(error: Exception, opened: bool) -> FailureReason:
     if isinstance(error, aiohttp.ClientConnectorError):
         refused = isinstance(error.os_error, ConnectionRefusedError)
         return FailureReason.REFUSED if refused else FailureReason.UNREACHABLE
-    if isinstance(error, aiohttp.InvalidURL):
+    if isinstance(error, aiohttp.InvalidURL | UnicodeError):  # of a host that none can be
         return FailureReason.UNSENDABLE
-    return _silence_of_reading(error)
-
-
-def _silence_of_reading(error: Exception) -> FailureReason:
     return FailureReason.READ_TIMEOUT if isinstance(error, TimeoutError) else FailureReason.BROKEN

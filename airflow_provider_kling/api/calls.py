@@ -46,6 +46,8 @@ SUBMIT_RETRIES: Final = RetryPolicy(attempts=4)
 READ_RETRIES: Final = RetryPolicy(attempts=5)
 LOG_RETRIES: Final = RetryPolicy(attempts=8, base=2.0, cap=60.0)
 """Outlasts the minute for which the vendor counts the requests to its logs."""
+LAST_LOOK: Final = 10.0
+"""Seconds that the last poll of a wait may take, which begins when the wait's time is over."""
 LOG_PACE: Final = 0.3
 """Seconds between pages of the logs: the vendor takes 200 requests in 60 s."""
 MOST_LOG_PAGES: Final = 1000
@@ -61,12 +63,22 @@ class VendorCalls:
 
     :param protocol: builds requests, reads replies.
     :param now: epoch seconds.
+    :param monotonic: seconds that only go forward, for deadlines; None for the system's, or for ``now`` where
+        that is given.
     :param rng: numbers in [0, 1) for the jitter.
     """
 
-    def __init__(self, endpoints: Endpoints, *, now: Clock = time.time, rng: Random = random.random) -> None:
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        now: Clock = time.time,
+        monotonic: Clock | None = None,
+        rng: Random = random.random,
+    ) -> None:
         self.endpoints = endpoints
         self.now = now
+        self.monotonic = monotonic or (time.monotonic if now is time.time else now)
         self.rng = rng
         self.read_retries = READ_RETRIES
 
@@ -210,7 +222,8 @@ class VendorCalls:
         :data:`~.retry.FATAL_SECONDS` at least.
 
         :param schedule: when to look.
-        :param deadline: epoch seconds; one last look is taken then. Infinity is none.
+        :param deadline: epoch seconds; one last poll is made then, which gets :data:`LAST_LOOK` seconds.
+            Infinity is none. A clock that is set back meanwhile does not move it.
         :param submitted_at: epoch seconds of the submit, which the schedule counts from; None for now.
         :param watch: told each status when it changes.
         :param first_look_after: seconds before the first look.
@@ -222,14 +235,17 @@ class VendorCalls:
         """
         if math.isnan(deadline):
             raise ValueError(f"The deadline of the wait for generation {generation_id} is not a number.")
-        since = self.now() if submitted_at is None else submitted_at
+        now = self.now()
+        since = now if submitted_at is None else submitted_at
+        latest = self.monotonic() + (deadline - now)
         not_yet_at = 0.0
         tracker = PollTracker(generation_id, watch)
         asking = self.endpoints.poll(generation_id)
         if first_look_after > 0:
             yield Sleep(first_look_after)
         while True:
-            reply = yield Send(asking)
+            left = self._left(deadline, latest)
+            reply = yield Send(asking, None if left == math.inf else max(left, LAST_LOOK))
             retry_after: float | None = None
             try:
                 generation = self.endpoints.read_poll(reply, generation_id)
@@ -245,18 +261,24 @@ class VendorCalls:
                 not_yet_at = elapsed
                 del generation
             del reply  # thousands wait here, each for minutes
-            if self.now() >= deadline:
+            left = self._left(deadline, latest)
+            if left <= 0:
                 raise timed_out(generation_id, tracker.last_word)
-            yield Sleep(self._next_wait(schedule, since, deadline, retry_after))
+            yield Sleep(min(self._next_wait(schedule, since, retry_after), left))
 
-    def _next_wait(
-        self, schedule: Timetable, since: float, deadline: float, retry_after: float | None
-    ) -> float:
-        now = self.now()
-        wait = jittered(schedule.next_wait(now - since), self.rng)
+    def _left(self, deadline: float, latest: float) -> float:
+        """Seconds until a deadline, by the clock that comes to it first.
+
+        :param deadline: epoch seconds.
+        :param latest: the same moment on the monotonic clock.
+        """
+        return min(deadline - self.now(), latest - self.monotonic())
+
+    def _next_wait(self, schedule: Timetable, since: float, retry_after: float | None) -> float:
+        wait = jittered(schedule.next_wait(self.now() - since), self.rng)
         if retry_after is not None:
             wait = max(wait, READ_RETRIES.delay(1, self.rng, retry_after))
-        return max(0.0, min(wait, deadline - now))
+        return max(0.0, wait)
 
     def read(
         self,

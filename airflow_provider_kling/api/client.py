@@ -9,18 +9,24 @@ from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
 
 import requests
-import urllib3
 import urllib3.exceptions
-from requests.adapters import HTTPAdapter
 
 from airflow_provider_kling.api.calls import VendorCalls, Watcher
-from airflow_provider_kling.api.exceptions import ConnectionLostError, DownloadError, Money, Recovery
+from airflow_provider_kling.api.exceptions import (
+    ConfigurationError,
+    ConnectionLostError,
+    DownloadError,
+    Money,
+    Recovery,
+)
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.polling.schedule import Schedule
 from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.transport.addresses import AddressPolicy
 from airflow_provider_kling.api.transport.endpoints import USER_AGENT, Endpoints
 from airflow_provider_kling.api.transport.messages import (
     LONGEST_REPLY,
+    MOST_RECEIVED,
     ConnectionLost,
     FailureReason,
     Flow,
@@ -31,13 +37,24 @@ from airflow_provider_kling.api.transport.messages import (
     SaveRecord,
     Sleep,
     T,
+    body_encoding,
     forget,
+    has_readable_length,
+    sending_seconds,
 )
 from airflow_provider_kling.api.transport.rate_limiter import Limiter
 from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for, report
-from airflow_provider_kling.api.transport.tls_and_proxy import behind_proxy, proxy_url, trusted
-from airflow_provider_kling.api.transport.urllib3_errors import TlsConnection, silence, silence_of_reading
+from airflow_provider_kling.api.transport.tls_and_proxy import (
+    behind_proxy,
+    proxy_url,
+    trusted,
+    unusable_proxy,
+)
+from airflow_provider_kling.api.transport.urllib3_connections import TimedAdapter
+from airflow_provider_kling.api.transport.urllib3_errors import loss, loss_of_reading
 
+SLOWEST_DOWNLOAD: Final = 256 * 1024
+"""Bytes that a download brings in each ``read_timeout`` at least; one that brings less is given up."""
 _CHUNK: Final = 64 * 1024
 _MOST_REDIRECTS: Final = 5
 _Trouble = (requests.RequestException, urllib3.exceptions.HTTPError, OSError)
@@ -70,8 +87,8 @@ class KlingClient:
         self.calls = calls or VendorCalls(Endpoints(settings, time.time))
         self._sleep = sleep
         self._verify, _ = trusted(settings)
-        self._api = _Adapter()
-        self._cdn = _Adapter()
+        self._api = TimedAdapter()
+        self._cdn = TimedAdapter(AddressPolicy.of(settings))
 
     def submit(self, request: GenerationRequest, client_request_id: str | None = None) -> Generation:
         """Ask for a generation, once; see :meth:`.VendorCalls.submit`."""
@@ -124,7 +141,7 @@ class KlingClient:
                     remember(effect.record)
                     reply = None
                 else:
-                    reply = self._send_in_turn(effect.request)
+                    reply = self._send_in_turn(effect.request, effect.at_most)
         except StopIteration as end:
             result: T = end.value
             return result
@@ -139,20 +156,24 @@ class KlingClient:
 
         :param url: the signed URL.
         :param headers: further ones, for example a ``Range``.
-        :raises ConnectionLostError: no answer; also while its chunks are read.
-        :raises DownloadError: it is no URL.
-        :raises ConfigurationError: the URL is not encrypted.
+        :raises ConnectionLostError: no answer, or an address that must not be connected to; also while
+            its chunks are read.
+        :raises DownloadError: it is no URL, or not encrypted.
         """
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity", **headers}
         url = self._video_url(url)
         for left in reversed(range(_MOST_REDIRECTS + 1)):
+            host = urlsplit(url).netloc
+            if (barred := self._barred(url)) is not None:
+                raise _download_lost(barred)
+            self._cdn.exchange.begin(self.settings.connect_timeout, *[self.settings.read_timeout] * 2)
             try:
                 response = self._open(self._cdn, "GET", url, headers=headers)
             except _Trouble as error:
-                raise _download_lost(self._silence(error, url), url) from None
+                raise _download_lost(self._lost(error, url)) from None
             with response:
                 if not (left and response.is_redirect):
-                    yield Stream(response)
+                    yield Stream(response, self._cdn, self.settings.read_timeout, host)
                     return
                 url = self._video_url(response.headers["location"], url)
 
@@ -167,18 +188,28 @@ class KlingClient:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def _send_in_turn(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
+    def _send_in_turn(self, request: HttpRequest, at_most: float | None) -> HttpResponse | ConnectionLost:
         """Make one request, when the limiter lets it go."""
         if self._limiter is None:
-            return self._send(request)
+            return self._send(request, at_most)
         while pause := self._limiter.acquire():
             self._sleep(pause)
-        reply = self._send(request)
+        reply = self._send(request, at_most)
         report(self._limiter, request, reply)
         return reply
 
-    def _send(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
+    def _send(self, request: HttpRequest, at_most: float | None) -> HttpResponse | ConnectionLost:
         host = urlsplit(request.url).netloc
+        if (barred := unusable_proxy(self.settings, request.url)) is not None:
+            return barred
+        answering = self.settings.read_timeout
+        self._api.exchange.begin(
+            self.settings.connect_timeout,
+            answering + sending_seconds(request),
+            answering,
+            at_most=at_most,
+            most_bytes=MOST_RECEIVED,
+        )
         try:
             response = self._open(
                 self._api,
@@ -189,18 +220,20 @@ class KlingClient:
                 data=request.body,
             )
         except _Trouble as error:
-            return ConnectionLost(self._silence(error, request.url), host)
+            return self._lost(error, request.url)
+        headers = {name.lower(): value for name, value in response.headers.items()}
         with response:
+            if not has_readable_length(headers):
+                return ConnectionLost(FailureReason.BROKEN, host, "it names an impossible length")
+            if encoding := body_encoding(headers):
+                return HttpResponse(response.status_code, headers, encoding=encoding)
             try:
                 body = self._read(response)
             except _Trouble as error:
-                return ConnectionLost(silence_of_reading(error), host)
-        if body is None:
-            return ConnectionLost(FailureReason.SLOW, host)
-        headers = {name.lower(): value for name, value in response.headers.items()}
+                return loss_of_reading(error, host)
         return HttpResponse(response.status_code, headers, body[:LONGEST_REPLY], len(body) > LONGEST_REPLY)
 
-    def _open(self, adapter: HTTPAdapter, method: str, url: str, **what: Any) -> requests.Response:
+    def _open(self, adapter: TimedAdapter, method: str, url: str, **what: Any) -> requests.Response:
         """Make one request, once.
 
         Past requests' Session, which would add cookies and what ``~/.netrc`` says, and would read
@@ -212,13 +245,24 @@ class KlingClient:
             stream=True,
             verify=self._verify,
             proxies={"http": proxy, "https": proxy} if proxy else None,
+            # Each call of a socket is given less: what is left of its exchange.
             timeout=(self.settings.connect_timeout, self.settings.read_timeout),
         )
 
-    def _silence(self, error: Exception, url: str) -> FailureReason:
+    def _lost(self, error: Exception, url: str) -> ConnectionLost:
+        host = urlsplit(url).netloc
         if isinstance(error, requests.exceptions.InvalidURL | requests.exceptions.InvalidSchema):
-            return FailureReason.UNSENDABLE
-        return behind_proxy(silence(error), proxy_url(self.settings, url))
+            return ConnectionLost(FailureReason.UNSENDABLE, host)
+        return behind_proxy(loss(error, host), proxy_url(self.settings, url))
+
+    def _barred(self, url: str) -> ConnectionLost | None:
+        """Why a video's URL must not be opened, as far as that is seen before its host is resolved."""
+        parts = urlsplit(url)
+        if (unusable := unusable_proxy(self.settings, url)) is not None:
+            return unusable
+        # A proxy resolves names itself.
+        refusal = AddressPolicy.of(self.settings).refusal_of_name(parts.hostname or "")
+        return ConnectionLost(FailureReason.FORBIDDEN_ADDRESS, parts.netloc, refusal) if refusal else None
 
     def _video_url(self, url: str, base: str = "") -> str:
         """Where to fetch a video from: what is a URL, and encrypted."""
@@ -230,22 +274,21 @@ class KlingClient:
             usable = False
         if not usable:
             raise DownloadError("The vendor names no usable URL of the video.")
-        self.settings.check_scheme(url)
+        try:
+            self.settings.check_scheme(url)
+        except ConfigurationError as error:
+            raise DownloadError(
+                f"The video was not fetched: {error.what}", advice=error.advice, recovery=error.recovery
+            ) from None
         return url
 
-    def _read(self, response: requests.Response) -> bytes | None:
-        """The body, cut a little above the limit; None when it drips in too slowly.
-
-        requests' own time-out starts anew with each byte, so the whole is bounded here.
-        """
-        latest = time.monotonic() + self.settings.read_timeout
+    def _read(self, response: requests.Response) -> bytes:
+        """The body, cut a little above the limit."""
         body = bytearray()
-        while chunk := response.raw.read1(_CHUNK, decode_content=True):
+        while chunk := response.raw.read1(_CHUNK, decode_content=False):
             body += chunk
             if len(body) > LONGEST_REPLY:
                 break
-            if time.monotonic() > latest:
-                return None
         return bytes(body)
 
 
@@ -253,40 +296,47 @@ class Stream:
     """An open download.
 
     :param response: requests' response, not yet read.
+    :param adapter: what it came through.
+    :param span: seconds in each of which :data:`SLOWEST_DOWNLOAD` bytes come at least.
+    :param host: host (and port) that it comes from.
     """
 
-    def __init__(self, response: requests.Response) -> None:
+    def __init__(self, response: requests.Response, adapter: TimedAdapter, span: float, host: str) -> None:
         self._response = response
+        self._exchange = adapter.exchange
+        self._span = span
+        self._host = host
         self.status = response.status_code
         self.headers = {name.lower(): value for name, value in response.headers.items()}
 
     def chunks(self, size: int) -> Iterator[bytes]:
-        """The body in pieces of at most ``size`` bytes.
+        """The body in pieces of at most ``size`` bytes, as it came: nothing is decoded.
 
-        :raises ConnectionLostError: the connection broke.
+        :raises ConnectionLostError: the connection broke, or brings less than :data:`SLOWEST_DOWNLOAD`.
         """
+        piece = bytearray()
+        fresh = 0
+        self._exchange.enter(self._span)
         try:
-            yield from self._response.iter_content(size)
+            while chunk := self._response.raw.read1(size - len(piece), decode_content=False):
+                piece += chunk
+                fresh += len(chunk)
+                if len(piece) == size:
+                    yield bytes(piece)
+                    piece.clear()
+                if fresh >= SLOWEST_DOWNLOAD:
+                    fresh = 0
+                    self._exchange.enter(self._span)
         except _Trouble as error:
-            raise _download_lost(silence_of_reading(error), self._response.url) from None
+            raise _download_lost(loss_of_reading(error, self._host)) from None
+        if piece:
+            yield bytes(piece)
 
 
-class _Adapter(HTTPAdapter):
-    """requests' own connection pools, with our connections in them."""
-
-    def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
-        pool = super().get_connection_with_tls_context(*args, **kwargs)
-        if isinstance(pool, urllib3.HTTPSConnectionPool):
-            pool.ConnectionCls = TlsConnection
-        return pool
-
-
-def _download_lost(why: FailureReason, url: str) -> ConnectionLostError:
+def _download_lost(lost: ConnectionLost) -> ConnectionLostError:
     error = ConnectionLostError(
-        f"The download stopped: {why.sentence} ({urlsplit(url).netloc}).",
-        sent=why.sent,
-        money=Money.ALREADY_PAID,
+        f"The download stopped: {lost.reason}.", sent=lost.why.sent, money=Money.ALREADY_PAID
     )
-    if not why.passing:
+    if not lost.why.passing:
         error.recovery = Recovery.GIVE_UP
     return error

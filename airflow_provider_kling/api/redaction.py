@@ -18,7 +18,8 @@ _USER = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _BASE64 = re.compile(r"(?<=;base64,)[^\s\"'<>]+|[A-Za-z0-9+/=_%\\-]{120,}")
-_TAGS = re.compile(r"<(script|style)\b.*?</\1>|<[^<>]*>", re.IGNORECASE | re.DOTALL)
+_TAG = re.compile(r"<(/?[a-z0-9]*+)[^<>]*+>", re.IGNORECASE)
+_NEVER_SHOWN: Final = ("script", "style")
 _LONGEST_MESSAGE: Final = 500
 _LONGEST_READ: Final = 20_000
 """Characters of a text that are looked at for a message."""
@@ -58,8 +59,29 @@ def excerpt(body: bytes, key: str = "") -> str:
         return "an empty answer"
     text = body[:_LONGEST_READ].decode("utf-8", "replace")
     if "<" in text:
-        text = html.unescape(_TAGS.sub(" ", text)).strip() or "markup without text"
+        text = _text_of_markup(text).strip() or "markup without text"
     return clean(text, key)
+
+
+def _text_of_markup(text: str) -> str:
+    """What a browser would show, in one pass whatever the markup."""
+    pieces: list[str] = []
+    hidden_until, end = "", 0
+    for tag in _TAG.finditer(text):
+        name = tag[1].lower()
+        if not hidden_until:
+            pieces.append(text[end : tag.start()])
+            hidden_until = f"/{name}" if name in _NEVER_SHOWN else ""
+        elif name == hidden_until:
+            hidden_until = ""
+        end = tag.end()
+    if not hidden_until:
+        pieces.append(text[end:])
+    shown_text = " ".join(pieces)
+    try:
+        return html.unescape(shown_text)
+    except ValueError:  # a character's number with thousands of digits
+        return shown_text
 
 
 def shown(value: object) -> str:

@@ -33,15 +33,17 @@ class Settings:
         refused except to loopback.
     :param generation_path: :data:`VENDOR_PATH` (default) or :data:`UNIVERSAL_PATH`; the vendor
         serves the same bodies on both.
-    :param connect_timeout: seconds to wait for a connection.
-    :param read_timeout: seconds without a byte of the answer, and the most that an API answer's
-        body may take from its first byte to its last.
+    :param connect_timeout: seconds that a connection may take: name, TCP, a proxy's tunnel and TLS together.
+    :param read_timeout: seconds that an answer may take, from the request's last byte to its own last. A
+        video's may take longer, as long as it brings 256 KiB in each such span.
     :param ca_bundle: path of a PEM file with the certificate authorities to trust; None trusts the
         usual ones.
     :param proxy: URL of an HTTP proxy; None takes the environment's. Kept out of ``repr``, as it
         can hold a password.
     :param allow_plain_http: permit ``http://`` to other hosts than loopback. The key then travels
         readable.
+    :param allow_private_network: permit videos to be fetched from private and link-local addresses. This
+        machine's own are permitted where the base URL is one of them, and the base URL's host always is.
     :param requests_per_minute: requests that one process sends at most, 1 to 60000 a minute; None
         sends as many as the vendor lets through.
     :param max_cost_usd: dearest generation that may be submitted, in USD, where the task names no
@@ -57,6 +59,7 @@ class Settings:
     ca_bundle: str | None = None
     proxy: str | None = field(default=None, repr=False)
     allow_plain_http: bool = False
+    allow_private_network: bool = False
     requests_per_minute: float | None = None
     max_cost_usd: float | None = None
 
@@ -92,7 +95,7 @@ class Settings:
                 f"The generation path {self.generation_path!r} is not one of the vendor's.",
                 advice=f"Choose {' or '.join(GENERATION_PATHS)}.",
             )
-        if self.proxy and not _is_http_proxy(self.proxy):
+        if self.proxy and not is_http_proxy(self.proxy):
             raise ConfigurationError(
                 "The proxy is not the URL of an HTTP proxy.",
                 advice="Give one such as http://proxy.example.com:3128; SOCKS is not supported.",
@@ -175,7 +178,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _is_http_proxy(proxy: str) -> bool:
+def is_http_proxy(proxy: str) -> bool:
     """Whether a proxy can be used; one without a scheme is taken for http."""
     try:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")

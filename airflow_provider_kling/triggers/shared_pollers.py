@@ -26,7 +26,7 @@ from airflow_provider_kling.api.exceptions import (
 from airflow_provider_kling.api.polling.learned_durations import DurationStats, LearningSchedule
 from airflow_provider_kling.api.polling.live_durations import live_schedule
 from airflow_provider_kling.api.polling.schedule import Schedule
-from airflow_provider_kling.api.polling.shared_poller import PendingWait, SharedPoller
+from airflow_provider_kling.api.polling.shared_poller import MOST_UNDER_WAY, PendingWait, SharedPoller
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import (
@@ -60,11 +60,11 @@ class _Client(AsyncKlingClient):
     """A client that notices when its connection was changed, and looks when it has reason to."""
 
     def __init__(self, cache: ConnectionCache, conn_id: str, settings: Settings) -> None:
-        super().__init__(settings)
+        super().__init__(settings, connections=MOST_UNDER_WAY)
         self._cache = cache
         self._conn_id = conn_id
 
-    async def send(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
+    async def send(self, request: HttpRequest, at_most: float | None = None) -> HttpResponse | ConnectionLost:
         """See :meth:`.AsyncKlingClient.send`.
 
         :raises ConnectionChangedError: it was read again, and is another by now.
@@ -72,7 +72,7 @@ class _Client(AsyncKlingClient):
         latest = self._cache.latest(self._conn_id)
         if latest is not self.settings and latest not in (None, self.settings):
             raise ConnectionChangedError
-        reply = await super().send(request)
+        reply = await super().send(request, at_most)
         if isinstance(reply, ConnectionLost) or reply.status >= 300:
             self._doubt(request, reply)
         return reply

@@ -9,7 +9,6 @@ import pytest
 
 from airflow_provider_kling import __version__
 from airflow_provider_kling.api.exceptions import (
-    ConfigurationError,
     ConnectionLostError,
     DownloadError,
     Money,
@@ -95,9 +94,10 @@ def test_a_redirect_without_end_is_given_as_it_is(vendor: EmulatorThread, driver
 def test_a_redirect_that_gives_up_encryption_is_not_followed(vendor: EmulatorThread, driver: Blocking):
     url = video_url(driver)
     vendor.faults.add("cdn", "redirect", url="http://cdn.kling.invalid/v.mp4?ksSecret=hush")
-    with pytest.raises(ConfigurationError, match=r"http://cdn\.kling\.invalid is not encrypted") as caught:
+    with pytest.raises(DownloadError, match=r"http://cdn\.kling\.invalid is not encrypted") as caught:
         fetched(driver, url)
     assert "hush" not in str(caught.value)
+    assert caught.value.money is Money.ALREADY_PAID
 
 
 @pytest.mark.parametrize(

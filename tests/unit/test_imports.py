@@ -15,7 +15,10 @@ from tests.unit.source_tree import PACKAGE, ROOT, Import, all_imports, files, is
 EMULATOR = "emulator"
 """Stands beside the house: it knows the API's facts, and nothing but its own script imports it."""
 
-HOMES = {"requests": {"api.client"}, "aiohttp": {"api.async_client"}}
+HOMES = {
+    "requests": {"api.client", "api.transport.urllib3_connections"},
+    "aiohttp": {"api.async_client", "api.transport.aiohttp_connections"},
+}
 """The only modules that may import a transport; the emulator is a server on aiohttp."""
 
 LAZY = ("requests", "aiohttp", "urllib3", "pydantic", "airflow.models", "PIL", "av", "numpy")

@@ -18,8 +18,10 @@ from airflow_provider_kling.api.exceptions import ConnectionLostError, DownloadE
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.retry import Clock, Random, RetryPolicy, parse_retry_after
+from airflow_provider_kling.api.transport.messages import body_encoding, has_readable_length
 
-_CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)")
 _STATED_CHECKSUM = re.compile(r"\b(md5|sha-256)=:?([A-Za-z0-9+/]+=*)", re.IGNORECASE)
 
 
@@ -39,11 +41,9 @@ class RemoteFile:
 
 def read_announced(status: int, headers: Mapping[str, str]) -> RemoteFile:
     """Read it from the headers of a 200, or of a 206 or 416, whose length is that of a part."""
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        return RemoteFile()  # lengths and tags speak of the encoded bytes, which nobody sees here
     if status == 200:
-        length = headers.get("content-length", "")
-        size = int(length) if length.isdecimal() else None
+        length = headers.get("content-length", "").strip()
+        size = int(length) if _LENGTH.fullmatch(length) else None
     else:
         total = _CONTENT_RANGE.match(headers.get("content-range", ""))
         size = int(total[2]) if total and total[2] != "*" else None
@@ -86,6 +86,10 @@ def new_digest(name: str) -> Any:
 log = logging.getLogger(__name__)
 
 CHUNK: Final = 1024 * 1024  # bytes read, hashed and written at a time
+
+MOST_BYTES: Final = 2 * 1024**3
+"""Bytes of a video that are written at most, whatever its server announces: 30 s, which no model exceeds, at
+more than 500 Mbit/s, ten times what 4k needs. A body without end must not fill the disk."""
 
 _T = TypeVar("_T")
 _NOT_A_VIDEO = re.compile(r"(text|image)/|application/([\w.]+\+)?(json|xml|xhtml)", re.IGNORECASE)
@@ -242,11 +246,15 @@ class VideoSource:
                 copy.restart()
                 raise _TroubleError(f"the server did not send the file from its start ({reply.status})")
             total = copy.announced.size
+            if total is not None and total > MOST_BYTES:
+                copy.restart()
+                raise _TroubleError(f"the server announced {total} bytes, more than any video has")
+            most = next(each for each in (total, self._stated_size, MOST_BYTES) if each is not None)
             for chunk in reply.chunks(CHUNK):
-                copy.add(chunk)
-                if total is not None and copy.done > total:
+                if copy.done + len(chunk) > most:
                     copy.restart()
-                    raise _TroubleError(f"the server sent more than the {total} bytes it announced")
+                    raise _TroubleError(f"more came than the {most} bytes that were announced")
+                copy.add(chunk)
         if total is not None and copy.done < total:
             raise _TroubleError(f"the answer ended after {copy.done} of {total} bytes")
 
@@ -261,8 +269,12 @@ class VideoSource:
             if status not in (200, 206, 416):
                 # 403, 404 and 410 are how an expired signature looks; a fresh URL is free
                 raise _TroubleError(f"its server answered {status}", stale=True)
+            if encoding := body_encoding(reply.headers):
+                raise _TroubleError(f"its server sent it encoded with {clean(encoding[:100])!r}", stale=True)
+            if not has_readable_length(reply.headers):
+                raise _TroubleError("its server announced an impossible length", stale=True)
             if status != 416 and _NOT_A_VIDEO.match(kind):
-                raise _TroubleError(f"its server sent {clean(kind)!r} instead", stale=True)
+                raise _TroubleError(f"its server sent {clean(kind[:100])!r} instead", stale=True)
             yield reply
 
     def _persist(self, attempt: Callable[[], _T], done: Callable[[], int]) -> _T:
@@ -304,7 +316,7 @@ class VideoSource:
         times = "" if failures == 1 else f" ({failures} attempts in a row)"
         return DownloadError(
             f"The video of generation {self._generation_id} did not arrive: {trouble}{times}.",
-            advice="A person has to mend this; then clear the task. The same generation is used."
+            advice="Fix the cause, then clear the task: it downloads the same generation."
             if hopeless
             else "Run the task again: it downloads the same generation from a fresh URL.",
             recovery=Recovery.GIVE_UP if hopeless else None,

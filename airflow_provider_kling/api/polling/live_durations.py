@@ -33,7 +33,7 @@ def live_schedule(settings: Settings, model: str, known: Schedule) -> Flow[Sched
 
 def ask_metrics(settings: Settings, model: str) -> HttpRequest:
     """The request; public, so that no key goes with it."""
-    headers = {"User-Agent": USER_AGENT, "Accept": "application/json"}
+    headers = {"User-Agent": USER_AGENT, "Accept": "application/json", "Accept-Encoding": "identity"}
     return HttpRequest(Call.METRICS, "GET", settings.base_url + METRICS_PATH, (("aliases", model),), headers)
 
 

@@ -9,7 +9,9 @@ limiter; here is only when and by whom the next step is done.
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextvars
+import functools
 import heapq
 import itertools
 import logging
@@ -20,6 +22,7 @@ from typing import Any, Final, Protocol
 
 from airflow_provider_kling.api.transport.messages import (
     ConnectionLost,
+    FailureReason,
     Flow,
     HttpRequest,
     HttpResponse,
@@ -37,10 +40,19 @@ TICK: Final = 0.25
 poll is the event loop waking up for it: at 200 a second one costs a fifth less than with 0.1
 (measured), and no video is waited for to the tenth."""
 MOST_WORKERS: Final = 16
+"""Requests under way at once that get their answers as they should."""
+MOST_STUCK: Final = 128
+"""Requests under way beside them that get none, so that they take no place from those that do."""
+MOST_UNDER_WAY: Final = MOST_WORKERS + MOST_STUCK
 """Requests under way at once, and so connections at most."""
+STUCK_AFTER: Final = 2.0
+"""Seconds without a whole answer after which a request counts as stuck; most have theirs in a tenth."""
+STUCK_TOLD: Final = 300.0
+"""Seconds after which the log says again that requests are stuck."""
 OVERDUE_CHECK: Final = 60.0
 """Seconds between two looks for waiters who are overdue."""
 _FEWEST_TO_SWEEP: Final = 64
+_UNANSWERED: Final = (FailureReason.CONNECT_TIMEOUT, FailureReason.READ_TIMEOUT, FailureReason.SLOW)
 
 
 class OverdueError(Exception):
@@ -52,7 +64,9 @@ class Sender(Protocol):
 
     async def open(self) -> object: ...
 
-    async def send(self, request: HttpRequest) -> HttpResponse | ConnectionLost: ...
+    async def send(
+        self, request: HttpRequest, at_most: float | None = None
+    ) -> HttpResponse | ConnectionLost: ...
 
     async def close(self) -> None: ...
 
@@ -64,7 +78,10 @@ class PendingWait:
     :param future: what to await: the flow's result.
     :param context: of who waits: what its flow logs is logged there, under the name of its trigger.
     :param overdue_at: the event loop's time from which it waits no more.
-    :param request: the one to send next.
+    :param request: the one to send next, or the one under way.
+    :param at_most: seconds that it may take; None for the sender's own limit.
+    :param worker: who sends it.
+    :param suspect: its last request got no answer in time: the next one takes no place of others.
     """
 
     flow: Flow[Any]
@@ -72,6 +89,9 @@ class PendingWait:
     overdue_at: float
     context: contextvars.Context = field(default_factory=contextvars.copy_context)
     request: HttpRequest | None = None
+    at_most: float | None = None
+    worker: asyncio.Task[None] | None = None
+    suspect: bool = False
 
     @property
     def is_over(self) -> bool:
@@ -82,7 +102,9 @@ class SharedPoller:
     """Drives the flows of all who wait on one account, in one event loop.
 
     It opens with the first waiter and closes with the last; another one opens it again. Should its
-    event loop end first, it closes with that. What befalls one waiter touches no other.
+    event loop end first, it closes with that. What befalls one waiter touches no other: a request
+    that is not answered in :data:`STUCK_AFTER` seconds gives its place to another, and goes on beside
+    them until its own deadline.
 
     :param connect: makes what it sends with; called each time it opens.
     :param limiter: how fast the account may be used.
@@ -103,6 +125,13 @@ class SharedPoller:
         self._later: list[tuple[float, int, PendingWait]] = []
         self._gone = 0
         self._due: asyncio.Queue[PendingWait] = asyncio.Queue()
+        self._suspects: collections.deque[PendingWait] = collections.deque()
+        self._crew: set[asyncio.Task[None]] = set()
+        self._busy: dict[asyncio.Task[None], float] = {}
+        self._stuck: set[asyncio.Task[None]] = set()
+        self._stuck_told = -math.inf
+        self._stuck_timer: asyncio.TimerHandle | None = None
+        self._failure: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._host: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -150,6 +179,8 @@ class SharedPoller:
         waiter.future.cancel()  # nothing, where it is done
         waiter.flow.close()
         self._waiters.discard(waiter)
+        if waiter.worker is not None:  # its request leaves with it
+            waiter.worker.cancel()
         self._gone += 1
         if self._gone > max(len(self._waiters), _FEWEST_TO_SWEEP):
             self._sweep()
@@ -171,22 +202,107 @@ class SharedPoller:
     async def _open(self) -> None:
         """The room's own task: from the first waiter to the last."""
         sender = self._connect()
-        crew: list[asyncio.Task[None]] = []
+        overdue: asyncio.Task[None] | None = None
+        self._failure = self._loop.create_future()
         try:
             await sender.open()
-            tasks = self._give_up_overdue(), *(self._work(sender) for _ in range(self._workers))
-            crew += map(self._loop.create_task, tasks)
-            await asyncio.gather(*crew)
+            overdue = self._loop.create_task(self._give_up_overdue())
+            overdue.add_done_callback(self._over)
+            for _ in range(self._workers):
+                self._hire(sender)
+            await self._failure
         finally:
             host = asyncio.current_task()
             assert host is not None
             self._closing.add(host)
-            for each in crew:
+            self._failure.cancel()
+            self._failure = None
+            for each in (*self._crew, *([overdue] if overdue else [])):
                 each.cancel()
+            self._crew.clear()
+            self._stuck.clear()
+            self._busy.clear()
+            self._set_stuck_timer(None)
             try:
                 await sender.close()
             except Exception as error:
                 log.warning("A session could not be closed properly: %r", error)
+
+    def _hire(self, sender: Sender, suspect: PendingWait | None = None) -> None:
+        """Begin another worker: one that goes on and on, or one for a single waiter that is suspect."""
+        work = self._work(sender) if suspect is None else self._look_at(suspect, sender)
+        worker = self._loop.create_task(work, context=self._context)
+        self._crew.add(worker)
+        if suspect is not None:
+            self._stuck.add(worker)
+        worker.add_done_callback(functools.partial(self._left, sender=sender))
+
+    def _left(self, worker: asyncio.Task[None], *, sender: Sender) -> None:
+        """A worker ended: its only waiter is served, it was replaced, or its waiter left in the midst."""
+        if worker not in self._crew:
+            return  # the room is closed
+        self._crew.discard(worker)
+        self._busy.pop(worker, None)
+        if worker not in self._stuck:
+            self._hire(sender)
+        self._stuck.discard(worker)
+        self._over(worker)
+        self._serve_suspects(sender)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        """End the room where one of its own tasks failed: never is there silently nobody to do its work."""
+        if not task.cancelled() and (failed := task.exception()) is not None:
+            self._end(failed)
+
+    def _end(self, failure: BaseException) -> None:
+        if self._failure is not None and not self._failure.done():
+            self._failure.set_exception(failure)
+
+    async def _give_up_overdue(self) -> None:
+        """One timer for all: a timer for each would cost as much memory as the rest of its wait."""
+        while True:
+            await asyncio.sleep(OVERDUE_CHECK)
+            now = self._loop.time()
+            for waiter in [each for each in self._waiters if each.overdue_at <= now]:
+                self._fail(waiter, OverdueError())
+
+    def _set_stuck_timer(self, sender: Sender | None, after: float = STUCK_AFTER) -> None:
+        """Look for what is stuck, while requests are under way; None for not at all."""
+        if self._stuck_timer is not None:
+            self._stuck_timer.cancel()
+            self._stuck_timer = None
+        if sender is not None:
+            self._stuck_timer = self._loop.call_later(
+                after, self._replace_stuck, sender, context=self._context
+            )
+
+    def _replace_stuck(self, sender: Sender) -> None:
+        """Give the places of requests that get no answer to others."""
+        self._stuck_timer = None
+        now = self._loop.time()
+        late = [
+            worker
+            for worker, since in self._busy.items()
+            if now - since >= STUCK_AFTER and worker not in self._stuck
+        ]
+        for worker in late[: max(0, MOST_STUCK - len(self._stuck))]:
+            self._stuck.add(worker)
+            self._hire(sender)
+        if late and now - self._stuck_told >= STUCK_TOLD:
+            self._stuck_told = now
+            log.warning(
+                "%d requests have had no complete answer for %.0f s. They keep waiting until their read "
+                "time-out; polls of other generations of this connection go on.",
+                len(late),
+                STUCK_AFTER,
+            )
+        if self._busy:
+            self._set_stuck_timer(sender, STUCK_AFTER / 2)
+
+    def _serve_suspects(self, sender: Sender) -> None:
+        while self._suspects and len(self._stuck) < MOST_STUCK:
+            if not (waiter := self._suspects.popleft()).is_over:
+                self._hire(sender, waiter)
 
     def _ended(self, host: asyncio.Task[None]) -> None:
         """Whatever ended the room's task: who still waits is told, and the next one opens it again."""
@@ -198,30 +314,52 @@ class SharedPoller:
         for waiter in tuple(self._waiters):
             self._fail(waiter, failure or RuntimeError("The session of the wait was ended from outside."))
 
-    async def _give_up_overdue(self) -> None:
-        """One timer for all: a timer for each would cost as much memory as the rest of its wait."""
-        while True:
-            await asyncio.sleep(OVERDUE_CHECK)
-            now = self._loop.time()
-            for waiter in [each for each in self._waiters if each.overdue_at <= now]:
-                self._fail(waiter, OverdueError())
-
     async def _work(self, sender: Sender) -> None:
         """Send what is due, one request after the other."""
-        while True:
+        worker = asyncio.current_task()
+        assert worker is not None
+        while worker not in self._stuck:
             waiter = await self._due.get()
-            if not waiter.is_over and (self._held_back or self._limiter.acquire()):
-                await self._turn_of(waiter)
-            request, waiter.request = waiter.request, None
-            if waiter.is_over or request is None:
-                continue
-            try:
-                reply = await sender.send(request)
-                report(self._limiter, request, reply)
-            except Exception as error:
-                self._fail(waiter, error)
+            if waiter.suspect:
+                self._suspects.append(waiter)
+                self._serve_suspects(sender)
             else:
-                self._step(waiter, reply)
+                await self._serve(waiter, sender, worker)
+
+    async def _look_at(self, waiter: PendingWait, sender: Sender) -> None:
+        """Send one request of a waiter whose last one got no answer."""
+        worker = asyncio.current_task()
+        assert worker is not None
+        await self._serve(waiter, sender, worker)
+
+    async def _serve(self, waiter: PendingWait, sender: Sender, worker: asyncio.Task[None]) -> None:
+        if not waiter.is_over and (self._held_back or self._limiter.acquire()):
+            await self._turn_of(waiter)
+        request, waiter.request = waiter.request, None
+        if waiter.is_over or request is None:
+            return
+        waiter.worker = worker
+        if self._stuck_timer is None:
+            self._set_stuck_timer(sender)
+        self._busy[worker] = self._loop.time()
+        try:
+            reply = await sender.send(request, waiter.at_most)
+            report(self._limiter, request, reply)
+        except asyncio.CancelledError:
+            if not waiter.is_over and worker in self._crew:  # neither it left nor the room is closing
+                self._end(RuntimeError("The session of the wait was ended from outside."))
+            raise
+        except Exception as error:
+            waiter.worker = None
+            self._fail(waiter, error)
+        else:
+            waiter.worker = None
+            waiter.suspect = isinstance(reply, ConnectionLost) and reply.why in _UNANSWERED
+            self._step(waiter, reply)
+        finally:
+            self._busy.pop(worker, None)
+            if not self._busy:
+                self._set_stuck_timer(None)
 
     async def _turn_of(self, waiter: PendingWait) -> None:
         """Wait until the limiter lets somebody go: first come, first served."""
@@ -245,7 +383,7 @@ class SharedPoller:
             self._fail(waiter, error)
         else:
             if isinstance(effect, Send):
-                waiter.request = effect.request
+                waiter.request, waiter.at_most = effect.request, effect.at_most
                 self._due.put_nowait(waiter)
             elif isinstance(effect, Sleep):
                 due = self._loop.time() + max(0.0, effect.seconds)

@@ -15,11 +15,15 @@ from typing import Any, Final
 from airflow_provider_kling import __version__
 from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError, MalformedReplyError, Money
 from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
-from airflow_provider_kling.api.redaction import clean, excerpt
+from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.retry import Clock, parse_retry_after
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.body import encoded
-from airflow_provider_kling.api.transport.error_mapping import error_from_no_response, error_from_response
+from airflow_provider_kling.api.transport.error_mapping import (
+    error_from_no_response,
+    error_from_response,
+    unreadable,
+)
 from airflow_provider_kling.api.transport.messages import (
     Call,
     ConnectionLost,
@@ -228,6 +232,7 @@ class Endpoints:
             "Authorization": f"Bearer {self.settings.api_key}",
             "User-Agent": USER_AGENT,
             "Accept": "application/json",
+            "Accept-Encoding": "identity",
         }
 
     def _get(self, call: Call, path: str, params: tuple[tuple[str, str], ...] = ()) -> HttpRequest:
@@ -267,7 +272,7 @@ class Endpoints:
         if not isinstance(body, dict):
             raise MalformedReplyError(
                 f"The {call} answer{about} (status {response.status}) is not a JSON object: "
-                f"{excerpt(response.body, self.settings.api_key)}.",
+                f"{unreadable(response, self.settings.api_key)}.",
                 generation_id=generation_id,
             )
         return body

@@ -58,7 +58,7 @@ def error_from_response(
     :param key: the API key, to keep it out of the message should the answer repeat it.
     """
     details = _json_object(response.body)
-    message = clean(error_text(details), key) if details else excerpt(response.body, key)
+    message = clean(error_text(details), key) if details else unreadable(response, key)
     message = message or "no message"
     own = _own_facts(details or {})
     request_id = clean(str(own["requestId"]), key) if own.get("requestId") else None
@@ -123,6 +123,13 @@ def certainly_refused(error: KlingError) -> bool:
     if isinstance(error, ServiceUnavailableError):
         return error.status == 503 and error.from_vendor
     return isinstance(error, ApiError)
+
+
+def unreadable(response: HttpResponse, key: str = "") -> str:
+    """What an answer says that is not the JSON it should be, in a few words."""
+    if response.encoding:
+        return f"an answer encoded with {clean(response.encoding[:100])!r}, which was not asked for nor read"
+    return excerpt(response.body, key)
 
 
 def error_text(body: Any) -> str:

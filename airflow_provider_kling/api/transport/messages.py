@@ -7,6 +7,7 @@ hold no socket, so that a decision can be tested without one.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
@@ -18,6 +19,15 @@ T = TypeVar("T")
 
 LONGEST_REPLY: Final = 4 * 1024 * 1024
 """Bytes of an API answer that are read at most; the longest real ones (100 log rows) have some 50 kB."""
+
+
+MOST_RECEIVED: Final = 2 * LONGEST_REPLY + 1024 * 1024
+"""Bytes of an API answer, headers and framing included."""
+MOST_INFORMATIONAL: Final = 16
+"""Answers with a status of 1xx that may come before the real one."""
+SLOWEST_SENDING: Final = 64 * 1024
+"""Bytes a second: a request whose body is sent more slowly is given up."""
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 class Call(enum.StrEnum):
@@ -57,12 +67,31 @@ class HttpResponse:
 
     :param headers: with names in lower case.
     :param truncated: True when the body was longer than anybody should read, and was cut.
+    :param encoding: what the body is encoded with though nobody asked for that; it was not read then.
     """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes = field(default=b"", repr=False)
     truncated: bool = False
+    encoding: str = ""
+
+
+def body_encoding(headers: Mapping[str, str]) -> str:
+    """What a body is encoded with; empty for nothing, which is all that anybody asks for."""
+    encoding = headers.get("content-encoding", "").strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+def has_readable_length(headers: Mapping[str, str]) -> bool:
+    """Whether a ``Content-Length``, where there is one, is a length that an answer can have."""
+    length = headers.get("content-length")
+    return length is None or _LENGTH.fullmatch(length.strip()) is not None
+
+
+def sending_seconds(request: HttpRequest) -> float:
+    """Seconds that the body of a request may take in addition to what a small one may."""
+    return len(request.body) / SLOWEST_SENDING if request.body else 0.0
 
 
 class FailureReason(enum.Enum):
@@ -79,10 +108,12 @@ class FailureReason(enum.Enum):
     PROXY = ("the proxy could not be used", Sent.NO, True)
     CERTIFICATE = ("the certificate is not trusted", Sent.NO, False)
     TLS = ("no TLS connection could be agreed on", Sent.NO, False)
+    PROXY_UNUSABLE = ("the proxy is of a kind that cannot be used", Sent.NO, False)
+    FORBIDDEN_ADDRESS = ("the address must not be connected to", Sent.NO, False)
     UNSENDABLE = ("the request could not be put on the wire", Sent.NO, False)
     READ_TIMEOUT = ("no answer came within the read time-out", Sent.UNKNOWN, True)
     SLOW = (
-        "the answer came too slowly and was given up after the read time-out",
+        "the answer was not complete within the read time-out",
         Sent.UNKNOWN,
         True,
     )
@@ -100,22 +131,28 @@ class ConnectionLost:
 
     :param why: what is known of the cause.
     :param host: host (and port) that was asked.
+    :param detail: what the cause says of itself, such as OpenSSL's reason to refuse a certificate.
     """
 
     why: FailureReason
     host: str
+    detail: str = field(default="", compare=False)
 
     @property
     def reason(self) -> str:
         """One sentence without a full stop, fit for a log."""
-        return f"{self.why.sentence} ({self.host})"
+        return f"{self.why.sentence}{self.detail and ': '}{self.detail} ({self.host})"
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Effect: make this request; the reply is an :class:`HttpResponse` or :class:`ConnectionLost`."""
+    """Effect: make this request; the reply is an :class:`HttpResponse` or :class:`ConnectionLost`.
+
+    :param at_most: seconds for the whole exchange, where it has less than the settings' time-outs give it.
+    """
 
     request: HttpRequest
+    at_most: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

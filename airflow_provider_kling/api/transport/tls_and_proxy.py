@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import ssl
 import urllib.request
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import certifi
 
 from airflow_provider_kling.api.exceptions import ConfigurationError, Sent
-from airflow_provider_kling.api.settings import Settings, is_loopback
-from airflow_provider_kling.api.transport.messages import FailureReason
+from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.settings import Settings, is_http_proxy, is_loopback
+from airflow_provider_kling.api.transport.messages import ConnectionLost, FailureReason
 
 
 def trusted(settings: Settings) -> tuple[str, ssl.SSLContext]:
@@ -60,11 +62,6 @@ def proxy_url(settings: Settings, url: str) -> str | None:
     return proxy if not proxy or "://" in proxy else f"http://{proxy}"
 
 
-def behind_proxy(why: FailureReason, proxy: str | None) -> FailureReason:
-    """The cause of a silence, seen from a person: where a proxy is used, it is what was not reached."""
-    return FailureReason.PROXY if proxy and why.passing and why.sent is Sent.NO else why
-
-
 _CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 
 
@@ -99,3 +96,40 @@ def proxy_for(settings: Settings, url: str) -> str | None:
         return None
     proxies = urllib.request.getproxies()
     return proxies.get(parts.scheme) or proxies.get("all")
+
+
+def unusable_proxy(settings: Settings, url: str) -> ConnectionLost | None:
+    """What is wrong with the proxy that the environment names for an address; None where it can be used.
+
+    The connection's own proxy was checked when it was read.
+    """
+    proxy = proxy_url(settings, url)
+    if proxy is None or is_http_proxy(proxy):
+        return None
+    scheme = urlsplit(url).scheme
+    names = [f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY"]
+    variable = next((name for name in names if os.environ.get(name)), "the system's settings")
+    kind = proxy.partition("://")[0]
+    what = "a SOCKS proxy" if kind.startswith("socks") else f"a proxy of the kind {clean(kind)!r}"
+    return ConnectionLost(
+        FailureReason.PROXY_UNUSABLE,
+        urlsplit(url).netloc,
+        f"{variable} names {what} ({clean(kind)}://...), and only http and https ones work; set proxy in the "
+        "connection's extra to one of those, or name the host in NO_PROXY",
+    )
+
+
+def behind_proxy(lost: ConnectionLost, proxy: str | None) -> ConnectionLost:
+    """The cause of a loss, seen from a person: where a proxy is used, it is what was not reached."""
+    if proxy and lost.why.passing and lost.why.sent is Sent.NO:
+        return replace(lost, why=FailureReason.PROXY)
+    return lost
+
+
+def tls_reason(error: BaseException | None) -> str:
+    """Why OpenSSL refused, in its words; empty for any other error."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return clean(error.verify_message.rstrip("."))
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return clean(error.reason.replace("_", " ").lower())
+    return ""

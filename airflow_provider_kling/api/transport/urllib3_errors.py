@@ -1,56 +1,38 @@
-"""How the blocking client connects, and what it makes of urllib3's errors."""
+"""Where on its way a request of the blocking client was lost, read from urllib3's errors."""
 
 from __future__ import annotations
 
-import http.client
 import ssl
 from collections.abc import Iterator
 from typing import Any
 
 import urllib3.exceptions
-from urllib3.connection import HTTPSConnection
 
-from airflow_provider_kling.api.transport.messages import FailureReason
-
-
-class NoTlsError(urllib3.exceptions.SSLError):
-    """The TLS handshake failed."""
+from airflow_provider_kling.api.transport.messages import ConnectionLost, FailureReason
+from airflow_provider_kling.api.transport.tls_and_proxy import tls_reason
+from airflow_provider_kling.api.transport.urllib3_connections import ForbiddenAddressError, NoTlsError
 
 
-class TlsConnection(HTTPSConnection):
-    """Tells the trouble of connecting, when nothing was sent yet, from all that comes later.
-
-    urllib3 reports a TLS handshake or a proxy's tunnel that stalls or breaks like an answer that
-    does, and for a submit that is the difference between free and perhaps billed.
-    """
-
-    def connect(self) -> None:
-        try:
-            super().connect()
-        except TimeoutError as error:
-            raise urllib3.exceptions.ConnectTimeoutError(self, "no TLS in time") from error
-        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
-            raise urllib3.exceptions.NewConnectionError(self, "no TLS") from error
-        except ssl.SSLError as error:
-            raise NoTlsError(error) from error
-        except (OSError, http.client.HTTPException) as error:
-            raise urllib3.exceptions.NewConnectionError(self, "no TLS") from error
-
-
-def silence(error: Exception) -> FailureReason:
-    """Where on its way a request was lost. In doubt it was sent.
+def loss(error: Exception, host: str) -> ConnectionLost:
+    """What is known of a request that got no answer. In doubt it was sent.
 
     A ``ProxyError`` says nothing: urllib3 also raises it for an answer that broke off behind a proxy.
     """
     chain = tuple(_causes(error))
+    for link in chain:
+        if isinstance(link, ForbiddenAddressError):
+            return ConnectionLost(FailureReason.FORBIDDEN_ADDRESS, host, str(link))
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return ConnectionLost(FailureReason.CERTIFICATE, host, tls_reason(link))
+    if any(isinstance(link, NoTlsError) for link in chain):
+        return ConnectionLost(FailureReason.TLS, host, next(filter(None, map(tls_reason, chain)), ""))
+    return ConnectionLost(_where(chain), host)
 
+
+def _where(chain: tuple[BaseException, ...]) -> FailureReason:
     def met(*kinds: type[BaseException]) -> bool:
         return any(isinstance(link, kinds) for link in chain)
 
-    if met(ssl.SSLCertVerificationError):
-        return FailureReason.CERTIFICATE
-    if met(NoTlsError):
-        return FailureReason.TLS
     if met(urllib3.exceptions.NameResolutionError):
         return FailureReason.DNS
     if met(urllib3.exceptions.NewConnectionError):
@@ -59,17 +41,15 @@ def silence(error: Exception) -> FailureReason:
         return FailureReason.CONNECT_TIMEOUT
     if met(urllib3.exceptions.LocationValueError):
         return FailureReason.UNSENDABLE
-    return silence_of_reading(error)
+    late = met(urllib3.exceptions.ReadTimeoutError, TimeoutError)
+    return FailureReason.READ_TIMEOUT if late else FailureReason.BROKEN
 
 
-def silence_of_reading(error: Exception) -> FailureReason:
-    """How an answer was lost once the request was sent."""
+def loss_of_reading(error: Exception, host: str) -> ConnectionLost:
+    """How an answer was lost whose head had come."""
     late = (urllib3.exceptions.ReadTimeoutError, TimeoutError)
-    return (
-        FailureReason.READ_TIMEOUT
-        if any(isinstance(e, late) for e in _causes(error))
-        else FailureReason.BROKEN
-    )
+    slow = any(isinstance(link, late) for link in _causes(error))
+    return ConnectionLost(FailureReason.SLOW if slow else FailureReason.BROKEN, host)
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

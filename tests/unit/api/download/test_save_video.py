@@ -374,7 +374,7 @@ class TestBrokenDownloads:
 
         assert os.listdir(folder) == []
 
-    def test_a_compressed_answer_has_no_length_to_check(
+    def test_an_encoded_answer_is_refused_unread(
         self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         import gzip
@@ -386,7 +386,8 @@ class TestBrokenDownloads:
         }
         cdn.always = Fault(body=packed, headers=headers)
 
-        assert go(folder / "clip.mp4").size == len(VIDEO)
+        with pytest.raises(DownloadError, match="encoded with 'gzip'"):
+            go(folder / "clip.mp4")
 
 
 class TestChecksums:

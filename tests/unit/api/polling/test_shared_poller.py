@@ -79,7 +79,7 @@ class Vendor:
     async def close(self) -> None:
         self.closed += 1
 
-    async def send(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
+    async def send(self, request: HttpRequest, at_most: float | None = None) -> HttpResponse | ConnectionLost:
         generation_id = dict(request.params)["generation_id"]
         self.asked.append((self.now, generation_id))
         self.under_way += 1

@@ -50,6 +50,7 @@ def test_the_submit():
         "Authorization": f"Bearer {KEY}",
         "User-Agent": f"airflow-provider-kling/{__version__}",
         "Accept": "application/json",
+        "Accept-Encoding": "identity",
         "Content-Type": "application/json",
         "X-Client-Request-Id": NAME,
     }

@@ -15,7 +15,13 @@ from airflow_provider_kling.api.transport.messages import (
 from tests.unit.api.driving import KEY
 
 REACHED_PERHAPS = {FailureReason.READ_TIMEOUT, FailureReason.SLOW, FailureReason.BROKEN}
-STAYS_THE_SAME = {FailureReason.CERTIFICATE, FailureReason.TLS, FailureReason.UNSENDABLE}
+STAYS_THE_SAME = {
+    FailureReason.CERTIFICATE,
+    FailureReason.TLS,
+    FailureReason.UNSENDABLE,
+    FailureReason.PROXY_UNUSABLE,
+    FailureReason.FORBIDDEN_ADDRESS,
+}
 
 
 @pytest.mark.parametrize("why", FailureReason)

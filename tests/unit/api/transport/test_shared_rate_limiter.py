@@ -113,7 +113,7 @@ def test_the_blocking_client_waits_for_its_turn():
     settings = Settings("key", "http://127.0.0.1:9", connect_timeout=1)
     with KlingClient(settings, sleep=sleep, limiter=limiter) as client:
         for _ in range(3):
-            client._send_in_turn(request_to(settings))
+            client._send_in_turn(request_to(settings), None)
     assert now - 100.0 == pytest.approx(2.0, rel=0.05)
     assert len(slept) == 2
 
@@ -132,7 +132,9 @@ def test_the_async_client_waits_for_its_turn_and_tells_what_came_back():
     class Client(AsyncKlingClient):
         """Its vendor takes one request, and refuses the next."""
 
-        async def send(self, request: HttpRequest) -> HttpResponse | ConnectionLost:
+        async def send(
+            self, request: HttpRequest, at_most: float | None = None
+        ) -> HttpResponse | ConnectionLost:
             return replies.pop(0)
 
     async def main() -> None:

@@ -1,0 +1,95 @@
+"""Which addresses a client may connect to.
+
+The vendor's answers name addresses: a video's URL, and where that redirects to. Nobody may lead a
+worker to a service on its own machine or in its own network that way, so every such name is
+resolved once, each of its addresses is checked, and the connection goes to the address that was checked.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from airflow_provider_kling.api.settings import Settings, is_loopback
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+@dataclass(frozen=True, slots=True)
+class AddressPolicy:
+    """What the addresses of videos may be.
+
+    :param own_host: host name of the base URL, which whoever made the connection chose: always allowed.
+    :param loopback: whether this machine is allowed.
+    :param private: whether private, link-local and other addresses that are not public are.
+    """
+
+    own_host: str
+    loopback: bool
+    private: bool
+
+    @classmethod
+    def of(cls, settings: Settings) -> AddressPolicy:
+        """What a connection allows: loopback only where its own base URL is loopback."""
+        host = urlsplit(settings.base_url).hostname or ""
+        return cls(host, is_loopback(host), settings.allow_private_network)
+
+    def refusal(self, host: str, addresses: Iterable[str]) -> str | None:
+        """Why a host must not be connected to; None where it may be.
+
+        :param host: as the URL names it.
+        :param addresses: all that it resolves to; one that is not allowed is enough to refuse.
+        """
+        if host.rstrip(".").lower() == self.own_host.lower():
+            return None
+        for address in addresses:
+            kind = kind_of(address)
+            if kind == "public" or (self.loopback if kind == "loopback" else self.private):
+                continue
+            if kind == "loopback":
+                return (
+                    f"{host} is {address}, which is this machine, and the base URL of the connection is not"
+                )
+            return f"{host} is {address}, which is not a public address"
+        return None
+
+    def refusal_of_name(self, host: str) -> str | None:
+        """The same for a host that a proxy will resolve: only what the name itself says is known here."""
+        try:
+            ipaddress.ip_address(host.partition("%")[0])
+        except ValueError:
+            return self.refusal(host, ["127.0.0.1"]) if _names_this_machine(host) else None
+        return self.refusal(host, [host])
+
+
+def kind_of(address: str) -> str:
+    """``public``, ``loopback`` or ``private``; the latter is everything else that is not public.
+
+    :param address: an IP address as a resolver gives it, with or without an IPv6 zone.
+    """
+    try:
+        ip = _embedded(ipaddress.ip_address(address.partition("%")[0]))
+    except ValueError:
+        return "private"
+    if ip.is_loopback or ip.is_unspecified:  # connecting to 0.0.0.0 reaches this machine
+        return "loopback"
+    return "public" if ip.is_global and not ip.is_multicast else "private"
+
+
+def _embedded(ip: IpAddress) -> IpAddress:
+    """The IPv4 address in one of the IPv6 forms that carry one."""
+    if isinstance(ip, ipaddress.IPv6Address):
+        if inner := ip.ipv4_mapped or ip.sixtofour:
+            return inner
+        if ip in _NAT64:
+            return ipaddress.IPv4Address(ip.packed[-4:])
+    return ip
+
+
+def _names_this_machine(host: str) -> bool:
+    name = host.rstrip(".").lower()
+    return name == "localhost" or name.endswith(".localhost")

@@ -8,11 +8,14 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 from airflow_provider_kling.emulator.options import (
     DEFAULT_KEY,
@@ -22,6 +25,7 @@ from airflow_provider_kling.emulator.options import (
     IdStyle,
     LogModels,
     LogRows,
+    is_loopback,
 )
 from airflow_provider_kling.emulator.rendering.video import EncoderMissing, encoder
 from airflow_provider_kling.emulator.server import EmulatorServer
@@ -57,9 +61,16 @@ async def _run(options: EmulatorOptions, port_file: Path | None) -> int:
     try:
         if port_file is not None:
             _write_whole(port_file, {"url": server.url, "api_key": options.keys[0]})
-        connection = json.dumps({"conn_type": "kling", "host": server.url, "password": options.keys[0]})
         print(f"Kling emulator on {server.url} with API key {options.keys[0]} (Ctrl-C stops it)")
-        print(f"export AIRFLOW_CONN_KLING_DEFAULT='{connection}'", flush=True)
+        print(
+            f"export AIRFLOW_CONN_KLING_DEFAULT={shlex.quote(_connection(server.url, options))}", flush=True
+        )
+        if options.allow_remote and options.advertise is None and not is_loopback(options.host):
+            print(
+                "kling-emulator: a container or another machine reaches it by another name; give it with "
+                "--advertise, for example --advertise host.docker.internal",
+                file=sys.stderr,
+            )
         try:
             encoder()
         except EncoderMissing as error:
@@ -70,6 +81,15 @@ async def _run(options: EmulatorOptions, port_file: Path | None) -> int:
         if port_file is not None:
             port_file.unlink(missing_ok=True)
     return 0
+
+
+def _connection(url: str, options: EmulatorOptions) -> str:
+    """The Airflow connection to it, as JSON."""
+    connection: dict[str, Any] = {"conn_type": "kling", "host": url, "password": options.keys[0]}
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        connection["extra"] = {"allow_plain_http": True}
+    return json.dumps(connection)
 
 
 def _write_whole(path: Path, content: dict[str, str]) -> None:
@@ -91,7 +111,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--host", default=default.host, help="address to listen on (default: %(default)s)")
     add("--port", type=int, default=_DEFAULT_PORT, help="0 takes a free one (%(default)s)")
     add("--port-file", type=Path, metavar="PATH", help="write {url, api_key} here once listening")
-    add("--allow-remote", action="store_true", help="allow a --host that is not loopback")
+    add("--allow-remote", action="store_true", help="allow a --host that is not loopback, and any client")
+    add(
+        "--advertise",
+        metavar="HOST[:PORT]",
+        help="the name by which clients reach it, for the connection that is printed: "
+        "--host 0.0.0.0 --allow-remote --advertise host.docker.internal",
+    )
+    add("--cdn-host", metavar="HOST[:PORT]", help="host in video URLs (another name of this machine)")
+    add("--cdn-port", type=int, metavar="PORT", help="a port of its own for the videos")
+    add("--request-seconds", type=float, default=default.request_seconds, metavar="S")
     add("--key", action="append", dest="keys", metavar="KEY", help="API key; repeat for accounts")
     add("--balance", type=float, default=default.balance, help="USD an account (%(default)s)")
     add("--seed", type=int, help="repeatable ids and times")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import weakref
+from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ from aiohttp import web
 from airflow_provider_kling.emulator.clock import Clock
 from airflow_provider_kling.emulator.faults.rules import FaultRule, Faults
 from airflow_provider_kling.emulator.journal import Journal, JournalEntry
+from airflow_provider_kling.emulator.listener import ClientConnection, OpenConnections
 from airflow_provider_kling.emulator.options import EmulatorOptions
 from airflow_provider_kling.emulator.rendering.media import PictureStore
 from airflow_provider_kling.emulator.rendering.video_store import VideoStore
@@ -28,6 +29,9 @@ class Emulated:
     """One emulated vendor, whole.
 
     :param folder: for pictures and videos; its owner removes it.
+
+    Its server sets ``cdn_port``, the port of the CDN where that is another one, and ``stop_listening``,
+    which refuses connections for so many seconds.
     """
 
     options: EmulatorOptions
@@ -42,10 +46,10 @@ class Emulated:
     closing: asyncio.Event = field(init=False, default_factory=asyncio.Event)
     tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     connections: int = field(init=False, default=0)
+    open_connections: OpenConnections = field(init=False, default_factory=dict)
+    cdn_port: int | None = field(init=False, default=None)
+    stop_listening: Callable[[float], None] = field(init=False, default=lambda seconds: None)
     signing_key: bytes = field(init=False, default=b"")
-    _numbers: weakref.WeakKeyDictionary[asyncio.BaseTransport, int] = field(
-        init=False, default_factory=weakref.WeakKeyDictionary
-    )
     _session: aiohttp.ClientSession | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
@@ -62,19 +66,18 @@ class Emulated:
         # Derived from the seed, so that a repeated run signs alike.
         self.signing_key = f"emulator/{options.seed}/{options.keys[0]}".encode()
 
-    def connection_number(self, transport: asyncio.BaseTransport | None) -> int:
-        """Which TCP connection a request came on, counted from 1; 0 for one already gone."""
-        if transport is None:
-            return 0
-        number = self._numbers.get(transport)
-        if number is None:
+    def connection(self, request: web.BaseRequest) -> ClientConnection | None:
+        """The connection that a request came on, with its number; None for one already gone."""
+        transport = request.transport
+        connection = None if transport is None else self.open_connections.get(transport)
+        if connection is not None and connection.number == 0:
             self.connections += 1
-            number = self._numbers[transport] = self.connections
-        return number
+            connection.number = self.connections
+        return connection
 
     async def abort_connections(self) -> None:
         """Break what is still open, for example connections that wait for a TLS farewell."""
-        for transport in list(self._numbers):
+        for transport in list(self.open_connections):
             if isinstance(transport, asyncio.WriteTransport):
                 transport.abort()
         # The event loop tells its transports in the next round that they are closed.

@@ -6,6 +6,7 @@ import contextlib
 import enum
 import ipaddress
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from types import NoneType, UnionType
@@ -126,7 +127,13 @@ class EmulatorOptions:
     :param journal_size: how many requests the journal remembers; the oldest go first.
     :param tls_certificate: PEM file of a certificate; with it, the emulator speaks https.
     :param tls_key: PEM file of its key; None where the certificate's file holds it.
-    :param allow_remote: listen on other addresses than loopback.
+    :param allow_remote: listen on other addresses than loopback, and answer to any host name and page.
+    :param advertise: ``host`` or ``host:port`` by which clients reach it, for example
+        ``host.docker.internal``; None for the address it listens on.
+    :param cdn_host: host name in video URLs; None for another name of the same machine:
+        ``localhost`` for who asks ``127.0.0.1``, and the other way around.
+    :param cdn_port: a port of its own for the videos, 0 for a free one; None for the same port.
+    :param request_seconds: in which the head of a request, and then its body, must have come.
     """
 
     host: str = "127.0.0.1"
@@ -159,6 +166,10 @@ class EmulatorOptions:
     tls_certificate: str | None = None
     tls_key: str | None = None
     allow_remote: bool = False
+    advertise: str | None = None
+    cdn_host: str | None = None
+    cdn_port: int | None = None
+    request_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         problems = []
@@ -202,8 +213,13 @@ class EmulatorOptions:
                 yield f"statuses are STATUS=WORD with one of {', '.join(STATUSES)}, got {text!r}"
         if self.submit_status not in (200, 201):
             yield f"submit_status is 200 or 201, got {self.submit_status!r}"
-        if not 0 <= self.port <= 65535:
-            yield f"port is 0 to 65535, got {self.port!r}"
+        for name in ("port", "cdn_port"):
+            if not 0 <= (getattr(self, name) or 0) <= 65535:
+                yield f"{name} is 0 to 65535, got {getattr(self, name)!r}"
+        for name in ("advertise", "cdn_host"):
+            value = getattr(self, name)
+            if value is not None and not _HOST.fullmatch(value):
+                yield f"{name} is a host name or address, with a port or without, got {value!r}"
         if not self.allow_remote and not is_loopback(self.host):
             yield (
                 f"host {self.host!r} is not a loopback address: the emulator is no server for a "
@@ -211,6 +227,7 @@ class EmulatorOptions:
             )
 
 
+_HOST = re.compile(r"([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _SECONDS = (
     "queued_seconds",
     "generating_seconds",
@@ -219,6 +236,7 @@ _SECONDS = (
     "log_in_flight_after",
     "charge_lag",
     "picture_timeout",
+    "request_seconds",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 import ssl
 import tempfile
@@ -18,6 +19,7 @@ from airflow_provider_kling.emulator.clock import Clock
 from airflow_provider_kling.emulator.context import Emulated
 from airflow_provider_kling.emulator.faults.rules import Faults
 from airflow_provider_kling.emulator.journal import JournalEntry
+from airflow_provider_kling.emulator.listener import Listener
 from airflow_provider_kling.emulator.options import EmulatorOptions
 from airflow_provider_kling.emulator.routes import control
 from airflow_provider_kling.emulator.routes.app import build_app
@@ -25,7 +27,9 @@ from airflow_provider_kling.emulator.routes.app import build_app
 T = TypeVar("T")
 
 _SHUTDOWN_SECONDS = 0.5
-_BACKLOG = 1024
+_LAST_WORD_SECONDS = 0.05
+_PORT = re.compile(r":[0-9]+$")
+_KEEPALIVE_SECONDS = 75.0
 
 
 class EmulatorServer:
@@ -39,6 +43,8 @@ class EmulatorServer:
         self.clock = Clock(frozen=self.options.frozen_clock)
         self._folder: Path | None = None
         self._runner: web.AppRunner | None = None
+        self._listeners: list[Listener] = []
+        self._outages: set[asyncio.Task[None]] = set()
         self._emulated: Emulated | None = None
         self.url = ""
 
@@ -67,22 +73,69 @@ class EmulatorServer:
                 build_app(self._emulated),
                 access_log=None,
                 handler_cancellation=True,
+                keepalive_timeout=_KEEPALIVE_SECONDS,
                 shutdown_timeout=_SHUTDOWN_SECONDS,
             )
             await self._runner.setup()
-            site = web.TCPSite(
-                self._runner, options.host, options.port, backlog=_BACKLOG, ssl_context=context
-            )
-            await site.start()
+            self._listeners = [self._listener(options.port, context)]
+            if options.cdn_port is not None:
+                self._listeners.append(self._listener(options.cdn_port, context))
+            for listener in self._listeners:
+                await listener.open()
         except BaseException:
             await self.stop()
             raise
-        host, port = self._runner.addresses[0][:2]
-        scheme = "http" if context is None else "https"
-        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+        self._emulated.stop_listening = self.stop_listening
+        main, *others = self._listeners
+        self._emulated.cdn_port = others[0].port if others else None
+        self.url = self._url("http" if context is None else "https", main)
+
+    def _listener(self, port: int, context: ssl.SSLContext | None) -> Listener:
+        if self._runner is None:
+            raise RuntimeError("the emulator is not running")
+        return Listener(
+            self._runner,
+            self.options.host,
+            port,
+            open_ones=self.emulated.open_connections,
+            seconds=self.options.request_seconds,
+            context=context,
+        )
+
+    def _url(self, scheme: str, listener: Listener) -> str:
+        advertised = self.options.advertise
+        if advertised is not None:
+            return f"{scheme}://{advertised}" + ("" if _PORT.search(advertised) else f":{listener.port}")
+        # Nobody can connect to "any address"; this machine can be reached by its loopback address.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.address, listener.address)
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.port}"
+
+    def stop_listening(self, seconds: float) -> None:
+        """Refuse connections and break the open ones for so many seconds, as a vendor that is down.
+
+        :param seconds: by the machine's clock, as nobody could push the emulator's meanwhile.
+        """
+
+        async def outage() -> None:
+            # The answer to who asked for it goes out first.
+            await asyncio.sleep(_LAST_WORD_SECONDS)
+            for listener in self._listeners:
+                listener.close()
+            await self.emulated.abort_connections()
+            await asyncio.sleep(seconds)
+            for listener in self._listeners:
+                await listener.open()
+
+        task = asyncio.get_running_loop().create_task(outage())
+        self._outages.add(task)
+        task.add_done_callback(self._outages.discard)
 
     async def stop(self) -> None:
         """Close all connections, end what runs, remove the files."""
+        for outage in self._outages:
+            outage.cancel()
+        for listener in self._listeners:
+            listener.close()
         if self._emulated is not None:
             await self._emulated.close()
         if self._runner is not None:
@@ -151,6 +204,10 @@ class EmulatorThread:
     def stats(self) -> dict[str, Any]:
         """Counts: ``accepted``, ``charges``, ``calls``, ``connections``, ``rendered``."""
         return self._on_loop(lambda: control.stats(self._server.emulated))
+
+    def stop_listening(self, seconds: float) -> None:
+        """Refuse connections and break the open ones for so many seconds of the machine's clock."""
+        self._on_loop(lambda: self._server.stop_listening(seconds))
 
     def set_key(self, key: str, account_of: str | None = None, **facts: Any) -> None:
         """Add a key or change one.

@@ -23,7 +23,8 @@ Connect = Callable[..., Driver]
 
 @pytest.fixture(scope="session")
 def _vendor() -> Iterator[EmulatorThread]:
-    with EmulatorThread(EmulatorOptions(frozen_clock=True, keys=(KEY,))) as emulator:
+    # Proxies reach it under another name.
+    with EmulatorThread(EmulatorOptions(frozen_clock=True, keys=(KEY,), allow_remote=True)) as emulator:
         yield emulator
 
 
@@ -69,6 +70,6 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def secure(certificate: str) -> Iterator[EmulatorThread]:
     """An emulator that speaks https, with a certificate that nobody vouches for."""
-    options = EmulatorOptions(frozen_clock=True, keys=(KEY,), tls_certificate=certificate)
+    options = EmulatorOptions(frozen_clock=True, keys=(KEY,), tls_certificate=certificate, allow_remote=True)
     with EmulatorThread(options) as emulator:
         yield emulator

@@ -27,6 +27,7 @@ from airflow_provider_kling.emulator.routes import (
     generations,
     logs,
 )
+from airflow_provider_kling.emulator.routes.access import MAX_BODY, check_sender, read_body
 from airflow_provider_kling.emulator.vendor import (
     CLIENT_REQUEST_ID,
     CLIENT_REQUEST_ID_FORM,
@@ -37,7 +38,6 @@ from airflow_provider_kling.emulator.vendor import (
     no_such_endpoint,
 )
 
-_MAX_BODY = 256 * 1024 * 1024
 _CALLS = {
     **{("POST", path): CallKind.SUBMIT for path in GENERATION_PATHS},
     **{("GET", path): CallKind.POLL for path in GENERATION_PATHS},
@@ -54,7 +54,7 @@ _log = logging.getLogger(__name__)
 
 def build_app(emulated: Emulated) -> web.Application:
     """The emulated vendor as an aiohttp application."""
-    app = web.Application(middlewares=[_conversation], client_max_size=_MAX_BODY)
+    app = web.Application(middlewares=[_gate, _conversation], client_max_size=MAX_BODY)
     app[EMULATED] = emulated
     for path in GENERATION_PATHS:
         app.router.add_post(path, generations.submit)
@@ -77,13 +77,35 @@ def build_app(emulated: Emulated) -> web.Application:
 
 
 @web.middleware
+async def _gate(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let a request in when it is whole, and from where it may come."""
+    emulated = request.app[EMULATED]
+    connection = emulated.connection(request)
+    if connection is not None:
+        connection.request_begins()
+    begin_exchange(None)
+    try:
+        check_sender(request, emulated.options)
+        await read_body(request, emulated.options)
+    except Refusal as refusal:
+        response = refusal.response(request.path, emulated.clock.now())
+        response.force_close()
+        return response
+    try:
+        return await handler(request)
+    finally:
+        if connection is not None:
+            connection.request_ends()
+
+
+@web.middleware
 async def _conversation(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Note the request, let a fault have it or serve it, and note its answer."""
     emulated = request.app[EMULATED]
     path = request.path
     if path.startswith(control.PREFIX):
-        begin_exchange(None)
         return await _served(request, handler, emulated)
+    connection = emulated.connection(request)
     call = CallKind.CDN if path.startswith(cdn.PREFIX) else _CALLS.get((request.method, path))
     call = call or CallKind.UNKNOWN
     sent_id = request.headers.get(CLIENT_REQUEST_ID)
@@ -94,7 +116,7 @@ async def _conversation(request: web.Request, handler: Handler) -> web.StreamRes
         call=call,
         query=list(request.query.items()),
         authorization="Authorization" in request.headers,
-        connection=emulated.connection_number(request.transport),
+        connection=connection.number if connection is not None else 0,
         client_request_id=sent_id,
     )
     exchange = Exchange(entry)

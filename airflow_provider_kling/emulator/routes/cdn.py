@@ -23,6 +23,7 @@ from airflow_provider_kling.emulator.state import Stage, StoredGeneration
 
 PREFIX = "/cdn/"
 _CHUNK = 1 << 18
+_OTHER_NAMES = {"127.0.0.1": "localhost", "localhost": "127.0.0.1"}
 _EXPIRED_SECONDS_AGO = 60
 _FLUSH_SECONDS = 0.02
 _SLOW_BYTES_A_SECOND = 64 * 1024
@@ -37,7 +38,22 @@ def signed_url(request: web.Request, generation: StoredGeneration, now: float) -
     time, nonce = f"{int(expiry):x}", secrets.token_hex(8)
     path = f"{PREFIX}{quote(generation.id, safe='')}.mp4"
     signature = _signature(emulated, generation.id, nonce, time)
-    return f"{request.scheme}://{request.host}{path}?cacheKey={nonce}&ksSecret={signature}&ksTime={time}"
+    host = _host(request, emulated)
+    return f"{request.scheme}://{host}{path}?cacheKey={nonce}&ksSecret={signature}&ksTime={time}"
+
+
+def _host(request: web.Request, emulated: Emulated) -> str:
+    """Host and port of the CDN: as the vendor's, it has another name than the API."""
+    name, port = request.url.raw_host or "", emulated.cdn_port or request.url.explicit_port
+    if emulated.options.cdn_host is not None:
+        name, _, own_port = emulated.options.cdn_host.partition(":")
+        port = int(own_port) if own_port else port
+    elif request.scheme == "http":
+        # A certificate may be for one name alone.
+        name = _OTHER_NAMES.get(name, name)
+    if ":" in name:
+        name = f"[{name}]"
+    return name if port is None else f"{name}:{port}"
 
 
 def generation_id_of(path: str) -> str | None:

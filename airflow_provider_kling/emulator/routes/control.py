@@ -8,10 +8,12 @@ from aiohttp import web
 
 from airflow_provider_kling.emulator.context import EMULATED, Emulated
 from airflow_provider_kling.emulator.faults.rules import FaultRule
+from airflow_provider_kling.emulator.options import read_option
 from airflow_provider_kling.emulator.state import ApiKey, StoredGeneration
 from airflow_provider_kling.emulator.vendor import Refusal
 
 PREFIX = "/_emulator"
+_LONGEST_OUTAGE = 86400
 
 
 def routes() -> list[web.RouteDef]:
@@ -26,6 +28,7 @@ def routes() -> list[web.RouteDef]:
         web.get(f"{PREFIX}/keys", _keys),
         web.post(f"{PREFIX}/keys", _set_key),
         web.post(f"{PREFIX}/clock", _advance),
+        web.post(f"{PREFIX}/outage", _outage),
         web.post(f"{PREFIX}/reset", _reset),
     ]
 
@@ -147,6 +150,19 @@ async def _advance(request: web.Request) -> web.Response:
     except (TypeError, KeyError, ValueError, OverflowError) as error:
         raise Refusal(400, 'expected {"advance": SECONDS}, finite and not negative') from error
     return web.json_response({"now": clock.now()})
+
+
+async def _outage(request: web.Request) -> web.Response:
+    """``{"seconds": SECONDS}`` refuses all connections, this plane's too, for so long."""
+    body = await _json(request)
+    try:
+        seconds = read_option(body["seconds"], float)
+    except (TypeError, KeyError, ValueError) as error:
+        raise Refusal(400, 'expected {"seconds": SECONDS}') from error
+    if not 0 <= seconds <= _LONGEST_OUTAGE:
+        raise Refusal(400, f"seconds is 0 to {_LONGEST_OUTAGE}")
+    request.app[EMULATED].stop_listening(seconds)
+    return web.json_response({"seconds": seconds})
 
 
 async def _reset(request: web.Request) -> web.Response:

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -85,12 +86,54 @@ def test_its_options_reach_the_emulator(tmp_path: Path):
         assert polls[1].json()["status"] == "succeeded"
 
 
+def test_it_prints_a_connection_that_works_from_a_container(tmp_path: Path):
+    arguments = ["--host", "0.0.0.0", "--allow-remote", "--advertise", "host.docker.internal"]
+    with running(tmp_path, *arguments) as (process, told):
+        port = told["url"].rpartition(":")[2]
+        assert told["url"] == f"http://host.docker.internal:{port}"
+        headers = {"Authorization": f"Bearer {told['api_key']}", "Host": f"host.docker.internal:{port}"}
+        for host in ("127.0.0.1", socket.gethostbyname(socket.gethostname())):
+            answer = requests.get(f"http://{host}:{port}/v2/billing", headers=headers, timeout=10)
+            assert answer.status_code == 200
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=10)
+    assert errors == ""
+    value = shlex.split(output.splitlines()[1].removeprefix("export "))[0].partition("=")[2]
+    assert json.loads(value) == {
+        "conn_type": "kling",
+        "host": told["url"],
+        "password": told["api_key"],
+        "extra": {"allow_plain_http": True},
+    }
+
+
+def test_without_a_name_it_says_how_to_give_one(tmp_path: Path):
+    with running(tmp_path, "--host", "0.0.0.0", "--allow-remote") as (process, told):
+        assert told["url"].startswith("http://127.0.0.1:")
+        process.send_signal(signal.SIGTERM)
+        assert "--advertise host.docker.internal" in process.communicate(timeout=10)[1]
+
+
+@pytest.mark.parametrize("key", ["it's-a-key", '"quoted"', "$HOME`id`"])
+def test_the_printed_line_survives_the_shell(tmp_path: Path, key: str):
+    with running(tmp_path, "--key", key) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        line = process.communicate(timeout=10)[0].splitlines()[1]
+    script = line + '; printf %s "$AIRFLOW_CONN_KLING_DEFAULT"'
+    seen = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(seen.stdout)["password"] == key
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["--host", "0.0.0.0"], "loopback"),
         (["--fault", "nonsense"], "call:kind"),
         (["--queued-seconds", "-1"], "queued_seconds"),
+        (["--queued-seconds", "nan"], "queued_seconds"),
+        (["--balance", "inf"], "balance"),
+        (["--advertise", "http://kling/"], "advertise"),
+        (["--status", "meditating"], "STATUS=WORD"),
         (["--tls-certificate", "/nonexistent.pem"], "No such file"),
     ],
 )

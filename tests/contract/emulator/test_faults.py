@@ -96,7 +96,7 @@ def test_resets_are_resets(emulator, kind: str, accepted: int):
     body = json.dumps({"model": MODEL, "prompt": "a cat"})
     head = [
         f"POST {PATH} HTTP/1.1",
-        "Host: emulator",
+        "Host: localhost",
         f"Content-Length: {len(body)}",
         *(f"{name}: {value}" for name, value in HEADERS.items()),
     ]

@@ -1,0 +1,58 @@
+"""Which requests are let in: from whom, how large, and how fast they have to come."""
+
+from __future__ import annotations
+
+import asyncio
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from airflow_provider_kling.emulator.options import EmulatorOptions, is_loopback
+from airflow_provider_kling.emulator.vendor import Refusal
+
+MAX_BODY = 256 * 1024 * 1024
+"""Bytes; four pictures of the largest allowed size, as base64, are not much more."""
+
+
+def check_sender(request: web.BaseRequest, options: EmulatorOptions) -> None:
+    """Keep web pages out, whose host name was made to point to this machine, or which send to it.
+
+    :raises Refusal: the ``Host`` is not this machine, or the ``Origin`` is a page of another host.
+    """
+    if options.allow_remote:
+        return
+    host, origin = request.headers.get("Host"), request.headers.get("Origin")
+    if host is not None and not _is_own(host, options):
+        raise Refusal(421, "This emulator answers to loopback host names only; --allow-remote lifts that.")
+    if origin is not None and origin.lower().partition("://")[2] != (host or "").lower():
+        raise Refusal(403, "This emulator takes no requests of web pages; --allow-remote lifts that.")
+
+
+async def read_body(request: web.Request, options: EmulatorOptions) -> None:
+    """Wait for the body, which the request keeps.
+
+    :raises Refusal: it is too long, takes too long, or cannot be decoded.
+    """
+    if not request.can_read_body:
+        return
+    too_long = Refusal(413, f"The body has more than {MAX_BODY} bytes.")
+    if (request.content_length or 0) > MAX_BODY:
+        raise too_long
+    try:
+        async with asyncio.timeout(options.request_seconds):
+            await request.read()
+    except TimeoutError as error:
+        raise Refusal(408, "The request's body did not come to an end.") from error
+    except web.HTTPRequestEntityTooLarge:
+        raise too_long from None
+    except web.RequestPayloadError as error:
+        raise Refusal(400, "The request's body cannot be decoded.") from error
+
+
+def _is_own(host: str, options: EmulatorOptions) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return False
+    advertised = urlsplit(f"//{options.advertise}").hostname if options.advertise else None
+    return is_loopback(name) or name == advertised

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from aiohttp import web
+from yarl import URL
 
 from airflow_provider_kling.emulator.clock import Clock
 from airflow_provider_kling.emulator.context import Emulated
@@ -21,7 +22,7 @@ from airflow_provider_kling.emulator.faults.rules import Faults
 from airflow_provider_kling.emulator.journal import JournalEntry
 from airflow_provider_kling.emulator.listener import Listener
 from airflow_provider_kling.emulator.options import EmulatorOptions
-from airflow_provider_kling.emulator.routes import control
+from airflow_provider_kling.emulator.routes import cdn, control
 from airflow_provider_kling.emulator.routes.app import build_app
 
 T = TypeVar("T")
@@ -169,6 +170,11 @@ class EmulatorThread:
     def url(self) -> str:
         """Where it listens, for example ``http://127.0.0.1:41234``."""
         return self._server.url
+
+    @property
+    def cdn_url(self) -> str:
+        """Where its videos are, for who reaches it by :attr:`url`; ``http://localhost:41234/cdn``."""
+        return cdn.origin(URL(self.url), self._server.emulated) + cdn.PREFIX.rstrip("/")
 
     @property
     def options(self) -> EmulatorOptions:

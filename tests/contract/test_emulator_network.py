@@ -123,6 +123,7 @@ def test_the_cdn_has_another_name_than_the_api(emulator):
     )
     port = urlsplit(emulator.url).port
     assert urlsplit(by_number).netloc == f"localhost:{port}"
+    assert by_number.startswith(f"{emulator.cdn_url}/")
     assert urlsplit(by_name).netloc == f"127.0.0.1:{port}"
     for url in (by_number, by_name):
         assert requests.get(url, timeout=30).headers["Content-Type"] == "video/mp4"

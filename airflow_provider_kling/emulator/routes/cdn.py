@@ -12,6 +12,7 @@ from email.utils import formatdate
 from urllib.parse import quote
 
 from aiohttp import web
+from yarl import URL
 
 from airflow_provider_kling.emulator.context import EMULATED, Emulated, vendor_exchange
 from airflow_provider_kling.emulator.faults.gateway_pages import gateway_page
@@ -38,22 +39,24 @@ def signed_url(request: web.Request, generation: StoredGeneration, now: float) -
     time, nonce = f"{int(expiry):x}", secrets.token_hex(8)
     path = f"{PREFIX}{quote(generation.id, safe='')}.mp4"
     signature = _signature(emulated, generation.id, nonce, time)
-    host = _host(request, emulated)
-    return f"{request.scheme}://{host}{path}?cacheKey={nonce}&ksSecret={signature}&ksTime={time}"
+    return f"{origin(request.url, emulated)}{path}?cacheKey={nonce}&ksSecret={signature}&ksTime={time}"
 
 
-def _host(request: web.Request, emulated: Emulated) -> str:
-    """Host and port of the CDN: as the vendor's, it has another name than the API."""
-    name, port = request.url.raw_host or "", emulated.cdn_port or request.url.explicit_port
+def origin(url: URL, emulated: Emulated) -> str:
+    """Scheme, host and port of the CDN, for who reaches the API by this URL.
+
+    As the vendor's, the CDN has another host name than the API.
+    """
+    name, port = url.raw_host or "", emulated.cdn_port or url.explicit_port
     if emulated.options.cdn_host is not None:
         name, _, own_port = emulated.options.cdn_host.partition(":")
         port = int(own_port) if own_port else port
-    elif request.scheme == "http":
+    elif url.scheme == "http":
         # A certificate may be for one name alone.
         name = _OTHER_NAMES.get(name, name)
     if ":" in name:
         name = f"[{name}]"
-    return name if port is None else f"{name}:{port}"
+    return f"{url.scheme}://{name}" if port is None else f"{url.scheme}://{name}:{port}"
 
 
 def generation_id_of(path: str) -> str | None:

@@ -53,7 +53,7 @@ def test_it_waits_on_the_worker(patient_airflow: RealAirflow, slow_vendor: Emula
         "credits_used": generation["credits"],
         "model": TEXT_MODEL,
     }
-    assert xcom["video_url"].startswith(f"{slow_vendor.url}/cdn/{generation['id']}.mp4?")
+    assert xcom["video_url"].startswith(f"{slow_vendor.cdn_url}/{generation['id']}.mp4?")
     assert "triggerer" not in run.log
 
 

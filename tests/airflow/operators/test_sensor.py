@@ -46,7 +46,7 @@ def test_it_waits(patient_airflow: RealAirflow, slow_vendor: EmulatorThread, mod
         "credits_used": generation["credits"],
         "model": MODEL,
     }
-    assert xcom["video_url"].startswith(f"{slow_vendor.url}/cdn/{generation_id}.mp4?")
+    assert xcom["video_url"].startswith(f"{slow_vendor.cdn_url}/{generation_id}.mp4?")
     assert ("in the triggerer" in run.log) == ("deferrable=True" in mode)
     assert "ksSecret" not in run.log
 

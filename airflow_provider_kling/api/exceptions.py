@@ -224,6 +224,8 @@ class GenerationFailedError(KlingError):
 
     :param name: the vendor's name of the error, for example a moderation verdict.
     :param message: the vendor's message.
+    :param recovery: ``RETRY_TASK`` where the reason may pass, for the task that submitted it: waiting for the
+        same generation again changes nothing.
     """
 
     money = Money.NOT_CHARGED

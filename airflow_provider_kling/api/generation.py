@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 
 class GenerationStatus(enum.StrEnum):
     """Where a generation stands.
 
-    The vendor documents ``queued``, ``generating``, ``completed`` and ``error``. Other names have
-    been met on the same API and are read as their nearest documented one. A name nobody knows is
-    ``unknown``, which counts as still working: only the deadline ends such a wait.
+    The vendor documents ``queued``, ``generating``, ``completed`` and ``error``. Other words have been met
+    on the same API and on Kling's own, and are read as the nearest documented one; so is a word that holds
+    one of them, such as ``task_failed``. A word that nobody knows is ``unknown``, and counts as still
+    working: to wait until the deadline costs time alone, while to take a working generation for failed
+    would pay for a second one. A video's URL beside an unknown word says that it is completed.
     """
 
     QUEUED = "queued"
@@ -26,7 +29,14 @@ class GenerationStatus(enum.StrEnum):
     @classmethod
     def parse(cls, raw: str) -> GenerationStatus:
         """Read the vendor's word, whatever its case."""
-        return _STATUSES.get(raw.strip().lower(), cls.UNKNOWN)
+        words = _WORD.findall(_CAMEL_CASE.sub(" ", raw[:_LONGEST_STATUS]).lower())
+        exact = _STATUSES.get("".join(words))
+        if exact is not None or not words:
+            return exact or cls.UNKNOWN
+        # the last word says it, as in "task_failed"; not so in "retrying after error" or "not completed"
+        said = {_STATUSES[word] for word in words if word in _STATUSES}
+        ends = words[-1] in _STATUSES and len(said) == 1 and _TURNS.isdisjoint(words)
+        return said.pop() if ends else cls.UNKNOWN
 
     @property
     def is_final(self) -> bool:
@@ -34,18 +44,43 @@ class GenerationStatus(enum.StrEnum):
         return self in (GenerationStatus.COMPLETED, GenerationStatus.ERROR)
 
 
-_STATUSES = {
-    "queued": GenerationStatus.QUEUED,
-    "waiting": GenerationStatus.QUEUED,
-    "pending": GenerationStatus.QUEUED,
-    "generating": GenerationStatus.GENERATING,
-    "active": GenerationStatus.GENERATING,
-    "processing": GenerationStatus.GENERATING,
-    "in_progress": GenerationStatus.GENERATING,
-    "completed": GenerationStatus.COMPLETED,
-    "succeeded": GenerationStatus.COMPLETED,
-    "error": GenerationStatus.ERROR,
-    "failed": GenerationStatus.ERROR,
+_LONGEST_STATUS: Final = 100
+_WORD = re.compile(r"[a-z]+")
+_CAMEL_CASE = re.compile(r"(?<=[a-z])(?=[A-Z])")
+_TURNS: Final = frozenset(
+    (
+        "not",
+        "no",
+        "non",
+        "never",
+        "partially",
+        "partly",
+        "almost",
+        "retrying",
+        "retry",
+        "from",
+        "after",
+        "until",
+    )
+)
+"""Words that turn the meaning of the one that follows."""
+
+
+def _all(words: str, status: GenerationStatus) -> dict[str, GenerationStatus]:
+    return dict.fromkeys(words.split(), status)
+
+
+_STATUSES: Final[dict[str, GenerationStatus]] = {
+    **_all("queued queueing queuing waiting pending submitted scheduled", GenerationStatus.QUEUED),
+    **_all("accepted created", GenerationStatus.QUEUED),
+    **_all("generating active processing inprogress progress running working", GenerationStatus.GENERATING),
+    **_all("started starting rendering uploading", GenerationStatus.GENERATING),
+    **_all(
+        "completed complete succeeded succeed success successful finished done", GenerationStatus.COMPLETED
+    ),
+    **_all("error errored failed fail failure rejected refused denied blocked", GenerationStatus.ERROR),
+    **_all("moderated cancelled canceled aborted terminated expired", GenerationStatus.ERROR),
+    **_all("timeout timedout", GenerationStatus.ERROR),
 }
 
 
@@ -59,6 +94,35 @@ class Failure:
 
     name: str
     message: str
+
+
+_HOPELESS = re.compile(
+    r"moderat|nsfw|nudity|sexual|violen|violat|safety|sensitiv|prohibit|inappropriate|harmful|illegal"
+    r"|copyright|celebrit|public figure|content.?polic|usage polic|guideline|risk.?control|not allowed"
+    r"|forbidden|flagged|invalid|validation|bad.?request|unsupported|not support|unprocessable|parameter"
+    r"|value.?error|missing|required|too (?:long|short|large|small|big)|must (?:be|have)|exceeds"
+    r"|aspect.?ratio|resolution|corrupt|decode|could not (?:detect|find)|detection.?error"
+    r"|no (?:face|person|human|subject)"
+    r"|\bbalance\b|\bcredits?\b|\bfunds?\b",
+    re.IGNORECASE,
+)
+_PASSING = re.compile(
+    r"time.?out|timed out|temporar|internal|unavailable|overload|\bbusy\b|capacity|again later|upstream"
+    r"|rate.?limit|too many requests|concurren|network|connection|server error|unexpected|\bqueue",
+    re.IGNORECASE,
+)
+
+
+def is_hopeless(failure: Failure) -> bool:
+    """Whether the same request would fail again: rejected by moderation, or for what it asks.
+
+    The vendor documents no list of names, so both its name and its message are read. Words for trouble that
+    passes win over words for a bad request: "the moderation service timed out" says nothing about the
+    request. A reason that nobody knows counts as passing too: a failed generation is not charged and the
+    task's own retries bound how often it is submitted again, while giving up would lose the night's video.
+    """
+    said = f"{failure.name} {failure.message}"
+    return bool(_HOPELESS.search(said)) and not _PASSING.search(said)
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,7 +66,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
         from airflow_provider_kling.task.xcom import upstream_request
 
         request = upstream_request(context, self.generation_id)
-        with failing_as_airflow_expects():
+        with failing_as_airflow_expects(submits=False):
             saved = save_video(
                 KlingHook(self.kling_conn_id),
                 self.generation_id,

@@ -202,7 +202,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
         from airflow_provider_kling.api.exceptions import GenerationTimeoutError
 
         try:
-            with failing_as_airflow_expects():
+            with failing_as_airflow_expects(submits=False):
                 try:
                     yield
                 except GenerationTimeoutError as error:

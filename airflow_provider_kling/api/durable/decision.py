@@ -8,14 +8,13 @@ first, or stop. Each comes with the sentence for the log: why, and what it means
 from __future__ import annotations
 
 import enum
-import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from airflow_provider_kling.api.durable.attempt import AttemptKind
 from airflow_provider_kling.api.durable.identity import Fingerprint
 from airflow_provider_kling.api.durable.record import Record
-from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus
+from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus, is_hopeless
 
 SHORTEST_GRACE: Final = 300.0
 """Seconds: the vendor's logs come from a pipeline that lags."""
@@ -250,18 +249,3 @@ def _submit_uncertain(policy: SubmitPolicy, said: str) -> Decision:
         "all the same, both are billed.",
         anew=True,
     )
-
-
-_HOPELESS = re.compile(
-    r"moderat|nsfw|safety|sensitiv|prohibit|inappropriate|content.?policy|risk.?control"
-    r"|invalid|validation|bad.?request|unsupported|parameter",
-    re.IGNORECASE,
-)
-
-
-def is_hopeless(failure: Failure) -> bool:
-    """Whether the same request would fail again: rejected by moderation, or bad parameters.
-
-    The vendor documents no list of names, so both its name and its message are read.
-    """
-    return bool(_HOPELESS.search(f"{failure.name} {failure.message}"))

@@ -13,7 +13,7 @@ from airflow_provider_kling.api.exceptions import (
     Money,
     Recovery,
 )
-from airflow_provider_kling.api.generation import Generation, GenerationStatus
+from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus, is_hopeless
 from airflow_provider_kling.api.retry import FATAL_POLLS, FATAL_SECONDS, FINAL_LOOKS, TROUBLE_TOLD
 
 log = logging.getLogger(__name__)
@@ -94,15 +94,18 @@ def is_ready(generation: Generation) -> bool:
     :raises GenerationFailedError: the generation ended in ``error``.
     """
     if generation.status is GenerationStatus.ERROR:
-        failure = generation.failure
-        name, message = (failure.name, failure.message) if failure else ("", "no message")
+        failure = generation.failure or Failure("", "no message")
+        hopeless = is_hopeless(failure)
         raise GenerationFailedError(
             f"Generation {generation.id} ended in an error at the vendor: "
-            f"{name + ': ' if name else ''}{message}.",
-            name=name,
-            message=message,
+            f"{failure.name + ': ' if failure.name else ''}{failure.message.rstrip('.')}.",
+            name=failure.name,
+            message=failure.message,
             generation_id=generation.id,
-            advice="If it was rejected, change the prompt or picture; then clear the task that submitted it.",
+            recovery=Recovery.GIVE_UP if hopeless else Recovery.RETRY_TASK,
+            advice="The same request would be rejected again: change it and clear the task that submitted it."
+            if hopeless
+            else "The task that submitted it submits it again when it is retried or cleared.",
         )
     return generation.status is GenerationStatus.COMPLETED and generation.video_url is not None
 

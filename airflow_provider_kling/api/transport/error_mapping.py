@@ -37,7 +37,40 @@ _STATUS_ERRORS: Final[dict[int, type[ApiError]]] = {
     408: ServiceUnavailableError,
     429: RateLimitError,
 }
-_CANNOT_PAY = re.compile(r"balance|credit|fund|payment|top.?up|spending limit|quota exceeded", re.IGNORECASE)
+_CANNOT_PAY = re.compile(
+    r"\b(?:balance|credits?|funds?|funding|payments?|top(?:ping)?[\s-]?up|out of money"
+    r"|spending (?:limit|cap)|insufficient quota|exceeded your (?:current )?quota|quota (?:is )?exceeded)\b",
+    re.IGNORECASE,
+)
+"""Words of a 403 or 429 that waiting does not help: somebody has to pay. Any other 429 is a rate limit: its
+retries end by themselves, while a task that gives up at night stays failed until somebody clears it."""
+_RATE = re.compile(
+    r"\bfree[\s-]?tier|\bfree limit|\b(?:per|for the|each|an) (?:second|minute|hour|day)\b|\bhourly\b"
+    r"|\bdaily\b|\brate[\s-]?limit|\btoo many requests|\bconcurren",
+    re.IGNORECASE,
+)
+"""Words of a limit that passes by itself, also where the message advises to pay for a higher one."""
+MESSAGE_KEYS: Final = (
+    "message",
+    "msg",
+    "error_msg",
+    "error_message",
+    "errorMessage",
+    "task_status_msg",
+    "failure_reason",
+    "fail_reason",
+    "reason",
+    "error",
+    "detail",
+    "details",
+    "errors",
+    "description",
+    "title",
+)
+"""Where an error body, or a generation's error, says what is wrong: the first that says anything counts. A
+body that has none of them is shown as JSON, so that nothing it says is lost."""
+_DEEPEST_NAME: Final = 4
+_NAME_KEYS: Final = ("name", "type", "error_code", "errorCode", "code")
 _OWN_KEYS: Final = ("requestId", "statusCode")
 """What the vendor's error bodies have, and a gateway's own do not."""
 
@@ -78,7 +111,7 @@ def error_from_response(
             generation_id=generation_id,
         )
     kind = _STATUS_ERRORS.get(status) or (ServiceUnavailableError if status >= 500 else BadRequestError)
-    if status in (403, 429) and _CANNOT_PAY.search(message):
+    if status in (403, 429) and _CANNOT_PAY.search(message) and not _RATE.search(message):
         kind = InsufficientBalanceError
     error = kind(
         f"The vendor answered the {call} request{about} with {status}: {message}{ticket}.",
@@ -135,12 +168,31 @@ def unreadable(response: HttpResponse, key: str = "") -> str:
 def error_text(body: Any) -> str:
     """The message in an error body of any of the known shapes, as one string.
 
-    :param body: a string, an object with ``message`` or ``error`` (nested or not), a list, or anything.
+    :param body: a string, an object with a message under one of the known names (nested or not), a list of
+        either, such as ``detail: [{"loc", "msg", "type", "input"}]``, or anything.
     """
     try:
         return _text_of(body)
     except RecursionError:
         return "a message that is nested too deeply to be shown"
+
+
+def error_name(body: Any) -> str:
+    """The name of an error, such as ``face_detection_error``; empty where the body has none.
+
+    :param body: see :func:`error_text`.
+    """
+    for _ in range(_DEEPEST_NAME):
+        if isinstance(body, list):
+            body = next((each for each in body if isinstance(each, dict)), None)
+        if not isinstance(body, dict):
+            return ""
+        for key in _NAME_KEYS:
+            value = body.get(key)
+            if value and not isinstance(value, bool):
+                return error_text(value)
+        body = body.get("error") or body.get("detail") or body.get("details") or body.get("errors")
+    return ""
 
 
 def _text_of(body: Any) -> str:
@@ -149,13 +201,21 @@ def _text_of(body: Any) -> str:
     if isinstance(body, str):
         return body
     if isinstance(body, dict):
-        for key in ("message", "error", "detail", "details"):
-            if body.get(key):
-                return _text_of(body[key])
+        for key in MESSAGE_KEYS:
+            if body.get(key) and (said := _text_of(body[key])):
+                return said + _where(body.get("loc"))
         return json.dumps(body, default=str) if body else ""
     if isinstance(body, list):
         return "; ".join(filter(None, map(_text_of, body)))
     return str(body)
+
+
+def _where(place: Any) -> str:
+    """The parameter that a validation error is about; the list begins with the part of the request."""
+    if not isinstance(place, list):
+        return ""
+    names = [str(each) for each in place if isinstance(each, str | int)]
+    return f" ({'.'.join(names[1:] or names)})" if names else ""
 
 
 def _money_of_refusal(call: Call) -> Money | None:

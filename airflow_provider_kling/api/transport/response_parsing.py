@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from airflow_provider_kling.api.exceptions import MalformedReplyError
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus
 from airflow_provider_kling.api.redaction import clean
-from airflow_provider_kling.api.transport.error_mapping import error_text
+from airflow_provider_kling.api.transport.error_mapping import MESSAGE_KEYS, error_name, error_text
 
+_LONGEST_ID: Final = 500
+_LONGEST_NUMBER: Final = 40  # digits
 _MOST_BYTES = 1 << 50  # of a video; what is longer is no length
 
 
@@ -78,36 +80,40 @@ def read_generation(body: Mapping[str, Any], asked_id: str | None = None, *, key
     :raises MalformedReplyError: no id, or no status.
     """
     raw_id, raw_status = body.get("id"), body.get("status")
-    generation_id = asked_id or (raw_id if isinstance(raw_id, str) else None)
+    generation_id = asked_id or identifier(raw_id)
     if not generation_id:
         raise MalformedReplyError(f"The answer names no generation id; it has {names(body, key)}.")
+    video = mapping(body.get("video"))
+    url = text(video.get("url"))
     if not isinstance(raw_status, str) or not raw_status.strip():
-        if asked_id is not None:
+        if asked_id is not None and url is None:
             raise MalformedReplyError(
                 f"The answer about generation {asked_id} names no status; it has {names(body, key)}.",
                 generation_id=asked_id,
             )
         raw_status = ""  # a submit that names its id was accepted, whatever else it says
     status = GenerationStatus.parse(raw_status)
-    video = mapping(body.get("video"))
-    url = video.get("url")
+    if status is GenerationStatus.UNKNOWN and url is not None:
+        status = GenerationStatus.COMPLETED  # a video is there, whatever the word for that is
     usage = {**mapping(body.get("meta")), **mapping(mapping(body.get("meta")).get("usage"))}
     credits = number(usage.get("credits_used"))
     return Generation(
         id=generation_id,
         status=status,
-        raw_status=clean(raw_status, key) if status is GenerationStatus.UNKNOWN else raw_status.strip(),
-        video_url=url if isinstance(url, str) and url else None,
+        raw_status=clean(raw_status, key),
+        video_url=url,
         duration=_first(number(video.get("duration")), number(body.get("duration"))),
         video_size=_bytes(video.get("file_size")),
-        failure=_failure(body.get("error"), key) if status is GenerationStatus.ERROR else None,
+        failure=_failure(body, key) if status is GenerationStatus.ERROR else None,
         credits_used=_first(credits, number(usage.get("tokens_used"))),
     )
 
 
-def _failure(error: Any, key: str) -> Failure:
-    name = error.get("name") if isinstance(error, dict) else None
-    return Failure(clean(error_text(name), key), clean(error_text(error), key) or "no message")
+def _failure(body: Mapping[str, Any], key: str) -> Failure:
+    error = body.get("error")
+    if not error:  # then the reason, if any, stands beside the status
+        error = {name: body[name] for name in MESSAGE_KEYS if body.get(name)}
+    return Failure(clean(error_name(error), key), clean(error_text(error), key) or "no message")
 
 
 def read_log_page(body: Mapping[str, Any], page_size: int, key: str = "") -> LogPage:
@@ -124,7 +130,7 @@ def read_log_page(body: Mapping[str, Any], page_size: int, key: str = "") -> Log
         tuple(
             LogRow(
                 text(row.get("client_request_id")),
-                text(row.get("inference_id")),
+                identifier(row.get("inference_id")),
                 row.get("status") == "failed",
                 text(row.get("model")),
                 moment(row.get("created")),
@@ -146,7 +152,9 @@ def read_ledger(body: Mapping[str, Any], key: str = "") -> LedgerPage:
     for row in _rows(body, "ledger", key):
         amount = mapping(row.get("amount"))
         charges.append(
-            Charge(text(row.get("reference_id")), number(amount.get("usd")), number(amount.get("credits")))
+            Charge(
+                identifier(row.get("reference_id")), number(amount.get("usd")), number(amount.get("credits"))
+            )
         )
     pagination = mapping(body.get("pagination"))
     return LedgerPage(
@@ -179,6 +187,19 @@ def mapping(value: Any) -> Mapping[str, Any]:
 def text(value: Any) -> str | None:
     """A string that is not empty; None for anything else."""
     return value if isinstance(value, str) and value else None
+
+
+def identifier(value: Any) -> str | None:
+    """An id, opaque but for what no id has; None for anything else.
+
+    A whole number is the id that it spells. What could forge a line of a log, or cannot be stored in a
+    database, is no id: control and invisible characters, half a character, more than 500 characters.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**_LONGEST_NUMBER:
+        return str(value)
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_ID:
+        return None
+    return value if value.isprintable() and value.strip() == value else None
 
 
 def number(value: Any) -> float | None:

@@ -23,6 +23,7 @@ from airflow_provider_kling.api.generation import Failure, Generation, Generatio
 from airflow_provider_kling.api.settings import UNIVERSAL_PATH, VENDOR_PATH, Settings
 from airflow_provider_kling.api.transport.endpoints import LOG_PAGE, Endpoints, LogRow
 from airflow_provider_kling.api.transport.messages import Call, FailureReason, HttpResponse
+from airflow_provider_kling.api.transport.response_parsing import identifier
 from tests.unit.api.driving import KEY, REQUEST, START, Clock, answer, endpoints, lost, refusal
 
 VENDOR = endpoints()
@@ -132,7 +133,8 @@ STATUSES = {
     "failed": Status.ERROR,
     "Completed": Status.COMPLETED,
     " QUEUED ": Status.QUEUED,
-    "canceled": Status.UNKNOWN,
+    "canceled": Status.ERROR,
+    "thinking": Status.UNKNOWN,
     "vidéo": Status.UNKNOWN,
 }
 
@@ -260,7 +262,9 @@ UNREADABLE: dict[str, HttpResponse] = {
     "no id": answer({"status": "queued"}),
     "a null id": answer({"id": None, "status": "queued"}),
     "an empty id": answer({"id": "", "status": "queued"}),
-    "a number as id": answer({"id": 5, "status": "queued"}),
+    "a boolean as id": answer({"id": True, "status": "queued"}),
+    "an id of two lines": answer({"id": "a\nb", "status": "queued"}),
+    "an endless id": answer({"id": "x" * 501, "status": "queued"}),
     "too long": HttpResponse(200, {}, b'{"id": "g1", "status": "queued"}', truncated=True),
     "too deep": answer(b"[" * 200_000),
     "no text": answer(b"\xff\xfe"),
@@ -434,9 +438,9 @@ def test_a_success_never_names_a_generation_without_an_id(body: dict[str, Any]):
     try:
         generation = VENDOR.read_submit(answer(body))
     except MalformedReplyError:
-        assert not isinstance(body.get("id"), str) or not body["id"]
+        assert identifier(body.get("id")) is None
     else:
-        assert generation.id == body["id"]
+        assert generation.id == str(body["id"])
         assert (generation.failure is not None) is (generation.status is Status.ERROR)
         assert generation.duration is None or math.isfinite(generation.duration)
         json.dumps(generation.as_dict(), allow_nan=False)

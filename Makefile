@@ -7,6 +7,7 @@
 VENV := .venv
 VENV_2_11 := .venv-2.11
 VENV_BENCHMARKS := .venv-benchmarks
+VENV_DOCS := .venv-docs
 BIN := $(VENV)/bin
 # For pytest, for example: make test ARGS="tests/unit -k schedule"
 ARGS ?=
@@ -26,7 +27,7 @@ need-python = @test -n "$(1)" || { echo "This needs Python $(2): none of python3
 	python3.12 and python3.11 on the PATH is one. Install it, or name it: make $(3)=/path/to/python" >&2; exit 1; }
 PROJECT := setup.cfg pyproject.toml airflow_provider_kling/__init__.py scripts/set_up.py
 
-.PHONY: help demo test test-2.11 check format airflow emulator benchmark build lock clean
+.PHONY: help demo test test-2.11 check format airflow emulator benchmark docs build lock clean
 
 help: ## list the targets
 	@echo "Usage: make <target>"
@@ -59,6 +60,10 @@ emulator: $(VENV)/.ready ## the local stand-in for the vendor's API, until Ctrl-
 benchmark: $(VENV_BENCHMARKS)/.ready ## a measurement that the docs quote: make benchmark ARGS="schedule"
 	@$(VENV_BENCHMARKS)/bin/python -m benchmarks $(ARGS)
 
+docs: $(VENV_DOCS)/.ready ## the documentation as a site under build/docs; a warning is an error
+	@$(VENV_DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs build/docs
+	@echo "Open build/docs/index.html"
+
 build: $(VENV)/.ready ## wheel and source distribution under dist/
 	@$(BIN)/python -m build --no-isolation
 
@@ -66,7 +71,7 @@ lock: $(VENV)/.ready ## compile requirements/*.txt anew from setup.cfg and requi
 	@$(BIN)/python scripts/lock.py
 
 clean: ## remove all that make made here
-	rm -rf .venv .venv-2.11 .venv-benchmarks .airflow output build dist *.egg-info
+	rm -rf .venv .venv-2.11 .venv-benchmarks .venv-docs .airflow output build dist *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -83,4 +88,9 @@ $(VENV_2_11)/.ready: requirements/airflow-2.11.txt $(PROJECT)
 $(VENV_BENCHMARKS)/.ready: requirements/benchmarks.txt $(PROJECT)
 	$(call need-python,$(PYTHON),3.11 or newer,PYTHON)
 	@$(PYTHON) scripts/set_up.py $(VENV_BENCHMARKS) $<
+	@touch $@
+
+$(VENV_DOCS)/.ready: requirements/docs.txt $(PROJECT)
+	$(call need-python,$(PYTHON),3.11 or newer,PYTHON)
+	@$(PYTHON) scripts/set_up.py $(VENV_DOCS) $<
 	@touch $@

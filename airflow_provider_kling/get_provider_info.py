@@ -114,10 +114,11 @@ def get_provider_info() -> dict[str, Any]:
                 "integration-name": _INTEGRATION,
                 "external-doc-url": "https://docs.aimlapi.com/",
                 "how-to-guide": [
-                    "/docs/pay-once.md",
-                    "/docs/waiting.md",
-                    "/docs/storage.md",
-                    "/docs/cost.md",
+                    "/docs/start.md",
+                    "/docs/operators/generate.md",
+                    "/docs/operators/sensor.md",
+                    "/docs/operators/download.md",
+                    "/docs/operators/task-decorator.md",
                 ],
                 "tags": ["ai", "generative-ai", "service"],
             }

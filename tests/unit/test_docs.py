@@ -1,0 +1,55 @@
+"""What the pages of ``docs/`` must name: each page in the site, each parameter, each field, each XCom."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_kling.get_provider_info import CONNECTION_FIELDS
+from airflow_provider_kling.operators.kling import KlingDownloadOperator, KlingGenerateOperator
+from airflow_provider_kling.sensors.kling import KlingGenerationSensor
+from airflow_provider_kling.task import xcom
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCS = ROOT / "docs"
+PAGES = {str(path.relative_to(DOCS).with_suffix("")) for path in DOCS.rglob("*.md")}
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+
+
+def test_each_page_has_its_place_in_the_site() -> None:
+    listed = re.findall(r"```\{toctree\}\n(.*?)```", (DOCS / "index.md").read_text(), re.DOTALL)
+    named = [line for block in listed for line in block.splitlines() if line and not line.startswith(":")]
+    assert len(named) == len(set(named))
+    assert set(named) == PAGES - {"index"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md"))],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_links_lead_to_files(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    links = [link for link in LINK.findall(text) if "://" not in link and not link.startswith("mailto:")]
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("operator", [KlingGenerateOperator, KlingDownloadOperator, KlingGenerationSensor])
+def test_the_docstring_has_each_parameter(operator: type) -> None:
+    given = [name for name in inspect.signature(operator).parameters if name != "kwargs"]
+    assert re.findall(r":param (\w+):", operator.__doc__ or "") == given
+
+
+def test_the_connection_s_page_has_each_field() -> None:
+    text = (DOCS / "connection.md").read_text()
+    assert [name for name in CONNECTION_FIELDS if f"`{name}`" not in text] == []
+
+
+def test_each_xcom_is_in_the_pages_of_the_operators() -> None:
+    text = "".join(page.read_text() for page in (DOCS / "operators").glob("*.md"))
+    keys = [value for name, value in vars(xcom).items() if name.isupper() and isinstance(value, str)]
+    assert len(keys) > 5
+    assert [key for key in keys if f"`{key}`" not in text] == []

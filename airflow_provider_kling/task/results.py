@@ -108,7 +108,7 @@ def save_video(
     request: Mapping[str, Any] | None = None,
     cost: Cost | None = None,
 ) -> SavedVideo:
-    """Land the video, and then its sidecar; pushes ``video`` and ``path``.
+    """Save the video, push ``video`` and ``path``, and write the sidecar, which never fails the task.
 
     :param request: see :class:`GenerationResult`.
     :return: the video, and where it is.
@@ -123,6 +123,10 @@ def save_video(
         client_request_id=asked.get("client_request_id"),
         expected_seconds=video_seconds(with_defaults(asked["model"], asked["parameters"])) if asked else None,
     )
+    facts = asdict(saved)
+    del facts["skipped"]
+    push(xcom.VIDEO, {"generation_id": generation_id, **facts})
+    push(xcom.PATH, saved.path)
     if with_sidecar:
         said = sidecar.content(
             saved,
@@ -133,10 +137,6 @@ def save_video(
         )
         beside = sidecar.sidecar_path(saved.path)
         sidecar.write(beside, said, generation_id=generation_id, conn_id=getattr(path, "conn_id", None))
-    facts = asdict(saved)
-    del facts["skipped"]
-    push(xcom.VIDEO, {"generation_id": generation_id, **facts})
-    push(xcom.PATH, saved.path)
     return saved
 
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from airflow_provider_kling.api.download.save_video import SavedVideo
-from airflow_provider_kling.api.download.targets import target_for
+from airflow_provider_kling.api.download.targets import TakenError, Target, target_for
+from airflow_provider_kling.api.exceptions import KlingError
+from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.hooks.object_storage import place_of
 
+log = logging.getLogger(__name__)
+
 SCHEMA: Final = 1
+_LARGEST: Final = 10 * 1024 * 1024  # bytes; no sidecar is near that
 
 
 def sidecar_path(video: str) -> str:
@@ -32,7 +38,7 @@ def content(
 ) -> dict[str, Any]:
     """What a sidecar says.
 
-    :param landed_at: epoch seconds.
+    :param saved_at: epoch seconds.
     :param request: as the operator pushes it to XCom: media by their source and checksum, never
         their bytes. None where only the generation is known.
     :param cost: as :meth:`.Cost.as_dict` wrote it.
@@ -58,21 +64,68 @@ def content(
     }
 
 
-def write(path: str, said: Mapping[str, Any], *, generation_id: str, conn_id: str | None = None) -> None:
-    """Write a sidecar in one step for every reader; an older one is replaced.
+def write(path: str, said: Mapping[str, Any], *, generation_id: str, conn_id: str | None = None) -> bool:
+    """Write a sidecar in one step for every reader; an older one is replaced, any other file is left alone.
+
+    Never fails: the video is saved, and a sidecar only informs. Why it was not written is logged.
 
     :param path: see :func:`.place_of`.
     :param conn_id: the connection of the storage, where the URI names none.
-    :raises DownloadError: it could not be written; the video is there.
+    :return: whether it was written.
     """
-    target = target_for(place_of(path, conn_id), generation_id)
-    with target.staging() as staged:
-        staged.write_text(json.dumps(said, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        target.flush(staged)
-        target.place(staged, overwrite=True)
+    try:
+        target = target_for(place_of(path, conn_id), generation_id)
+        size = target.size()
+        if size is not None and not _is_sidecar(target, size):
+            log.warning(
+                "Did not write the sidecar of generation %s: %s exists, and is not a sidecar. "
+                "The video is saved.",
+                generation_id,
+                path,
+            )
+            return False
+        text = json.dumps(said, indent=2, ensure_ascii=False) + "\n"
+        with target.staging() as staged:
+            # half an emoji, as a template can leave it, becomes its escape
+            staged.write_text(text, encoding="utf-8", errors="backslashreplace")
+            target.flush(staged)
+            target.place(staged, overwrite=size is not None)
+    except TakenError:
+        log.warning(
+            "Did not write the sidecar of generation %s: something is at %s that this connection may not "
+            "read, or appeared there just now. The video is saved.",
+            generation_id,
+            path,
+        )
+        return False
+    except Exception as error:  # storage libraries raise what they like
+        why = error.what if isinstance(error, KlingError) else f"{type(error).__name__}: {error}"
+        log.warning(
+            "Could not write the sidecar of generation %s to %s: %s. The video is saved.",
+            generation_id,
+            path,
+            clean(why).rstrip("."),
+        )
+        return False
+    return True
+
+
+def _is_sidecar(target: Target, size: int) -> bool:
+    """Whether what is there is a sidecar, of whatever generation."""
+    if size > _LARGEST:
+        return False
+    with target.copy() as local:
+        try:
+            said = json.loads(local.read_bytes())
+        except ValueError:
+            return False
+    return isinstance(said, dict) and isinstance(said.get("schema"), int) and "generation_id" in said
 
 
 def _iso(epoch: Any) -> str | None:
     if not isinstance(epoch, int | float):
         return None
-    return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")
+    try:
+        return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # no moment that a calendar has
+        return None

@@ -134,7 +134,7 @@ class KlingGenerationTrigger(BaseTrigger):
                 finally:
                     await rooms.leave(seat)
             except ConnectionChangedError:
-                self.log.info("The connection was changed; the wait goes on with the new one.")
+                self.log.info("The connection was changed; still waiting, with the new one.")
             except OverdueError:
                 event = failed_event(row.generation_id, timed_out(row.generation_id, HELD_BACK))
             except UnreadableError as error:

@@ -85,7 +85,7 @@ class PollTracker:
         self._trouble = error.what
         if self._told_at is None or not 0.0 <= now - self._told_at < TROUBLE_TOLD:
             self._told_at = now
-            log.warning("A poll of generation %s failed; the wait goes on: %s", self._id, error.what)
+            log.warning("Polling generation %s failed; still waiting: %s", self._id, error.what)
 
 
 def is_ready(generation: Generation) -> bool:

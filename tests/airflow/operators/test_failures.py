@@ -238,7 +238,7 @@ class TestRetry:
 
         assert run.state == "success"
         assert run["generate"].tries == 1
-        assert "the wait goes on" in run.log
+        assert "still waiting" in run.log
 
 
 class TestEvents:

@@ -134,7 +134,7 @@ def test_a_picture_that_is_gone_by_then_is_not_missed(
         assert "does not exist on this worker" in run.log
         return
     assert run.state == "success", run.log[-3000:]
-    assert "needs no picture any more" in run.log
+    assert "does not need the image any more" in run.log
     assert submits(vendor) == 1
     assert [path.stem for path in videos.iterdir()] == [run["generate"].xcom["return_value"]]
 

@@ -153,7 +153,7 @@ def test_a_variant_that_fails_keeps_no_other_from_its_video(
     assert tell["path"] == [f"{tmp_path}/videos/{cat}.mp4", None, f"{tmp_path}/videos/{bird}.mp4", None]
     assert [each and each["id"] for each in tell["generation"]] == [cat, None, bird, None]
     assert [each and each["generation_id"] for each in tell["failure"]] == [None, dog, None, fish]
-    assert "2 of 4 variants failed; all others were waited for and landed." in run.log
+    assert "2 of 4 variants failed; all others were waited for and saved." in run.log
     assert f"[1] Generation {dog}" in run.log
     assert f"[3] Generation {fish}" in run.log
     assert submits(slow_vendor) == 4
@@ -178,7 +178,7 @@ def test_a_retry_lands_what_an_earlier_try_could_not_beside_one_that_moderation_
     assert run["tell"].state == "failed", run.log[-3000:]
     _, cat = (each["id"] for each in vendor.generations)
     assert [each.stem for each in (tmp_path / "videos").iterdir()] == [cat]
-    assert "1 of 2 variants failed; all others were waited for and landed." in run.log
+    assert "1 of 2 variants failed; all others were waited for and saved." in run.log
     assert submits(vendor) == 2
 
 

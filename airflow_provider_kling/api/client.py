@@ -334,9 +334,9 @@ class Stream:
 
 
 def _download_lost(lost: ConnectionLost) -> ConnectionLostError:
-    error = ConnectionLostError(
-        f"The download stopped: {lost.reason}.", sent=lost.why.sent, money=Money.ALREADY_PAID
+    return ConnectionLostError(
+        f"The download stopped: {lost.reason}.",
+        sent=lost.why.sent,
+        money=Money.ALREADY_PAID,
+        recovery=None if lost.why.passing else Recovery.GIVE_UP,
     )
-    if not lost.why.passing:
-        error.recovery = Recovery.GIVE_UP
-    return error

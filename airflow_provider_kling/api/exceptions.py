@@ -22,8 +22,10 @@ them knows Airflow; one place in the provider turns them into a retry or a failu
 
 from __future__ import annotations
 
+import copy
 import enum
 from collections.abc import Sequence
+from typing import Any, Self, TypedDict, Unpack
 
 
 class Recovery(enum.Enum):
@@ -53,6 +55,17 @@ class Sent(enum.Enum):
 
     NO = "no"
     UNKNOWN = "unknown"
+
+
+class ErrorFacts(TypedDict, total=False):
+    """What each error may be told when it is made; see :class:`KlingError`."""
+
+    money: Money | None
+    advice: str | None
+    recovery: Recovery | None
+    generation_id: str | None
+    client_request_id: str | None
+    is_whole: bool
 
 
 class KlingError(Exception):
@@ -96,10 +109,25 @@ class KlingError(Exception):
             self.recovery = recovery
         super().__init__(what)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Copied and pickled by its facts, as Celery and others do with what a task raised.
+        return _unmade, (type(self), self.args), self.__dict__
+
+    def with_money(self, money: Money) -> Self:
+        """The same error with another answer on money, for who knows more than who raised it."""
+        other = copy.copy(self)
+        other.money = money
+        other.__cause__, other.__context__ = self.__cause__, self.__context__
+        return other.with_traceback(self.__traceback__)
+
     def __str__(self) -> str:
         if self.is_whole:
             return self.what
         return " ".join(part for part in (self.what, self.money, self.advice) if part)
+
+
+def _unmade(kind: type[KlingError], args: tuple[Any, ...]) -> KlingError:
+    return kind.__new__(kind, *args)
 
 
 class InvalidRequestError(KlingError, ValueError):
@@ -110,8 +138,8 @@ class InvalidRequestError(KlingError, ValueError):
 
     money = Money.NOT_SPENT
 
-    def __init__(self, what: str, *, problems: Sequence[str] = (), advice: str | None = None) -> None:
-        super().__init__(what, advice=advice)
+    def __init__(self, what: str, *, problems: Sequence[str] = (), **facts: Unpack[ErrorFacts]) -> None:
+        super().__init__(what, **facts)
         self.problems = tuple(problems)
 
 
@@ -129,10 +157,8 @@ class ConnectionLostError(KlingError):
 
     recovery = Recovery.RETRY_CALL
 
-    def __init__(
-        self, what: str, *, sent: Sent, money: Money | None = None, advice: str | None = None
-    ) -> None:
-        super().__init__(what, money=money, advice=advice)
+    def __init__(self, what: str, *, sent: Sent, **facts: Unpack[ErrorFacts]) -> None:
+        super().__init__(what, **facts)
         self.sent = sent
 
 
@@ -142,6 +168,8 @@ class ApiError(KlingError):
     :param status: HTTP status.
     :param message: the vendor's message, made one line.
     :param request_id: the vendor's ``requestId``, for a support ticket; None where it sent none.
+    :param retry_after: seconds the vendor asked to wait; None where it named none.
+    :param from_vendor: True when the body is the vendor's own JSON, not a gateway's page.
     """
 
     def __init__(
@@ -151,14 +179,16 @@ class ApiError(KlingError):
         status: int,
         message: str,
         request_id: str | None = None,
-        money: Money | None = None,
-        advice: str | None = None,
-        generation_id: str | None = None,
+        retry_after: float | None = None,
+        from_vendor: bool = False,
+        **facts: Unpack[ErrorFacts],
     ) -> None:
-        super().__init__(what, money=money, advice=advice, generation_id=generation_id)
+        super().__init__(what, **facts)
         self.status = status
         self.message = message
         self.request_id = request_id
+        self.retry_after = retry_after
+        self.from_vendor = from_vendor
 
 
 class AuthenticationError(ApiError):
@@ -186,14 +216,10 @@ class NotFoundError(ApiError):
 
 
 class RateLimitError(ApiError):
-    """429: too many requests or concurrent generations.
-
-    :param retry_after: seconds the vendor asked to wait; None where it named none.
-    """
+    """429: too many requests or concurrent generations."""
 
     recovery = Recovery.RETRY_CALL
     advice = "Retries help; a pool or fewer parallel tasks prevents it."
-    retry_after: float | None = None
 
 
 class ServiceUnavailableError(ApiError):
@@ -201,9 +227,6 @@ class ServiceUnavailableError(ApiError):
 
     recovery = Recovery.RETRY_CALL
     advice = "Retries usually help; otherwise ask the vendor with the request id."
-    retry_after: float | None = None
-    from_vendor: bool = False
-    """True when the body is the vendor's own JSON, not a gateway's page."""
 
 
 class MalformedReplyError(KlingError):
@@ -236,14 +259,9 @@ class GenerationFailedError(KlingError):
         *,
         name: str,
         message: str,
-        generation_id: str,
-        advice: str | None = None,
-        recovery: Recovery | None = None,
-        is_whole: bool = False,
+        **facts: Unpack[ErrorFacts],
     ) -> None:
-        super().__init__(
-            what, generation_id=generation_id, advice=advice, recovery=recovery, is_whole=is_whole
-        )
+        super().__init__(what, **facts)
         self.name = name
         self.message = message
 

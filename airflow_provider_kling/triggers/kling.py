@@ -104,45 +104,46 @@ class KlingGenerationTrigger(BaseTrigger):
 
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        rooms = SharedPollers.of_this_loop()
-        row = TriggerArguments.read(self.serialize()[1])
-        if row.odd:
+        pollers = SharedPollers.of_this_loop()
+        arguments = TriggerArguments.read(self.serialize()[1])
+        if arguments.odd:
             self.log.warning(
                 "The trigger of generation %s has arguments that cannot be read; defaults stand in for: %s",
-                row.generation_id,
-                ", ".join(row.odd),
+                arguments.generation_id,
+                ", ".join(arguments.odd),
             )
-        scheduled_from = time.time() if row.counted_from is None else row.counted_from
-        event = None if row.generation_id else failed_event("", nothing_to_wait_for())
+        scheduled_from = time.time() if arguments.counted_from is None else arguments.counted_from
+        event = None if arguments.generation_id else failed_event("", nothing_to_wait_for())
         while event is None:
             try:
-                seat = await rooms.enter(
-                    row.conn_id,
-                    partial(self._begin, row, scheduled_from),
-                    model=row.model,
-                    schedule=row.schedule,
-                    at_most=max(0.0, row.deadline - time.time()) + OVERDUE,
+                entry = await pollers.enter(
+                    arguments.conn_id,
+                    partial(self._begin, arguments, scheduled_from),
+                    model=arguments.model,
+                    schedule=arguments.schedule,
+                    at_most=max(0.0, arguments.deadline - time.time()) + OVERDUE,
                 )
                 # Awaited right here: Airflow runs this in a greenlet, which keeps a copy of its C
                 # stack for as long as it waits, and each call on the way is part of it.
                 try:
-                    event = completed_event(await seat.waiter.future)
+                    event = completed_event(await entry.pending.future)
                 except KlingError as error:
-                    if not await rooms.is_outdated(seat, error, at_most=row.deadline - time.time()):
+                    if not await pollers.is_outdated(entry, error, at_most=arguments.deadline - time.time()):
                         raise
                     raise ConnectionChangedError from error
                 finally:
-                    await rooms.leave(seat)
+                    await pollers.leave(entry)
             except ConnectionChangedError:
                 self.log.info("The connection was changed; still waiting, with the new one.")
             except OverdueError:
-                event = failed_event(row.generation_id, timed_out(row.generation_id, HELD_BACK))
+                event = failed_event(arguments.generation_id, timed_out(arguments.generation_id, HELD_BACK))
             except UnreadableError as error:
-                event = failed_event(row.generation_id, timed_out(row.generation_id, str(error)))
+                event = failed_event(arguments.generation_id, timed_out(arguments.generation_id, str(error)))
             except KlingError as error:
                 if error.money is Money.NOT_SPENT:  # by this call; the generation was submitted before
-                    error.money = Money.GOES_ON
-                event = failed_event(row.generation_id, error)
+                    event = failed_event(arguments.generation_id, error.with_money(Money.GOES_ON))
+                else:
+                    event = failed_event(arguments.generation_id, error)
         if (early := EARLIEST_EVENT - (loop.time() - begun)) > 0:
             await asyncio.sleep(early)
         yield _event(event)
@@ -155,16 +156,20 @@ class KlingGenerationTrigger(BaseTrigger):
         self.log.warning(goes_on(self.generation_id, ENDED))
 
     def _begin(
-        self, row: TriggerArguments, scheduled_from: float, calls: VendorCalls, timetable: LearningSchedule
+        self,
+        arguments: TriggerArguments,
+        scheduled_from: float,
+        calls: VendorCalls,
+        timetable: LearningSchedule,
     ) -> Flow[Generation]:
         return calls.wait_until_complete(
-            row.generation_id,
+            arguments.generation_id,
             schedule=timetable,
-            deadline=row.deadline,
+            deadline=arguments.deadline,
             submitted_at=scheduled_from,
             watch=self._watch,
             first_look_after=EARLIEST_EVENT * (1.0 + FIRST_LOOKS_SPREAD * calls.rng()),
-            learn=None if row.submitted_at is None else timetable.learn,
+            learn=None if arguments.submitted_at is None else timetable.learn,
         )
 
     def _watch(self, generation: Generation) -> None:

@@ -99,11 +99,11 @@ class _ConnectionPoller(SharedPoller):
         self.calls = VendorCalls(Endpoints(settings, time.time))
 
 
-class Seat(NamedTuple):
+class PollerEntry(NamedTuple):
     """Somebody's place in a room."""
 
-    room: _ConnectionPoller
-    waiter: PendingWait
+    poller: _ConnectionPoller
+    pending: PendingWait
 
 
 class SharedPollers:
@@ -133,7 +133,7 @@ class SharedPollers:
         model: str | None,
         schedule: Schedule,
         at_most: float,
-    ) -> Seat:
+    ) -> PollerEntry:
         """Begin a wait in the room of a connection.
 
         :param begin: makes the flow.
@@ -149,24 +149,24 @@ class SharedPollers:
         until = loop.time() + at_most
         try:
             settings = await self._cache.get(conn_id, fresh=FRESH_ENOUGH, at_most=at_most)
-            room = self._room(conn_id, settings)
+            poller = self._room(conn_id, settings)
             if model is not None and schedule.interval is None:
-                self._ask_live(room, model, schedule)
+                self._ask_live(poller, model, schedule)
             timetable = LearningSchedule(self.durations[settings.base_url], model, schedule)
-            flow = begin(room.calls, timetable)
-            return Seat(room, room.enter(flow, at_most=until - loop.time()))
+            flow = begin(poller.calls, timetable)
+            return PollerEntry(poller, poller.enter(flow, at_most=until - loop.time()))
         except BaseException:
             self._tidy()
             raise
 
-    async def leave(self, seat: Seat) -> None:
+    async def leave(self, entry: PollerEntry) -> None:
         """End a wait, over or not."""
         try:
-            await seat.room.leave(seat.waiter)
+            await entry.poller.leave(entry.pending)
         finally:
             self._tidy()
 
-    async def is_outdated(self, seat: Seat, error: KlingError, *, at_most: float) -> bool:
+    async def is_outdated(self, entry: PollerEntry, error: KlingError, *, at_most: float) -> bool:
         """Whether a wait met an error because its connection is another by now: reads it again.
 
         :param seat: of one who has not left yet.
@@ -177,11 +177,11 @@ class SharedPollers:
             return False
         try:
             latest = await self._cache.get(
-                seat.room.conn_id, fresh=FRESH_AFTER_A_REFUSAL, at_most=max(at_most, READING_TIMEOUT)
+                entry.poller.conn_id, fresh=FRESH_AFTER_A_REFUSAL, at_most=max(at_most, READING_TIMEOUT)
             )
         except (ConfigurationError, UnreadableError):
             return False
-        return latest != seat.room.settings
+        return latest != entry.poller.settings
 
     def _room(self, conn_id: str, settings: Settings) -> _ConnectionPoller:
         key = conn_id, settings
@@ -189,9 +189,9 @@ class SharedPollers:
             self._pollers[key] = _ConnectionPoller(self._cache, conn_id, settings)
         return self._pollers[key]
 
-    def _ask_live(self, room: _ConnectionPoller, model: str, known: Schedule) -> None:
+    def _ask_live(self, poller: _ConnectionPoller, model: str, known: Schedule) -> None:
         """Ask, once and beside the polls, how long the model takes at the moment."""
-        account = room.settings.base_url
+        account = poller.settings.base_url
         if (account, model) in self._asked:
             return
         self._asked.add((account, model))
@@ -200,7 +200,7 @@ class SharedPollers:
             live = None
             try:
                 async with asyncio.timeout(METRICS_TIMEOUT):
-                    live = await room.wait(live_schedule(room.settings, model, known))
+                    live = await poller.wait(live_schedule(poller.settings, model, known))
             except Exception as error:
                 log.info("How long %s takes at the moment could not be asked: %r", model, error)
             finally:
@@ -214,7 +214,7 @@ class SharedPollers:
 
     def _tidy(self) -> None:
         """Forget the rooms that nobody is in."""
-        for key in [key for key, room in self._pollers.items() if not len(room)]:
+        for key in [key for key, poller in self._pollers.items() if not len(poller)]:
             del self._pollers[key]
         self._cache.forget_all_but({conn_id for conn_id, _ in self._pollers})
 

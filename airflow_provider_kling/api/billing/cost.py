@@ -92,8 +92,7 @@ class Budget:
             if self.check_balance:
                 _check_balance(requests, known, (yield from calls.get_balance()))
         except KlingError as error:
-            error.money = Money.NOT_SPENT
-            raise
+            raise error.with_money(Money.NOT_SPENT) from error.__cause__
         for price in known:
             if price is not None:
                 log.info("It will cost about %s USD when it completes (%s).", f"{price.usd:g}", price.how)

@@ -164,9 +164,9 @@ class DurableSubmit:
                     uncertain, began = error, self._calls.now()
                 except KlingError as error:
                     # Certainly refused: what was known before is what is known now.
-                    if uncertain is not None:
-                        error.money = Money.MAY_BE_SPENT
                     yield SaveRecord(before.encode() if before else NOTHING)
+                    if uncertain is not None:
+                        raise error.with_money(Money.MAY_BE_SPENT) from error.__cause__
                     raise
                 # From here on this try knows all that can have been submitted, and it is no longer
                 # the person's clear that asks for more.

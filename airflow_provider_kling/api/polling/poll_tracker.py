@@ -124,14 +124,13 @@ def not_ready(generation: Generation) -> KlingError:
 
 def without_url(generation: Generation) -> MalformedReplyError:
     """The error for a completed generation whose answer has no URL of the video."""
-    error = MalformedReplyError(
+    return MalformedReplyError(
         f"Generation {generation.id} is completed, but the vendor's answer names no URL of the video.",
         money=Money.ALREADY_PAID,
         advice="Wait for the same generation id again later; do not submit anew.",
+        recovery=Recovery.RETRY_TASK,
         generation_id=generation.id,
     )
-    error.recovery = Recovery.RETRY_TASK
-    return error
 
 
 def timed_out(generation_id: str, last_word: str) -> GenerationTimeoutError:

@@ -120,7 +120,7 @@ class SharedPoller:
         self._loop = asyncio.get_running_loop()
         # Nothing of the room belongs to the trigger that happens to come first.
         self._context = contextvars.Context()
-        self._waiters: set[PendingWait] = set()
+        self._pending: set[PendingWait] = set()
         self._order = itertools.count()
         self._later: list[tuple[float, int, PendingWait]] = []
         self._gone = 0
@@ -140,7 +140,7 @@ class SharedPoller:
 
     def __len__(self) -> int:
         """How many wait."""
-        return len(self._waiters)
+        return len(self._pending)
 
     @property
     def is_open(self) -> bool:
@@ -157,34 +157,34 @@ class SharedPoller:
         :raises OverdueError: it was given up, :data:`OVERDUE_CHECK` seconds later at most.
         :raises Exception: what the flow raises, and what sending for it raised.
         """
-        waiter = self.enter(flow, at_most=at_most)
+        pending = self.enter(flow, at_most=at_most)
         try:
-            result: T = await waiter.future
+            result: T = await pending.future
             return result
         finally:
-            await self.leave(waiter)
+            await self.leave(pending)
 
     def enter(self, flow: Flow[Any], *, at_most: float = math.inf) -> PendingWait:
         """Begin a wait; who does must :meth:`leave`. See :meth:`wait`, which does both."""
-        waiter = PendingWait(flow, self._loop.create_future(), self._loop.time() + at_most)
-        self._waiters.add(waiter)
+        pending = PendingWait(flow, self._loop.create_future(), self._loop.time() + at_most)
+        self._pending.add(pending)
         if self._host is None:
             self._host = self._loop.create_task(self._open(), context=self._context)
             self._host.add_done_callback(self._ended)
-        self._step(waiter, None)
-        return waiter
+        self._step(pending, None)
+        return pending
 
-    async def leave(self, waiter: PendingWait) -> None:
+    async def leave(self, pending: PendingWait) -> None:
         """End a wait, over or not; the last one closes the room."""
-        waiter.future.cancel()  # nothing, where it is done
-        waiter.flow.close()
-        self._waiters.discard(waiter)
-        if waiter.worker is not None:  # its request leaves with it
-            waiter.worker.cancel()
+        pending.future.cancel()  # nothing, where it is done
+        pending.flow.close()
+        self._pending.discard(pending)
+        if pending.worker is not None:  # its request leaves with it
+            pending.worker.cancel()
         self._gone += 1
-        if self._gone > max(len(self._waiters), _FEWEST_TO_SWEEP):
+        if self._gone > max(len(self._pending), _FEWEST_TO_SWEEP):
             self._sweep()
-        if self._waiters or self._host is None:
+        if self._pending or self._host is None:
             return
         host, self._host = self._host, None
         self._sweep()
@@ -263,8 +263,8 @@ class SharedPoller:
         while True:
             await asyncio.sleep(OVERDUE_CHECK)
             now = self._loop.time()
-            for waiter in [each for each in self._waiters if each.overdue_at <= now]:
-                self._fail(waiter, OverdueError())
+            for pending in [each for each in self._pending if each.overdue_at <= now]:
+                self._fail(pending, OverdueError())
 
     def _set_stuck_timer(self, sender: Sender | None, after: float = STUCK_AFTER) -> None:
         """Look for what is stuck, while requests are under way; None for not at all."""
@@ -301,8 +301,8 @@ class SharedPoller:
 
     def _serve_suspects(self, sender: Sender) -> None:
         while self._suspects and len(self._stuck) < MOST_STUCK:
-            if not (waiter := self._suspects.popleft()).is_over:
-                self._hire(sender, waiter)
+            if not (pending := self._suspects.popleft()).is_over:
+                self._hire(sender, pending)
 
     def _ended(self, host: asyncio.Task[None]) -> None:
         """Whatever ended the room's task: who still waits is told, and the next one opens it again."""
@@ -311,90 +311,90 @@ class SharedPoller:
         if self._host is not host:
             return  # all had left
         self._host = None
-        for waiter in tuple(self._waiters):
-            self._fail(waiter, failure or RuntimeError("The session of the wait was ended from outside."))
+        for pending in tuple(self._pending):
+            self._fail(pending, failure or RuntimeError("The session of the wait was ended from outside."))
 
     async def _work(self, sender: Sender) -> None:
         """Send what is due, one request after the other."""
         worker = asyncio.current_task()
         assert worker is not None
         while worker not in self._stuck:
-            waiter = await self._due.get()
-            if waiter.suspect:
-                self._suspects.append(waiter)
+            pending = await self._due.get()
+            if pending.suspect:
+                self._suspects.append(pending)
                 self._serve_suspects(sender)
             else:
-                await self._serve(waiter, sender, worker)
+                await self._serve(pending, sender, worker)
 
-    async def _look_at(self, waiter: PendingWait, sender: Sender) -> None:
+    async def _look_at(self, pending: PendingWait, sender: Sender) -> None:
         """Send one request of a waiter whose last one got no answer."""
         worker = asyncio.current_task()
         assert worker is not None
-        await self._serve(waiter, sender, worker)
+        await self._serve(pending, sender, worker)
 
-    async def _serve(self, waiter: PendingWait, sender: Sender, worker: asyncio.Task[None]) -> None:
-        if not waiter.is_over and (self._held_back or self._limiter.acquire()):
-            await self._turn_of(waiter)
-        request, waiter.request = waiter.request, None
-        if waiter.is_over or request is None:
+    async def _serve(self, pending: PendingWait, sender: Sender, worker: asyncio.Task[None]) -> None:
+        if not pending.is_over and (self._held_back or self._limiter.acquire()):
+            await self._turn_of(pending)
+        request, pending.request = pending.request, None
+        if pending.is_over or request is None:
             return
-        waiter.worker = worker
+        pending.worker = worker
         if self._stuck_timer is None:
             self._set_stuck_timer(sender)
         self._busy[worker] = self._loop.time()
         try:
-            reply = await sender.send(request, waiter.at_most)
+            reply = await sender.send(request, pending.at_most)
             report(self._limiter, request, reply)
         except asyncio.CancelledError:
-            if not waiter.is_over and worker in self._crew:  # neither it left nor the room is closing
+            if not pending.is_over and worker in self._crew:  # neither it left nor the room is closing
                 self._end(RuntimeError("The session of the wait was ended from outside."))
             raise
         except Exception as error:
-            waiter.worker = None
-            self._fail(waiter, error)
+            pending.worker = None
+            self._fail(pending, error)
         else:
-            waiter.worker = None
-            waiter.suspect = isinstance(reply, ConnectionLost) and reply.why in _UNANSWERED
-            self._step(waiter, reply)
+            pending.worker = None
+            pending.suspect = isinstance(reply, ConnectionLost) and reply.why in _UNANSWERED
+            self._step(pending, reply)
         finally:
             self._busy.pop(worker, None)
             if not self._busy:
                 self._set_stuck_timer(None)
 
-    async def _turn_of(self, waiter: PendingWait) -> None:
+    async def _turn_of(self, pending: PendingWait) -> None:
         """Wait until the limiter lets somebody go: first come, first served."""
         self._held_back += 1
         try:
             async with self._head:  # a fair lock
-                while not waiter.is_over and (pause := self._limiter.acquire()):
+                while not pending.is_over and (pause := self._limiter.acquire()):
                     await asyncio.sleep(pause)
         finally:
             self._held_back -= 1
 
-    def _step(self, waiter: PendingWait, reply: HttpResponse | ConnectionLost | None) -> None:
+    def _step(self, pending: PendingWait, reply: HttpResponse | ConnectionLost | None) -> None:
         """Hand a flow its reply, and do what it says next."""
-        if waiter.is_over:
+        if pending.is_over:
             return
         try:
-            effect = waiter.context.run(waiter.flow.send, reply)
+            effect = pending.context.run(pending.flow.send, reply)
         except StopIteration as end:
-            waiter.future.set_result(end.value)
+            pending.future.set_result(end.value)
         except Exception as error:
-            self._fail(waiter, error)
+            self._fail(pending, error)
         else:
             if isinstance(effect, Send):
-                waiter.request, waiter.at_most = effect.request, effect.at_most
-                self._due.put_nowait(waiter)
+                pending.request, pending.at_most = effect.request, effect.at_most
+                self._due.put_nowait(pending)
             elif isinstance(effect, Sleep):
                 due = self._loop.time() + max(0.0, effect.seconds)
-                heapq.heappush(self._later, (due, next(self._order), waiter))
+                heapq.heappush(self._later, (due, next(self._order), pending))
                 self._set_timer()
             else:
-                self._fail(waiter, TypeError(f"a waiting room cannot do {type(effect).__name__}"))
+                self._fail(pending, TypeError(f"a waiting room cannot do {type(effect).__name__}"))
 
-    def _fail(self, waiter: PendingWait, error: BaseException) -> None:
-        if not waiter.is_over:
-            waiter.future.set_exception(error)
+    def _fail(self, pending: PendingWait, error: BaseException) -> None:
+        if not pending.is_over:
+            pending.future.set_exception(error)
 
     def _set_timer(self) -> None:
         """Wake up at the first tick at which somebody is due; not at all while nobody is."""

@@ -173,8 +173,8 @@ class Endpoints:
             body = self._object(response, Call.POLL, generation_id)
             return read_generation(body, generation_id, key=self.settings.api_key)
         except KlingError as error:
-            error.money = Money.ONCE  # whether it works, is done, or was landed in part
-            raise
+            # whether it works, is done, or was saved in part
+            raise error.with_money(Money.ONCE) from error.__cause__
 
     def read_balance(self, reply: Reply) -> float:
         """The account's balance in USD.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_provider_kling.api.exceptions import (
@@ -29,6 +29,7 @@ from airflow_provider_kling.api.exceptions import (
 from airflow_provider_kling.api.redaction import clean, excerpt
 from airflow_provider_kling.api.transport.messages import Call, ConnectionLost, HttpResponse
 
+_Error = TypeVar("_Error", ApiError, ConnectionLostError)
 _STATUS_ERRORS: Final[dict[int, type[ApiError]]] = {
     401: AuthenticationError,
     402: InsufficientBalanceError,
@@ -118,15 +119,11 @@ def error_from_response(
         status=status,
         message=message,
         request_id=request_id,
+        retry_after=retry_after,
+        from_vendor=bool(own),
         generation_id=generation_id,
     )
-    if isinstance(error, RateLimitError | ServiceUnavailableError):
-        error.retry_after = retry_after
-    if isinstance(error, ServiceUnavailableError):
-        error.from_vendor = bool(own)
-    if call is Call.SUBMIT:
-        error.money = Money.NOT_SPENT if certainly_refused(error) else Money.MAY_BE_SPENT
-    return error
+    return _of_submit(error) if call is Call.SUBMIT else error
 
 
 def error_from_no_response(
@@ -135,14 +132,16 @@ def error_from_no_response(
     """The error for a request that got no answer."""
     about = f" about generation {generation_id}" if generation_id else ""
     error = ConnectionLostError(
-        f"The {call} request{about} got no answer: {lost.reason}.", sent=lost.why.sent
+        f"The {call} request{about} got no answer: {lost.reason}.",
+        sent=lost.why.sent,
+        recovery=None if lost.why.passing else Recovery.GIVE_UP,
+        generation_id=generation_id,
     )
-    error.generation_id = generation_id
-    if not lost.why.passing:
-        error.recovery = Recovery.GIVE_UP
-    if call is Call.SUBMIT:
-        error.money = Money.NOT_SPENT if certainly_refused(error) else Money.MAY_BE_SPENT
-    return error
+    return _of_submit(error) if call is Call.SUBMIT else error
+
+
+def _of_submit(error: _Error) -> _Error:
+    return error.with_money(Money.NOT_SPENT if certainly_refused(error) else Money.MAY_BE_SPENT)
 
 
 def certainly_refused(error: KlingError) -> bool:

@@ -113,13 +113,19 @@ class World:
         return answer(200, {"id": generation_id, "status": status, "video": video if completed else None})
 
     def start(
-        self, generation_id: str = "g", *, seconds: float | None = 7200.0, done_after: float = 0.0, **row: Any
+        self,
+        generation_id: str = "g",
+        *,
+        seconds: float | None = 7200.0,
+        done_after: float = 0.0,
+        **arguments: Any,
     ) -> asyncio.Task[dict[str, Any]]:
         self.done_at[generation_id] = this_loop().time() + done_after
         deadline = None if seconds is None else time.time() + seconds
         return asyncio.create_task(
             outcome(
-                **{"generation_id": generation_id, "deadline": deadline, "schedule": {"interval": 5}} | row
+                **{"generation_id": generation_id, "deadline": deadline, "schedule": {"interval": 5}}
+                | arguments
             )
         )
 
@@ -488,21 +494,21 @@ def test_what_one_host_teaches_stays_with_it(monkeypatch: pytest.MonkeyPatch):
     async def main() -> None:
         world = World(monkeypatch)
         emulator = world.connections["other"] = replace(NEW, base_url="http://127.0.0.1:7")
-        row = {"model": MODEL, "schedule": None, "submitted_at": time.time() - 20}
-        await world.start("a", kling_conn_id="other", **row)
+        arguments = {"model": MODEL, "schedule": None, "submitted_at": time.time() - 20}
+        await world.start("a", kling_conn_id="other", **arguments)
         taught = SharedPollers.of_this_loop().durations
         usual = triggers.Row.read({}).schedule
         assert taught[emulator.base_url].sharpen(MODEL, usual).usual_seconds < usual.usual_seconds
         assert taught[OLD.base_url].sharpen(MODEL, usual) == usual
         assert SharedPollers.of_this_loop()._asked == {(emulator.base_url, MODEL)}
-        await world.start("b", **row)
+        await world.start("b", **arguments)
         assert len(SharedPollers.of_this_loop()._asked) == 2
 
     run(main())
 
 
 def test_since_serves_the_schedule_and_teaches_nothing(monkeypatch: pytest.MonkeyPatch):
-    def elapsed_at_first(**row: Any) -> float:
+    def elapsed_at_first(**arguments: Any) -> float:
         asked: list[float] = []
         original = shared_pollers.LearningSchedule.next_wait
 
@@ -514,9 +520,9 @@ def test_since_serves_the_schedule_and_teaches_nothing(monkeypatch: pytest.Monke
             world = World(monkeypatch)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(shared_pollers.LearningSchedule, "next_wait", next_wait)
-                await world.start(done_after=20, schedule=None, model=MODEL, **row)
+                await world.start(done_after=20, schedule=None, model=MODEL, **arguments)
             seen = SharedPollers.of_this_loop().durations[OLD.base_url]._seen
-            assert bool(seen) == ("submitted_at" in row)
+            assert bool(seen) == ("submitted_at" in arguments)
 
         run(main())
         return asked[0]
@@ -525,8 +531,8 @@ def test_since_serves_the_schedule_and_teaches_nothing(monkeypatch: pytest.Monke
     assert elapsed_at_first() < 5
     assert 400 < elapsed_at_first(since=now - 400) < 405
     assert 300 < elapsed_at_first(since=now - 400, submitted_at=now - 300) < 305
-    row = KlingGenerationTrigger("g", since=5.0).serialize()[1]
-    assert row["since"] == 5.0
+    arguments = KlingGenerationTrigger("g", since=5.0).serialize()[1]
+    assert arguments["since"] == 5.0
 
 
 @pytest.mark.parametrize(
@@ -576,19 +582,21 @@ def test_an_odd_row_waits_all_the_same_and_is_warned_of_once(
 @pytest.mark.parametrize("deadline", ["600", 600, 600.0])
 def test_numbers_may_be_written_as_text(deadline: Any):
     now = str(time.time())
-    row = triggers.Row.read({"generation_id": 7, "deadline": deadline, "submitted_at": now, "since": None})
-    assert (row.generation_id, row.deadline, row.submitted_at) == ("7", 600.0, float(now))
-    assert row.odd == ()
+    arguments = triggers.Row.read(
+        {"generation_id": 7, "deadline": deadline, "submitted_at": now, "since": None}
+    )
+    assert (arguments.generation_id, arguments.deadline, arguments.submitted_at) == ("7", 600.0, float(now))
+    assert arguments.odd == ()
 
 
 @pytest.mark.parametrize(
-    "row", [{}, {"generation_id": None}, {"generation_id": " "}, {"generation_id": ["a"]}]
+    "arguments", [{}, {"generation_id": None}, {"generation_id": " "}, {"generation_id": ["a"]}]
 )
-def test_a_row_without_a_generation_says_so(monkeypatch: pytest.MonkeyPatch, row: dict[str, Any]):
+def test_a_row_without_a_generation_says_so(monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any]):
     async def main() -> None:
         World(monkeypatch)
         begun = this_loop().time()
-        event = await outcome(**row)
+        event = await outcome(**arguments)
         assert this_loop().time() - begun == pytest.approx(EARLIEST_EVENT)
         assert "names no generation id" in event["error"]["message"]
         assert event["error"]["recovery"] == "GIVE_UP"

@@ -76,7 +76,7 @@ def submit(vendor: EmulatorThread, count: int = 1, key: str = OLD_KEY) -> list[s
         return [client.submit(request).id for _ in range(count)]
 
 
-def row(generation_id: str, *, seconds: float = 20.0, **kwargs: Any) -> dict[str, Any]:
+def arguments(generation_id: str, *, seconds: float = 20.0, **kwargs: Any) -> dict[str, Any]:
     """Arguments of a trigger as version 0.1 wrote them."""
     return {
         "generation_id": generation_id,
@@ -125,7 +125,7 @@ def test_sixty_triggers_share_one_session_and_one_look_at_the_connection(
     before = vendor.stats["connections"]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        events = asyncio.run(run_all([row(each) for each in ids]))
+        events = asyncio.run(run_all([arguments(each) for each in ids]))
         gc.collect()
     assert {name: event["status"] for name, event in events.items()} == dict.fromkeys(ids, "completed")
     assert all(read_event(event).error is None for event in events.values())
@@ -141,7 +141,7 @@ def test_each_event_loop_has_rooms_of_its_own_and_leaves_none(
     """As dag.test() does: one event loop for each trigger, one after the other."""
     connect(monkeypatch, vendor)
     for generation_id in submit(vendor, 3):
-        [event] = asyncio.run(run_all([row(generation_id)])).values()
+        [event] = asyncio.run(run_all([arguments(generation_id)])).values()
         assert event["status"] == "completed"
     for left in list(shared_pollers._POLLERS.values()):
         assert (left._pollers, len(left._cache), left._asking) == ({}, 0, set())
@@ -153,7 +153,7 @@ def test_who_is_cancelled_touches_no_other(monkeypatch: pytest.MonkeyPatch, vend
 
     async def main() -> dict[str, dict[str, Any]]:
         triggerer = Triggerer()
-        tasks = [triggerer.start(row(each)) for each in ids]
+        tasks = [triggerer.start(arguments(each)) for each in ids]
         await asyncio.sleep(0.5)
         for task in tasks[:5]:
             task.cancel()
@@ -175,7 +175,7 @@ def test_a_person_who_stops_the_task_is_told_what_goes_on(
     [generation_id] = submit(vendor)
 
     async def main() -> None:
-        task = Triggerer().start(row(generation_id))
+        task = Triggerer().start(arguments(generation_id))
         await asyncio.sleep(0.3)
         task.cancel(PERSON)
         with pytest.raises(asyncio.CancelledError):
@@ -195,7 +195,7 @@ def test_a_rotated_key_is_noticed_before_anybody_fails(
     async def main() -> dict[str, dict[str, Any]]:
         connect(monkeypatch, vendor, "a-key-that-was-revoked")
         triggerer = Triggerer()
-        tasks = [triggerer.start(row(each)) for each in ids]
+        tasks = [triggerer.start(arguments(each)) for each in ids]
         # The first look is under way with the old key; then somebody edits the connection.
         while not cache:
             await asyncio.sleep(0)
@@ -215,7 +215,7 @@ def test_a_key_that_stays_wrong_fails_after_a_few_looks_with_what_to_do(
 ):
     monkeypatch.setattr(poll_tracker, "FATAL_SECONDS", 0.0)
     connect(monkeypatch, vendor, "wrong-key")
-    events = asyncio.run(run_all([row(each) for each in submit(vendor, 5)]))
+    events = asyncio.run(run_all([arguments(each) for each in submit(vendor, 5)]))
     for event in events.values():
         assert event["error"]["kind"] == "AuthenticationError"
         assert "Check the API key" in event["error"]["message"]
@@ -241,7 +241,7 @@ def test_rows_of_older_and_newer_versions_run(
 ):
     connect(monkeypatch, vendor)
     [generation_id] = submit(vendor)
-    written = KlingGenerationTrigger(**row(generation_id, **kwargs)).serialize()[1]
+    written = KlingGenerationTrigger(**arguments(generation_id, **kwargs)).serialize()[1]
     [event] = asyncio.run(run_all([json.loads(json.dumps(written))])).values()
     assert event["status"] == "completed"
 
@@ -254,7 +254,7 @@ def test_polls_that_are_held_back_for_ever_end_after_the_deadline(
     connect(monkeypatch, vendor, requests_per_minute=1)
     vendor.faults.add("poll", "unknown-status")
     ids = submit(vendor, 3)
-    events = asyncio.run(run_all([row(each, seconds=1.0) for each in ids]))
+    events = asyncio.run(run_all([arguments(each, seconds=1.0) for each in ids]))
     kinds = Counter(event["error"]["kind"] for event in events.values())
     assert kinds == {"GenerationTimeoutError": 3}
     assert any("held back" in event["error"]["message"] for event in events.values())
@@ -273,7 +273,7 @@ def test_the_live_duration_is_asked_once_for_each_model_and_without_the_key(
         learned.append(shared_pollers.SharedPollers.of_this_loop().durations[vendor.url])
 
     adaptive = Schedule.adaptive(2.0).as_dict()
-    asyncio.run(main([row(each, schedule=adaptive, model=MODEL) for each in submit(vendor, 10)]))
+    asyncio.run(main([arguments(each, schedule=adaptive, model=MODEL) for each in submit(vendor, 10)]))
     asked = [entry for entry in vendor.journal if entry.path == "/models/metrics"]
     assert [(entry.query, entry.authorization) for entry in asked] == [((("aliases", MODEL),), False)]
     sharpened = learned[0].sharpen(MODEL, Schedule.adaptive(2.0))
@@ -287,7 +287,7 @@ def test_metrics_that_do_not_answer_delay_nobody(
     monkeypatch.setattr(shared_pollers, "METRICS_TIMEOUT", 5.0)
     connect(monkeypatch, vendor)
     vendor.faults.add("metrics", kind)
-    rows = [row(each, model=MODEL, schedule={"usual_seconds": 2.0}) for each in submit(vendor, 3)]
+    rows = [arguments(each, model=MODEL, schedule={"usual_seconds": 2.0}) for each in submit(vendor, 3)]
     begun = time.monotonic()
 
     async def main() -> float:
@@ -317,7 +317,7 @@ def test_the_room_over_tls_and_a_ca_file_that_is_mended_meanwhile(
 
         async def main() -> dict[str, dict[str, Any]]:
             triggerer = Triggerer()
-            tasks = [triggerer.start(row(each)) for each in ids]
+            tasks = [triggerer.start(arguments(each)) for each in ids]
             await asyncio.sleep(0.8)
             assert "poll" not in secure.stats["calls"]
             bundle.write_bytes(certificate.read_bytes())

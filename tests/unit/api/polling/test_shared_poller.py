@@ -116,7 +116,7 @@ class House:
         self.rng = random.Random(7)
         self.limiter = Limiter(per_minute, clock=loop.time, random=self.rng.random)
         self.calls = VendorCalls(Endpoints(SETTINGS, self.now), now=self.now, rng=self.rng.random)
-        self.room = SharedPoller(self.vendor, self.limiter)
+        self.poller = SharedPoller(self.vendor, self.limiter)
 
     def now(self) -> float:
         return 1_800_000_000.0 + this_loop().time() + self.jump
@@ -140,13 +140,13 @@ class House:
         )
 
     def enter(self, generation_id: str, done_at: float, **options: Any) -> asyncio.Task[Generation]:
-        return asyncio.create_task(self.room.wait(self.flow(generation_id, done_at, **options)))
+        return asyncio.create_task(self.poller.wait(self.flow(generation_id, done_at, **options)))
 
 
 def assert_left(house: House) -> None:
     """Nothing is left of a room that everybody has left."""
-    assert len(house.room) == 0
-    assert not house.room.is_open
+    assert len(house.poller) == 0
+    assert not house.poller.is_open
     assert house.vendor.closed == house.vendor.opened
     assert house.vendor.under_way == 0
     assert this_loop().timers == 0
@@ -156,11 +156,11 @@ def assert_left(house: House) -> None:
 def test_it_opens_with_the_first_closes_with_the_last_and_opens_again():
     async def main():
         house = House()
-        assert not house.room.is_open
+        assert not house.poller.is_open
         first, second = house.enter("a", 30), house.enter("b", 60)
         assert (await first).id == "a"
-        assert house.room.is_open
-        assert len(house.room) == 1
+        assert house.poller.is_open
+        assert len(house.poller) == 1
         assert (await second).video_url == "https://cdn.example.com/b.mp4"
         assert house.vendor.opened == 1
         assert_left(house)
@@ -277,7 +277,7 @@ def test_a_flow_that_is_cancelled_is_closed():
 
     async def main():
         house = House()
-        wait = asyncio.create_task(house.room.wait(flow()))
+        wait = asyncio.create_task(house.poller.wait(flow()))
         await asyncio.sleep(1)
         wait.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -298,8 +298,8 @@ def test_many_who_come_and_go_leave_nothing_behind():
             for wait in waits:
                 wait.cancel()
             await asyncio.gather(*waits, return_exceptions=True)
-        assert len(house.room) == 1
-        assert len(house.room._later) < 250
+        assert len(house.poller) == 1
+        assert len(house.poller._later) < 250
         await stays
         assert_left(house)
 
@@ -330,8 +330,8 @@ def test_trouble_of_one_is_not_the_others():
         house = House(trouble=trouble)
         good = [house.enter(f"g{i}", 60) for i in range(20)]
         bad = {
-            ZeroDivisionError: asyncio.create_task(house.room.wait(raising())),
-            TypeError: asyncio.create_task(house.room.wait(odd())),
+            ZeroDivisionError: asyncio.create_task(house.poller.wait(raising())),
+            TypeError: asyncio.create_task(house.poller.wait(odd())),
             LookupError: house.enter("watched", 60, watch=watch),
             RuntimeError: house.enter("unsendable", 60),
             GenerationFailedError: house.enter("failed", 60),
@@ -420,12 +420,12 @@ def test_whatever_ends_its_session_nobody_waits_in_vain(broken: dict[str, Any], 
         house = House()
         whole = {name: getattr(house.vendor, name) for name in ("open", "send", "close")}
         for name, part in broken.items():
-            setattr(*((house.room, "_connect") if name == "connect" else (house.vendor, name)), part)
+            setattr(*((house.poller, "_connect") if name == "connect" else (house.vendor, name)), part)
         ends = await asyncio.gather(*(house.enter(f"g{i}", 0) for i in range(5)), return_exceptions=True)
         assert {None if isinstance(end, Generation) else type(end) for end in ends} == {seen}
         for name, part in whole.items():
             setattr(house.vendor, name, part)
-        house.room._connect = house.vendor
+        house.poller._connect = house.vendor
         assert (await house.enter("later", house.vendor.now + 20)).id == "later"
         house.vendor.closed = house.vendor.opened
         assert_left(house)
@@ -561,7 +561,7 @@ def test_who_gets_no_turn_is_given_up_long_after_the_deadline():
     async def main():
         house = House(per_minute=1)
         calls = [house.flow(f"g{i}", 1e6, timeout=100, interval=5) for i in range(50)]
-        waits = [asyncio.create_task(house.room.wait(flow, at_most=300)) for flow in calls]
+        waits = [asyncio.create_task(house.poller.wait(flow, at_most=300)) for flow in calls]
         begun = house.vendor.now
         ends = await asyncio.gather(*waits, return_exceptions=True)
         assert {type(end) for end in ends} == {OverdueError, GenerationTimeoutError}
@@ -622,14 +622,14 @@ def test_what_a_flow_logs_is_logged_in_the_context_of_who_waits():
 
     async def trigger(own: str) -> None:
         name.set(own)
-        await room.wait(flow())
+        await poller.wait(flow())
 
     async def main():
-        nonlocal room
+        nonlocal poller
         house = House(done_at={"a": 0.0})
-        room = house.room
+        poller = house.poller
         await asyncio.gather(trigger("first"), trigger("second"))
 
-    room: Any = None
+    poller: Any = None
     run(main())
     assert said == ["first", "second"] * 3

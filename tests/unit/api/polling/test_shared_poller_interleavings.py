@@ -27,7 +27,7 @@ class _TroubleError(Exception):
 
 async def play(steps: list[tuple[str, Any]], workers: int) -> None:
     house = House()
-    house.room._workers = workers
+    house.poller._workers = workers
     kind = "none"
 
     def trouble(_: str) -> HttpResponse | Exception | None:

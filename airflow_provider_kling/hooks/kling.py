@@ -87,6 +87,7 @@ class KlingHook(BaseHook):
         *,
         image: Any = None,
         sign_seconds: int | None = None,
+        convert_image: bool = False,
     ) -> Prepared:
         """Validate a request and read its pictures; sends nothing.
 
@@ -96,12 +97,21 @@ class KlingHook(BaseHook):
         :param image: fills the model's image parameter.
         :param sign_seconds: send media in object storage as URLs that work for so many seconds,
             where the storage can sign; None sends the bytes.
+        :param convert_image: make a JPEG or PNG of images that the vendor does not take: WebP, AVIF,
+            GIF, TIFF, BMP, HEIC (with the extra ``heic``), or too large ones. URLs are passed on.
         :raises InvalidRequestError: naming every problem at once.
         """
         from airflow_provider_kling.hooks.lineage import collect, media_uris
         from airflow_provider_kling.hooks.prepare_request import prepare
 
-        prepared = prepare(model, parameters, image=image, account=self.account, sign_seconds=sign_seconds)
+        prepared = prepare(
+            model,
+            parameters,
+            image=image,
+            account=self.account,
+            sign_seconds=sign_seconds,
+            convert_image=convert_image,
+        )
         collect(self, inputs=media_uris(prepared.described))
         return prepared
 

@@ -42,16 +42,20 @@ def prepare(
     image: Any,
     account: str,
     sign_seconds: int | None = None,
+    convert_image: bool = False,
 ) -> Prepared:
     """See :meth:`.KlingHook.prepare`.
 
     :param account: who pays; part of the fingerprint.
     :param sign_seconds: how long a presigned URL is to work; None sends the bytes.
+    :param convert_image: see there.
     """
     request, warnings = validate(GenerationRequest(model, with_image(model, parameters, image)))
     for warning in warnings:
         log.warning("%s", warning)
-    sent, media = resolve_all(model, request.parameters, open_path=open_path, sign_seconds=sign_seconds)
+    sent, media = resolve_all(
+        model, request.parameters, open_path=open_path, sign_seconds=sign_seconds, convert=convert_image
+    )
     content = map_media(model, request.parameters, lambda place, _: media[place.path].sha256)
     for place, resolved in media.items():
         if resolved.size is not None:

@@ -67,6 +67,9 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
     :param sidecar: write a JSON file beside the video: request, model, ids, times, cost, checksum.
     :param presign: send pictures in object storage as presigned URLs, where the storage can sign,
         instead of their bytes.
+    :param convert_image: make a JPEG or PNG of images that the vendor does not take: WebP, AVIF, GIF,
+        TIFF, BMP, HEIC (with the extra ``heic``), or too large ones. The log says what was done. Images
+        given as a URL are passed on as they are.
     :param max_cost_usd: dearest generation that may be submitted, in USD, by the vendor's live price
         list; a generation that is adopted costs nothing more. None takes the connection's limit.
     :param check_balance: submit only what the account's balance covers.
@@ -134,6 +137,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         overwrite: bool = False,
         sidecar: bool = False,
         presign: bool = False,
+        convert_image: bool = False,
         max_cost_usd: float | str | None = None,
         check_balance: bool = False,
         wait_for_completion: bool = False,
@@ -160,6 +164,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         self.overwrite = overwrite
         self.sidecar = sidecar
         self.presign = presign
+        self.convert_image = convert_image
         self.max_cost_usd = max_cost_usd
         self.check_balance = check_balance
         self.wait_for_completion = wait_for_completion or path is not None
@@ -252,6 +257,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
             overwrite=self.overwrite,
             sidecar=self.sidecar,
             presign=self.presign,
+            convert_image=self.convert_image,
             max_cost_usd=self.max_cost_usd,
             check_balance=self.check_balance,
             wait_for_completion=self.wait_for_completion,

@@ -47,6 +47,7 @@ class GenerateOptions:
     overwrite: bool = False
     sidecar: bool = False
     presign: bool = False
+    convert_image: bool = False
     max_cost_usd: float | str | None = None
     check_balance: bool = False
     wait_for_completion: bool = False

@@ -150,6 +150,7 @@ class Submits:
                 parameters,
                 image=given["image"],
                 sign_seconds=PRESIGNED_SECONDS if self._options.presign else None,
+                convert_image=self._options.convert_image,
             )
         except KlingError as error:
             record = Record.decode(store.load()) if self._options.durable else None

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _MB: Final = 1024 * 1024
 _MOST_CONVERTED: Final = 200 * _MB
 """Bytes of a picture that is to be converted."""
+_CONVERTIBLE: Final = ("WebP", "AVIF", "HEIC", "GIF", "TIFF", "BMP")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ def resolve(
     :param open_path: opens the URI of an object storage.
     :param sign_seconds: send a URL signed for so many seconds instead of the bytes where the
         storage can sign; the content is checked all the same. None sends the bytes.
-    :param convert: make a JPEG or PNG of a picture that the vendor does not take as it is: of another
+    :param convert: make a JPEG or PNG of an image that the vendor does not take as it is: of another
         format, or too large. The checksum stays that of the content as it was found.
     :raises InvalidRequestError: naming the parameter, the file, what was found and what is allowed.
     :raises KlingError: the storage did not answer; a retry may help.
@@ -122,14 +123,14 @@ def resolve(
             scheme, _, address = value.partition("://")
             return _passed_on(place, f"{scheme.lower()}://{address}")
     allowed = _ALLOWED[place.kind]
-    converts = convert and allowed is _PICTURES
+    converts = convert and place.kind == "image"
     try:
         with (
             opened(value, open_path, _MOST_CONVERTED if converts else allowed.most_bytes) as found,
             ExitStack() as scratch,
         ):
             if allowed is _PICTURES:
-                mime, file = _picture(place, found, scratch, convert)
+                mime, file = _picture(place, found, scratch, converts)
             else:
                 mime, file = _sound_or_video(found, allowed), found.file
             signed = found.signed_url(sign_seconds) if file is found.file and sign_seconds else None
@@ -209,7 +210,7 @@ def _picture(place: MediaPlace, found: Found, scratch: ExitStack, convert: bool)
                 image.write_converted(found.file, file, most),
             )
         elif content not in _PICTURES.types:
-            able = content in ("WebP", "AVIF", "HEIC", "GIF", "TIFF", "BMP")
+            able = place.kind == "image" and content in _CONVERTIBLE
             raise _other_content(found, content, _PICTURES, "; convert_image=True makes one" if able else "")
         seen = image.inspect(file)
         problems = image.documented_limits(seen) if place.kind == "image" else []

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from tests.airflow.real_airflow import REMEMBERS, ROOT, RealAirflow
@@ -111,6 +112,22 @@ def test_a_retry_after_a_failed_landing_lands_the_same_generation(
     assert run.state == "success", run.log[-3000:]
     assert submits(vendor) == 1
     assert [path.stem for path in videos.iterdir()] == [run["generate"].xcom["return_value"]]
+
+
+def test_an_image_of_another_format_is_converted(
+    airflow: RealAirflow, vendor: EmulatorThread, videos: Path, tmp_path: Path
+) -> None:
+    image = tmp_path / "mug.webp"
+    Image.new("RGB", (640, 480), "teal").save(image)
+    run = airflow.run(f"""
+    KlingGenerateOperator(
+        task_id="generate", image="{image}", prompt="Steam rises.", duration=5, convert_image=True, path="{videos}/"
+    )
+    """)
+
+    assert run.state == "success", run.log[-3000:]
+    assert "is converted from WEBP, 640 x 480, to JPEG, 640 x 480" in run.log
+    assert submits(vendor) == 1
 
 
 def test_a_picture_that_is_gone_by_then_is_not_missed(

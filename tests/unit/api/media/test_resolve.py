@@ -276,6 +276,61 @@ class TestPictures:
         assert "after applying its EXIF rotation" in refusal(path)
 
 
+class TestConverted:
+    @pytest.mark.parametrize("form", ["WEBP", "AVIF", "GIF", "TIFF", "BMP"])
+    def test_an_image_of_another_format(
+        self, tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        path = tmp_path / "mug"
+        path.write_bytes(picture(form))
+        assert "convert_image=True makes one" in refusal(path)
+
+        with caplog.at_level(logging.INFO):
+            resolved = get(path, convert=True)
+
+        sent = Image.open(io.BytesIO(content_sent(resolved)))
+        assert (sent.format, sent.size) == ("JPEG", (640, 480))
+        # the request is recognised by what the user has
+        assert resolved.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert resolved.size == path.stat().st_size
+        assert f"{path} is converted from {form}, 640 x 480, to JPEG, 640 x 480" in caplog.text
+
+    def test_an_image_that_is_fine_is_sent_untouched(self, jpeg: Path) -> None:
+        assert content_sent(get(jpeg, convert=True)) == JPEG
+
+    def test_an_image_that_is_too_large(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "large.png"
+        Image.effect_noise((1600, 1200), 80).save(path)
+        small = replace(resolve_module._PICTURES, most_bytes=300_000)
+        monkeypatch.setattr(resolve_module, "_PICTURES", small)
+        monkeypatch.setattr(resolve_module, "_ALLOWED", {**resolve_module._ALLOWED, "image": small})
+
+        assert len(content_sent(get(path, convert=True))) <= 300_000
+        assert "bytes or more" in refusal(path)
+
+    def test_limits_hold_all_the_same(self, tmp_path: Path) -> None:
+        path = tmp_path / "small.webp"
+        path.write_bytes(picture("WEBP", (100, 100)))
+
+        with pytest.raises(InvalidRequestError, match="100 x 100"):
+            get(path, convert=True)
+
+    @pytest.mark.parametrize("content", [b"text", b"", picture("WEBP")[:200], bytes(100)])
+    def test_what_is_no_image_is_refused(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "mug.webp"
+        path.write_bytes(content)
+
+        with pytest.raises(InvalidRequestError, match=r"mug\.webp"):
+            get(path, convert=True)
+
+    def test_a_mask_is_not_converted(self, tmp_path: Path) -> None:
+        path = tmp_path / "mask.webp"
+        path.write_bytes(picture("WEBP"))
+
+        with pytest.raises(InvalidRequestError, match="is WebP"):
+            get(path, "mask", convert=True)
+
+
 class TestDataUris:
     def test_are_checked_and_passed_on(self) -> None:
         uri = data_uri(PNG, "image/png")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_kling.api.calls import LOG_MARGIN, LONGEST_LOG_WINDOW
 from airflow_provider_kling.api.durable.identity import place_in
-from airflow_provider_kling.api.durable.submit import CLOCK_SKEW
+from airflow_provider_kling.api.durable.search import CLOCK_SKEW
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 
 if TYPE_CHECKING:
@@ -243,7 +243,8 @@ def _summed(placed: Iterable[tuple[str, str, LogRow]]) -> tuple[CostRow, ...]:
 
 
 def _place(row: LogRow) -> tuple[str, str]:
-    return place_in(row.client_request_id or "") or (UNKNOWN, UNKNOWN)
+    place = place_in(row.client_request_id or "")
+    return (place.dag, place.task) if place else (UNKNOWN, UNKNOWN)
 
 
 def _texts(value: Any) -> list[str]:

@@ -6,6 +6,8 @@ not know stands here, with the reason.
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
@@ -37,6 +39,7 @@ __all__ = [
     "RetryDecision",
     "RetryPolicy",
     "conf",
+    "never_expire",
     "validate_mapping_kwargs",
 ]
 
@@ -47,6 +50,17 @@ except ImportError:  # 2.11
         OperatorPartial,
         validate_mapping_kwargs,
     )
+
+
+def never_expire() -> timedelta:
+    """The retention of a state store's key that no clean-up removes; 3.3 and newer, which have stores.
+
+    Imported when it is used: no DAG file needs it.
+    """
+    from airflow.sdk.execution_time.context import NEVER_EXPIRE
+
+    return NEVER_EXPIRE
+
 
 try:  # 3.3 and newer
     from airflow.sdk.definitions.retry_policy import RetryDecision, RetryPolicy

@@ -12,7 +12,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from airflow_provider_kling.api.exceptions import (
@@ -56,6 +56,8 @@ LOG_MARGIN: Final = 900.0
 """Seconds past our own clock up to which log rows are asked for, should the vendor's be ahead."""
 LONGEST_LOG_WINDOW: Final = 90 * 86_400.0
 """Seconds that one log query may span; the vendor documents 92 days at most."""
+LONGEST_LOG_SPAN: Final = 4 * LONGEST_LOG_WINDOW
+"""Seconds that one search looks back at most."""
 
 
 class VendorCalls:
@@ -145,56 +147,51 @@ class VendorCalls:
                     )
                 return generation
 
-    def find_submit(
-        self, names: Container[str], *, model: str, since: float, but: Container[str] = ()
-    ) -> Flow[LogRow | None]:
-        """Search the vendor's request logs for a submit by its client request id.
-
-        The logs have no filter for it, so the model's rows since then are paged through, newest first.
-
-        :param names: client request ids to look for.
-        :param since: epoch seconds; older rows are not read.
-        :param but: inference ids of rows to pass over.
-        :return: the newest row that fits, with both ids; None where there is none.
-        """
-
-        def fits(row: LogRow) -> bool:
-            known = row.client_request_id is not None and row.inference_id is not None
-            return known and row.client_request_id in names and row.inference_id not in but
-
-        return (yield from self.find_row(fits, model=model, since=since))
-
     def find_row(
         self,
         fits: Callable[[LogRow], bool],
         *,
-        model: str | None = None,
+        models: Sequence[str] = (),
         since: float,
         until: float | None = None,
     ) -> Flow[LogRow | None]:
         """Page through the vendor's request logs, newest first, until a row fits.
 
-        :param model: of the rows; None for all models.
+        A span longer than the vendor lists at once is asked for window by window, back to
+        :data:`LONGEST_LOG_SPAN` at most.
+
+        :param fits: is shown each row of a page, also those after the first that fits.
+        :param models: of the rows, as the rows name them; none for all models.
         :param since: epoch seconds; older rows are not read.
         :param until: epoch seconds; None for now.
         """
         until = self.now() + LOG_MARGIN if until is None else until
-        since = max(since, until - LONGEST_LOG_WINDOW)
-        offset = 0
-        for _ in range(MOST_LOG_PAGES):
-            asking = self.endpoints.logs(model=model, start=since, end=until, offset=offset)
-            page = yield from self.read(asking, self.endpoints.read_logs, retries=LOG_RETRIES)
-            for row in page.rows:
-                if fits(row):
-                    return row
-            if not page.has_more:
+        since = max(since, until - LONGEST_LOG_SPAN)
+        pages = 0
+        while True:
+            begin = max(since, until - LONGEST_LOG_WINDOW)
+            offset = 0
+            has_more = True
+            while has_more:
+                if pages >= MOST_LOG_PAGES:
+                    about = f" of {', '.join(models)}" if models else ""
+                    raise MalformedReplyError(
+                        f"The vendor's logs{about} do not end within {MOST_LOG_PAGES} pages.",
+                        recovery=Recovery.RETRY_TASK,
+                    )
+                if pages:
+                    yield Sleep(LOG_PACE)
+                pages += 1
+                asking = self.endpoints.logs(models=models, start=begin, end=until, offset=offset)
+                page = yield from self.read(asking, self.endpoints.read_logs, retries=LOG_RETRIES)
+                fitting = [row for row in page.rows if fits(row)]
+                if fitting:
+                    return fitting[0]
+                offset += len(page.rows) or LOG_PAGE
+                has_more = page.has_more
+            if begin <= since:
                 return None
-            offset += len(page.rows) or LOG_PAGE
-            yield Sleep(LOG_PACE)
-        raise MalformedReplyError(
-            f"The vendor's logs{f' of {model}' if model else ''} do not end within {MOST_LOG_PAGES} pages.",
-            recovery=Recovery.RETRY_TASK,
-        )
+            until = begin
 
     def deadline(self, timeout: float) -> float:
         """Epoch seconds at which a wait that begins now is over.

@@ -5,6 +5,7 @@ Every function that hides a secret is here.
 
 from __future__ import annotations
 
+import hashlib
 import html
 import re
 from collections.abc import Mapping
@@ -141,3 +142,16 @@ def unsigned(url: str) -> str:
     signing = [parameters for signed_by, parameters in _SIGNATURES if signed_by in names]
     query = "&".join(pair for name, pair in pairs if not any(each.fullmatch(name) for each in signing))
     return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))
+
+
+def key_mark(api_key: str, salt: str) -> str:
+    """Tells whether two API keys are the same, and nothing else about them.
+
+    It is 40 bits of a hash, so that even a guessed key cannot be confirmed with it: countless keys have the
+    same mark.
+
+    :param salt: what the mark belongs to; the same key has another mark elsewhere.
+    """
+    person = b"kling api key"
+    salted = hashlib.sha256(salt.encode()).digest()[: hashlib.blake2b.SALT_SIZE]
+    return hashlib.blake2b(api_key.encode(), digest_size=5, salt=salted, person=person).hexdigest()

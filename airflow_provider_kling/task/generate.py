@@ -27,7 +27,7 @@ from airflow_provider_kling.task.results import (
     push_generation,
     save_video,
 )
-from airflow_provider_kling.task.submit import Submits
+from airflow_provider_kling.task.submit import Submits, begin_attempt
 from airflow_provider_kling.task.wait import Wait
 from airflow_provider_kling.triggers.kling import failed_event, read_event
 
@@ -119,6 +119,8 @@ class GenerateRun:
         """
         self.several = not isinstance(requested, Mapping)
         arguments = [requested] if isinstance(requested, Mapping) else requested
+        if self._options.durable:
+            begin_attempt(self._context, range(len(arguments)) if self.several else [None])
         check_target(self._options.path, several=self.several)
         self._inputs = self._submits.prepare(arguments)
         self.variants = [Variant(index) for index in range(len(arguments))]

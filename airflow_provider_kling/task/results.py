@@ -11,7 +11,7 @@ from airflow_provider_kling.api.billing.cost import Cost, cost_of
 from airflow_provider_kling.api.billing.price_list import video_seconds, with_defaults
 from airflow_provider_kling.api.calls import LONGEST_LOG_WINDOW
 from airflow_provider_kling.api.download.targets import target_for
-from airflow_provider_kling.api.durable.submit import CLOCK_SKEW
+from airflow_provider_kling.api.durable.search import CLOCK_SKEW
 from airflow_provider_kling.api.exceptions import DownloadError, InvalidRequestError, KlingError, Recovery
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.paths import PLACEHOLDERS, check_path, tells_apart

@@ -22,6 +22,7 @@ from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.settings import checked_limit
 from airflow_provider_kling.task.arguments import request_parameters
 from airflow_provider_kling.task.inline_media import reveal
+from airflow_provider_kling.version_compat import never_expire
 
 if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
@@ -60,10 +61,25 @@ class RecordStore:
     def save(self, record: Mapping[str, Any]) -> None:
         """Save a record where it survives a retry, as far as this Airflow can."""
         if self.exists:
-            self._store.set(self._key, dict(record))
+            self._store.set(self._key, dict(record), retention=never_expire())
 
 
-def attempt_of(context: Context, store: RecordStore, variant: int | None = None) -> TaskAttempt:
+def begin_attempt(context: Context, variants: Sequence[int | None]) -> None:
+    """Record that nothing was submitted, before anything else of the very first attempt can fail.
+
+    A later attempt without a record cannot tell whether the store was emptied, and has to search the
+    vendor's logs.
+
+    :param variants: see :class:`RecordStore`.
+    """
+    for variant in variants:
+        store = RecordStore(context, variant)
+        first = attempt_of(context, variant).kind is AttemptKind.FIRST
+        if store.exists and first and store.load() is None:
+            store.save(NOTHING)
+
+
+def attempt_of(context: Context, variant: int | None = None) -> TaskAttempt:
     """Which attempt of which task instance runs.
 
     :param variant: see :class:`RecordStore`.
@@ -71,18 +87,27 @@ def attempt_of(context: Context, store: RecordStore, variant: int | None = None)
     ti: Any = context["ti"]
     task: Any = context["task"]
     map_index = -1 if ti.map_index is None else ti.map_index
-    identity = TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, map_index, variant)
+    loop: Any = context.get("loop")  # Airflow 3.4 and newer
+    loop_index = None if loop is None else int(loop.index)
+    identity = TaskIdentity(ti.dag_id, ti.run_id, ti.task_id, map_index, variant, loop_index)
+    dag_run: Any = context.get("dag_run")
+    renumbered = loop_index is not None and bool(getattr(dag_run, "clear_number", 0))
     # Airflow raises max_tries with each clear, so that "retries" more attempts follow; the first of them is
     # the one that a person asked for.
     first_number: int = ti.max_tries - (task.retries or 0) + 1
-    kind = TaskAttempt(identity, ti.try_number, first_number).kind
-    since, until = _previous_attempts(context.get("dag_run"), kind, task.retry_delay)
-    return TaskAttempt(identity, ti.try_number, first_number, store.exists, since, until)
+    kind = TaskAttempt(identity, ti.try_number, first_number, renumbered=renumbered).kind
+    since, until = _previous_attempts(dag_run, kind, task.retry_delay)
+    return TaskAttempt(identity, ti.try_number, first_number, since, until, renumbered)
 
 
 def _previous_attempts(dag_run: Any, kind: AttemptKind, retry_delay: Any) -> tuple[float, float]:
-    """Epoch seconds between which previous attempts ran, as far as the dag run tells."""
-    moments = (getattr(dag_run, name, None) for name in ("logical_date", "queued_at", "start_date"))
+    """Epoch seconds between which previous attempts ran, as far as the dag run tells.
+
+    A clear sets ``queued_at`` and ``start_date`` anew, and a run may have no logical date; ``run_after``
+    (Airflow 3) never changes.
+    """
+    names = ("run_after", "logical_date", "queued_at", "start_date")
+    moments = (getattr(dag_run, name, None) for name in names)
     starts = [moment.timestamp() for moment in moments if isinstance(moment, datetime)]
     now = time.time()
     delay = retry_delay.total_seconds() if isinstance(retry_delay, timedelta) else float(retry_delay)
@@ -134,14 +159,13 @@ class Submits:
 
     def _is_first(self, attempt: TaskAttempt) -> bool:
         """Whether nothing was submitted before, as far as can be told without the vendor's logs."""
-        if attempt.has_store:
-            return RecordStore(self._context, attempt.identity.variant).load() in (None, NOTHING)
-        return attempt.kind is AttemptKind.FIRST
+        stored = RecordStore(self._context, attempt.identity.variant).load()
+        return stored == NOTHING or (stored is None and attempt.kind is AttemptKind.FIRST)
 
     def _input(self, given: Mapping[str, Any], index: int) -> SubmitInput:
         variant = index if self._several else None
         store = RecordStore(self._context, variant)
-        attempt = attempt_of(self._context, store, variant)
+        attempt = attempt_of(self._context, variant)
         policy = self._options.policy
         parameters = request_parameters(given)
         try:

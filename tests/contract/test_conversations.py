@@ -17,6 +17,7 @@ import requests
 
 from airflow_provider_kling.api.async_client import AsyncKlingClient
 from airflow_provider_kling.api.client import KlingClient
+from airflow_provider_kling.api.durable.search import CLOCK_SKEW, SubmitSearch, look
 from airflow_provider_kling.api.exceptions import (
     AuthenticationError,
     GenerationFailedError,
@@ -314,7 +315,8 @@ def test_another_accounts_generation_is_unknown(connect: Connect):
 
 
 def find(driver: Driver, *names: str, since: float) -> LogRow | None:
-    return driver.run(driver.calls.find_submit(names, model=MODEL, since=since))
+    search = SubmitSearch(names, MODEL, since + CLOCK_SKEW, math.inf)
+    return driver.run(look(driver.calls, [search], set())).get(search)
 
 
 @pytest.fixture

@@ -51,9 +51,9 @@ FLEET_INTERVAL: Final = 5.0
 WATCHED: Final = 12.0
 NOTICING: Final = 5.0
 """Seconds in which a triggerer that was stalled must notice that its triggers are another's."""
-FRESH: Final = "was never submitted: submitting it"
+FRESH: Final = "First attempt of this task instance"
 NOT_FOUND: Final = "is not in the vendor's logs: submitting"
-FOUND: Final = "The vendor's logs know the submit"
+FOUND: Final = "Found submit"
 USES: Final = "is completed and paid for: using it, at no further cost"
 RECORDED: Final = "was submitted before"
 WAITS_ON: Final = "waiting for it, at no further cost"

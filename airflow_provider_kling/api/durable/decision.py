@@ -1,7 +1,7 @@
 """Whether to pay: the one decision on a task's submit, without I/O.
 
 Given what is remembered of an earlier submit, what the vendor says of it, and what the user chose,
-it says: adopt and wait, adopt and use, submit, look in the vendor's logs first, ask the vendor
+it says: re-attach and wait, use, submit, search the vendor's logs first, ask the vendor
 first, or stop. Each comes with the sentence for the log: why, and what it means for money.
 """
 
@@ -54,8 +54,8 @@ class SubmitPolicy:
 class Action(enum.Enum):
     """What to do next."""
 
-    ADOPT_AND_WAIT = "adopt and wait"
-    ADOPT_AND_USE = "adopt and use"
+    REATTACH = "re-attach and wait"
+    USE = "use the completed generation"
     SUBMIT = "submit"
     LOOK_UP = "look in the vendor's logs"
     ASK = "ask how the recorded generation stands"
@@ -88,65 +88,96 @@ def decide(
     kind: AttemptKind,
     policy: SubmitPolicy,
     *,
-    has_store: bool = True,
+    complete: bool = True,
     stands: Generation | Unknown = Unknown.NOT_ASKED,
     looked_up: Unknown = Unknown.NOT_ASKED,
+    key_changed: bool = False,
 ) -> Decision:
     """Decide on a task's submit.
 
     :param record: what is remembered; an id found in the logs is put into it first. None for nothing.
     :param request: what is asked for now.
     :param kind: why the task runs.
-    :param has_store: whether a submit is always recorded before it is sent, so that no record means
-        no submit. False where nothing survives a retry (Airflow before 3.3).
+    :param complete: whether the record, or that there is none, is all that was submitted: it was read where
+        every submit is recorded first, or this is the very first attempt. False where nothing is stored, or
+        where the store may have been emptied since.
     :param stands: what the vendor says of the record's generation; ``NOT_FOUND`` for a 404.
     :param looked_up: ``NOT_FOUND`` when the logs were searched in vain: for a submit without an id;
-        where nothing is remembered, for those later than the record's.
+        where ``complete`` is False, for those later than the record's.
+    :param key_changed: whether the record's submit was sent with another API key. The logs list only the
+        requests of the key that asks, so that "not found" is then no answer.
     """
     if record is None:
-        if has_store or kind is AttemptKind.FIRST:
-            return Decision(
-                Action.SUBMIT,
-                "This work was never submitted: submitting it; it is billed when it completes.",
-            )
+        if complete:
+            return Decision(Action.SUBMIT, _nothing_sent(kind))
         if looked_up is Unknown.NOT_ASKED:
             return Decision(
                 Action.LOOK_UP,
-                "Nothing is remembered of earlier tries: looking in the vendor's logs before paying.",
+                "There is no record of what previous attempts submitted; searching the vendor's request log "
+                "before submitting anything that would be billed.",
             )
-        return _submit_uncertain(policy, "No submit of an earlier try is in the vendor's logs")
+        return _submit_uncertain(policy, "No submit of a previous attempt is in the vendor's request log")
     if record.generation_id is None:
         if looked_up is Unknown.NOT_ASKED:
             return Decision(
                 Action.LOOK_UP,
-                f"A submit ({record.client_request_id}) was begun and its outcome is not known: looking "
-                "in the vendor's logs before paying.",
+                f"Submit {record.client_request_id} is recorded without a response; searching the vendor's "
+                "request log before resubmitting, which would be billed.",
             )
-        return _submit_uncertain(policy, f"The submit {record.client_request_id} is not in the vendor's logs")
+        if key_changed:
+            return _stop_for_key(record)
+        return _submit_uncertain(
+            policy, f"Submit {record.client_request_id} is not in the vendor's request log"
+        )
     changed = record.fingerprint != request.digest
     if changed and kind is AttemptKind.CLEAR:
         return _changed(record, request, policy)
     if stands is Unknown.NOT_ASKED:
         return Decision(
             Action.ASK,
-            f"Generation {record.generation_id} was submitted before: asking how it stands, before paying.",
+            f"A previous attempt submitted generation {record.generation_id}; checking its status before "
+            "submitting anything that would be billed.",
         )
     if isinstance(stands, Unknown):
         return Decision(
             Action.STOP,
-            f"The vendor does not know generation {record.generation_id}, which an earlier try of this "
-            "task submitted and which may be billed. Nothing was submitted. Check that the connection is "
-            "still the same account, or run the task with durable=False once to pay for a new one.",
+            f"The vendor does not know generation {record.generation_id}, which a previous attempt of this "
+            "task submitted and which may be billed. Nothing was submitted. Check that the connection still "
+            "belongs to the same account, or run the task with durable=False once to pay for a new one.",
         )
     if changed:
         return _differing(stands, record, request)
-    if not has_store and looked_up is Unknown.NOT_ASKED and _may_have_successor(stands, policy):
+    if not complete and looked_up is Unknown.NOT_ASKED and _may_have_successor(stands, policy):
         return Decision(
             Action.LOOK_UP,
-            f"Generation {stands.id} of an earlier try is not the last word ({stands.status}), and nothing "
-            "is remembered of later tries: looking for them in the vendor's logs before paying.",
+            f"Generation {stands.id} of a previous attempt is {stands.status}, and there is no record of "
+            "later attempts; searching the vendor's request log for them before submitting anything that "
+            "would be billed.",
         )
     return _known(stands, kind, policy)
+
+
+def _nothing_sent(kind: AttemptKind) -> str:
+    """Why no record means that nothing was sent."""
+    if kind is AttemptKind.FIRST:
+        return "First attempt of this task instance; submitting (billed on completion)."
+    return (
+        "The record of the previous attempts says that nothing was submitted; submitting (billed on "
+        "completion)."
+    )
+
+
+def _stop_for_key(record: Record) -> Decision:
+    return Decision(
+        Action.STOP,
+        f"Submit {record.client_request_id} is not in the vendor's request log, but the API key of the "
+        "connection was changed after it was sent, and the log lists only requests made with the key that "
+        "asks. The submit may have been accepted and billed; nothing was submitted by this attempt. Look for "
+        "this client request id in the vendor's dashboard, or with a management key in GET /v2/logs with "
+        "key_prefix set to the first 8 characters of the old key. If it is there, pass its inference id to "
+        "KlingGenerationSensor; or put the old key back and clear the task. If it is not there, run the task "
+        "with durable=False once.",
+    )
 
 
 def _may_have_successor(generation: Generation, policy: SubmitPolicy) -> bool:
@@ -162,21 +193,21 @@ def _known(generation: Generation, kind: AttemptKind, policy: SubmitPolicy) -> D
         if kind is AttemptKind.CLEAR and policy.on_clear == "regenerate":
             return Decision(
                 Action.SUBMIT,
-                f"{name} is completed, and the task was cleared with on_clear='regenerate': submitting "
-                "anew, which is billed again.",
+                f"{name} is completed, and the task was cleared with on_clear='regenerate'; submitting "
+                "another one, which is billed again.",
                 anew=True,
             )
         hint = ""
         if kind is AttemptKind.CLEAR:
-            hint = " Set on_clear='regenerate' to get, and pay for, a new one when the task is cleared."
+            hint = " Set on_clear='regenerate' to get, and pay for, a new one when you clear the task."
         return Decision(
-            Action.ADOPT_AND_USE,
-            f"{name} of an earlier try is completed and paid for: using it, at no further cost.{hint}",
+            Action.USE,
+            f"{name} of a previous attempt is completed and paid for; using it, at no further cost.{hint}",
         )
     if generation.status is GenerationStatus.ERROR:
         failure = generation.failure or Failure("", "no message")
         said = (
-            f"{name} of an earlier try ended in an error, which is not charged "
+            f"{name} of a previous attempt ended in an error, which is not charged "
             f"({failure.name or 'error'}: {failure.message})"
         )
         if kind is not AttemptKind.CLEAR and is_hopeless(failure):
@@ -184,32 +215,32 @@ def _known(generation: Generation, kind: AttemptKind, policy: SubmitPolicy) -> D
                 Action.STOP,
                 f"{said}. The same request would be rejected again: change it, then clear the task.",
             )
-        return Decision(Action.SUBMIT, f"{said}: submitting anew; it is billed when it completes.", anew=True)
+        return Decision(Action.SUBMIT, f"{said}; resubmitting (billed on completion).", anew=True)
     return Decision(
-        Action.ADOPT_AND_WAIT,
-        f"{name} of an earlier try is still {generation.raw_status or 'working'}: waiting for it, at no "
+        Action.REATTACH,
+        f"{name} of a previous attempt is still {generation.raw_status or 'working'}; waiting for it, at no "
         "further cost.",
     )
 
 
 def _differing(generation: Generation, record: Record, request: Fingerprint) -> Decision:
     """An automatic retry asks for something else: the work is the same, and nobody chose to pay again."""
-    said = f"The request of this retry differs (changed: {_what_changed(record, request)}), and"
+    said = f"The request of this retry differs (changed: {_what_changed(record, request)}), but"
     if generation.status is GenerationStatus.ERROR:
         return Decision(
             Action.SUBMIT,
-            f"{said} generation {generation.id} of the earlier try ended in an error, which is not charged: "
-            "submitting anew; it is billed when it completes.",
+            f"{said} generation {generation.id} of a previous attempt ended in an error, which is not "
+            "charged; submitting the changed request (billed on completion).",
             anew=True,
         )
-    reattached = Action.ADOPT_AND_WAIT
+    reattached = Action.REATTACH
     if generation.status is GenerationStatus.COMPLETED:
-        reattached = Action.ADOPT_AND_USE
+        reattached = Action.USE
     return Decision(
         reattached,
-        f"{said} generation {generation.id} of the earlier try is {generation.raw_status or 'working'}: "
-        "going on with it, at no further cost. A changed request is submitted, and billed, when the task is "
-        "cleared.",
+        f"{said} generation {generation.id} of a previous attempt is {generation.raw_status or 'working'}; "
+        "continuing with it, at no further cost. A changed request is submitted, and billed, when you clear "
+        "the task.",
     )
 
 
@@ -221,17 +252,18 @@ def _changed(record: Record, request: Fingerprint, policy: SubmitPolicy) -> Deci
     """A person cleared the task, and it asks for something else."""
     what = _what_changed(record, request)
     said = (
-        f"An earlier try submitted generation {record.generation_id} with another request (changed: {what})"
+        f"A previous attempt submitted generation {record.generation_id} with another request (changed: "
+        f"{what})"
     )
     if policy.on_changed_request == "fail":
         return Decision(
             Action.STOP,
-            f"{said}, and on_changed_request='fail': nothing was submitted. The earlier generation can be "
-            f"had with KlingGenerationSensor(generation_id={record.generation_id!r}).",
+            f"{said}, and on_changed_request='fail': nothing was submitted. Get the earlier generation with "
+            f"KlingGenerationSensor(generation_id={record.generation_id!r}).",
         )
     return Decision(
         Action.SUBMIT,
-        f"{said}: submitting the new one. Both are billed when they complete.",
+        f"{said}; submitting the new one. Both are billed when they complete.",
         anew=True,
     )
 
@@ -245,7 +277,7 @@ def _submit_uncertain(policy: SubmitPolicy, said: str) -> Decision:
         )
     return Decision(
         Action.SUBMIT,
-        f"{said}: submitting (on_uncertain_submit='resubmit'). Should the earlier one have been accepted "
-        "all the same, both are billed.",
+        f"{said}; submitting (on_uncertain_submit='resubmit'). If an earlier submit was accepted after all, "
+        "both are billed.",
         anew=True,
     )

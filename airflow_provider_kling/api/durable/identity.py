@@ -7,11 +7,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from airflow_provider_kling.api.exceptions import InvalidRequestError
 
 _MAKER: Final = "airflow"
+_LOOP: Final = "pass"
 _FOREIGN = re.compile(r"[^A-Za-z0-9._-]+")
 _ACCOUNT: Final = "account (connection and URL)"
 
@@ -22,6 +23,7 @@ class TaskIdentity:
 
     :param map_index: -1 where the task is not mapped.
     :param variant: which of several generations of the task instance; None where it makes one.
+    :param loop_index: which pass of a loop it is; None where the task is in none.
     """
 
     dag_id: str
@@ -29,6 +31,7 @@ class TaskIdentity:
     task_id: str
     map_index: int = -1
     variant: int | None = None
+    loop_index: int | None = None
 
     @property
     def digest(self) -> str:
@@ -38,8 +41,10 @@ class TaskIdentity:
     @property
     def place(self) -> list[Any]:
         """All that tells it from other work, as plain JSON."""
+        more = {"variant": self.variant, "loop": self.loop_index}
+        given = {name: value for name, value in more.items() if value is not None}
         place = [self.dag_id, self.run_id, self.task_id, self.map_index]
-        return place if self.variant is None else [*place, {"variant": self.variant}]
+        return [*place, given] if given else place
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,20 +94,33 @@ def client_request_id(work: TaskIdentity, request: Fingerprint, count: int) -> s
     """
     exact = _digest([*work.place, request.digest, count])[:32]
     place = f"{_readable(work.dag_id)}:{_readable(work.task_id)}"
-    if work.map_index >= 0:
-        place += f":{work.map_index}"
+    indexes = [f"{work.map_index}"] if work.map_index >= 0 else []
+    if work.loop_index is not None:
+        indexes.append(f"{_LOOP}{work.loop_index}")
+    if indexes:
+        place += f":{'.'.join(indexes)}"
     return f"{_MAKER}:{place}:{count}:{exact}"
 
 
-def place_in(client_request_id: str) -> tuple[str, str] | None:
-    """Dag and task in a client request id, as far as it names them; None for ids of other makers.
+class Place(NamedTuple):
+    """Whose submit a client request id names.
 
-    Names are cut to 32 characters there, and what the vendor would not keep is replaced.
+    :param dag: cut to 32 characters, and without what the vendor would not keep; so is the task.
+    :param position: index of a mapped task, of a loop's pass, or of both, as in ``3``, ``pass1`` or
+        ``3.pass1``; empty for neither.
     """
+
+    dag: str
+    task: str
+    position: str
+
+
+def place_in(client_request_id: str) -> Place | None:
+    """Dag and task in a client request id, as far as it names them; None for ids of other makers."""
     parts = client_request_id.split(":")
     if parts[0] != _MAKER or len(parts) not in (5, 6):
         return None
-    return parts[1], parts[2]
+    return Place(parts[1], parts[2], parts[3] if len(parts) == 6 else "")
 
 
 def _readable(name: str) -> str:

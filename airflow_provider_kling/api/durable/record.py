@@ -36,6 +36,8 @@ class Record:
     :param intended_at: epoch seconds, just before the submit.
     :param generation_id: what the vendor answered; None until then.
     :param attempt: the number of the attempt that last continued with it.
+    :param key_mark: :func:`.key_mark` of the API key that the submit was sent with; empty where it is not
+        known.
     """
 
     identity: str
@@ -47,6 +49,7 @@ class Record:
     intended_at: float = 0.0
     generation_id: str | None = None
     attempt: int = 0
+    key_mark: str = ""
 
     def encode(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -71,6 +74,7 @@ class Record:
                 f"provider reads up to {SCHEMA}; nothing was submitted."
             )
         known: dict[str, Any] = {name: stored.get(name) for name in cls.__dataclass_fields__}
+        known["key_mark"] = stored.get("key_mark", "")
         if not _is_sound(known):
             raise UnusableRecordError(
                 "The record of this task's earlier submit is damaged; nothing was submitted."
@@ -86,6 +90,7 @@ def _is_sound(known: Mapping[str, Any]) -> bool:
         and all(isinstance(each, str) for pair in known["parts"].items() for each in pair)
         and _is_count(known["count"])
         and _is_count(known["attempt"])
+        and isinstance(known["key_mark"], str)
         and isinstance(known["intended_at"], int | float)
         and not isinstance(known["intended_at"], bool)
         and math.isfinite(known["intended_at"])

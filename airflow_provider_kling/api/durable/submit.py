@@ -26,16 +26,16 @@ from airflow_provider_kling.api.durable.decision import (
 )
 from airflow_provider_kling.api.durable.identity import Fingerprint, client_request_id
 from airflow_provider_kling.api.durable.record import NOTHING, Record
+from airflow_provider_kling.api.durable.search import SubmitSearch, search_logs
 from airflow_provider_kling.api.exceptions import (
     KlingError,
     Money,
     NotFoundError,
-    Recovery,
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.transport.endpoints import LogRow
-from airflow_provider_kling.api.transport.messages import Flow, SaveRecord, Sleep
+from airflow_provider_kling.api.redaction import key_mark
+from airflow_provider_kling.api.transport.messages import Flow, SaveRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,12 +83,8 @@ class SubmitResult:
 
 log = logging.getLogger(__name__)
 
-LOOK_UP_PAUSES: Final = (5.0, 10.0, 15.0, 30.0, 60.0)
-"""Seconds between look-ups in the logs; the last one repeats until the grace is over."""
 MOST_SUBMITS: Final = 3
 """Submits of one try at most, should each one be uncertain and the user want them repeated."""
-CLOCK_SKEW: Final = 900.0
-"""Seconds by which our clock and the vendor's may differ when the logs are searched."""
 
 
 class StoppedError(KlingError):
@@ -115,7 +111,7 @@ class DurableSubmit:
         :raises KlingError: the submit was refused, or the vendor could not be asked.
         """
         wanted = self._input
-        record, kind, has_store = self._known(Record.decode(stored))
+        record, kind, complete = self._known(stored)
         began: float | None = None
         stands: Generation | Unknown = Unknown.NOT_ASKED
         looked_up = Unknown.NOT_ASKED
@@ -127,9 +123,10 @@ class DurableSubmit:
                 wanted.fingerprint,
                 kind,
                 wanted.policy,
-                has_store=has_store,
+                complete=complete,
                 stands=stands,
                 looked_up=looked_up,
+                key_changed=self._key_changed(record),
             )
             if decision.action is Action.STOP:
                 raise StoppedError(
@@ -170,7 +167,7 @@ class DurableSubmit:
                     raise
                 # From here on this try knows all that can have been submitted, and it is no longer
                 # the person's clear that asks for more.
-                kind, has_store = AttemptKind.RETRY, True
+                kind, complete = AttemptKind.RETRY, True
                 stands, looked_up = Unknown.NOT_ASKED, Unknown.NOT_ASKED
             else:
                 assert record is not None
@@ -205,6 +202,7 @@ class DurableSubmit:
             count=count,
             intended_at=self._calls.now(),
             attempt=wanted.attempt.number,
+            key_mark=self._key_mark(wanted.attempt.identity.digest),
         )
 
     def _grace(self) -> float:
@@ -213,29 +211,37 @@ class DurableSubmit:
             return chosen
         return usual_grace(schedule_for(None, self._input.request.model).usual_seconds)
 
-    def _known(self, record: Record | None) -> tuple[Record | None, AttemptKind, bool]:
-        """The record, why the task runs, and whether no record means no submit.
+    def _key_mark(self, identity: str) -> str:
+        return key_mark(self._calls.endpoints.settings.api_key, identity)
 
-        A record of another task, as after a database was restored or copied, says nothing of this
-        one: its own submits are looked for in the logs, even on what seems to be its first try.
+    def _key_changed(self, record: Record | None) -> bool:
+        """Whether the record's submit was made with another key than this one."""
+        if record is None or not record.key_mark:
+            return False
+        return record.key_mark != self._key_mark(record.identity)
+
+    def _known(self, stored: Any) -> tuple[Record | None, AttemptKind, bool]:
+        """The record, why the task runs, and whether the record tells all that was submitted.
+
+        Stores forget: Airflow 3.4 empties the task's store when the task is cleared, 3.3 on success or by
+        age where it is told to, and older versions have none. So that nothing is stored means that nothing
+        was sent only in the very first attempt. A record of another task, as after a database was
+        restored or copied, says nothing of this one.
         """
-        wanted = self._input
+        attempt = self._input.attempt
+        record = Record.decode(stored)
         if record is None:
-            return None, wanted.attempt.kind, wanted.attempt.has_store
-        if record.identity == wanted.attempt.identity.digest:
-            # Also in a retry, where the first try after a clear came to nothing.
-            cleared = record.attempt < wanted.attempt.first_number
-            return record, AttemptKind.CLEAR if cleared else AttemptKind.RETRY, wanted.attempt.has_store
+            return None, attempt.kind, stored is not None or attempt.kind is AttemptKind.FIRST
+        if record.identity == attempt.identity.digest:
+            # Also in a retry, where the first attempt after a clear came to nothing.
+            cleared = record.attempt < attempt.first_number
+            return record, AttemptKind.CLEAR if cleared else AttemptKind.RETRY, True
         log.warning(
-            "The record found belongs to another task (its submit was %s). It is not used; this task's own "
-            "submits are looked for in the vendor's logs before anything is paid.",
+            "Ignoring a stored record that belongs to another task (submit %s); searching the vendor's "
+            "request log for this task's own submits before submitting anything.",
             record.client_request_id,
         )
-        return (
-            None,
-            AttemptKind.RETRY if wanted.attempt.kind is AttemptKind.FIRST else wanted.attempt.kind,
-            False,
-        )
+        return None, attempt.kind, False
 
     def _intent(self, before: Record | None, decision: Decision) -> Record:
         return self.intent((before.count if before else 0) + (1 if decision.anew else 0))
@@ -267,61 +273,33 @@ class DurableSubmit:
         now = self._calls.now()
         names = self._names(record)
         pending = record is not None and record.generation_id is None
-        sent = record.intended_at if record and pending else self._input.attempt.previous_until
-        until = (began or min(sent, now)) + self._grace()
-        since = (
-            min(record.intended_at if record and pending else self._input.attempt.previous_since, now)
-            - CLOCK_SKEW
+        if not names:
+            return None
+        attempt = self._input.attempt
+        sent_at = record.intended_at if record and pending else attempt.previous_until
+        search = SubmitSearch(
+            names=tuple(names),
+            model=record.model if record else self._input.request.model,
+            since=min(record.intended_at if record and pending else attempt.previous_since, now),
+            until=(began or min(sent_at, now)) + self._grace(),
         )
-        model = record.model if record else self._input.request.model
-        refused: set[str] = set()
-        pauses = iter(LOOK_UP_PAUSES)
-        pause = 0.0
-        while True:
-            asked_at = self._calls.now()
-            row = yield from self._search(names, model, since, refused)
-            if row is not None:
-                assert row.client_request_id is not None
-                assert row.inference_id is not None
-                if row.failed and (yield from self._ask(row.inference_id)) is Unknown.NOT_FOUND:
-                    refused.add(row.inference_id)  # a request that was refused, not a generation that failed
-                    continue
-                log.info(
-                    "The vendor's logs know the submit %s: it is generation %s.",
-                    row.client_request_id,
-                    row.inference_id,
-                )
-                found = replace(names[row.client_request_id], generation_id=row.inference_id)
-                if not pending and row.created is not None:
-                    found = replace(found, intended_at=row.created)
-                return found
-            if asked_at >= until:  # a slow search that began before may have missed what came to its top
-                return None
-            left = max(0.0, until - self._calls.now())
-            pause = next(pauses, pause)
-            log.info(
-                "The submit is not in the vendor's logs yet; they can lag. Looking again for %.0f s.",
-                left,
-            )
-            yield Sleep(min(pause, left))
-
-    def _search(
-        self, names: Mapping[str, Record], model: str, since: float, refused: set[str]
-    ) -> Flow[LogRow | None]:
-        try:
-            return (yield from self._calls.find_submit(names, model=model, since=since, but=refused))
-        except KlingError as error:
-            raise SubmitUncertainError(
-                "Whether an earlier submit was accepted is not known, and the vendor's logs, which would "
-                f"tell, could not be searched. {error.what}",
-                advice=f"Nothing more was submitted; the next try looks again. {error.advice}".rstrip(),
-                recovery=Recovery.GIVE_UP if error.recovery is Recovery.GIVE_UP else Recovery.RETRY_TASK,
-                client_request_id=min(names, default=None),
-            ) from error
+        row = yield from search_logs(self._calls, search)
+        if row is None:
+            return None
+        assert row.client_request_id is not None
+        log.info(
+            "Found submit %s in the vendor's request log: generation %s.",
+            row.client_request_id,
+            row.inference_id,
+        )
+        found = replace(names[row.client_request_id], generation_id=row.inference_id)
+        if not pending and row.created is not None:
+            found = replace(found, intended_at=row.created)
+        return found
 
     def _names(self, record: Record | None) -> Mapping[str, Record]:
         """Client request ids to look for, with the record each stands for."""
         if record is not None and record.generation_id is None:
             return {record.client_request_id: record}
-        counts = range(record.count + 1 if record else 0, self._input.attempt.number * MOST_SUBMITS)
+        counts = range(record.count + 1 if record else 0, self._input.attempt.most_attempts * MOST_SUBMITS)
         return {each.client_request_id: each for each in map(self.intent, counts)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -100,21 +100,24 @@ class Endpoints:
         """Ask for the account's balance; free."""
         return self._get(Call.BALANCE, BALANCE_PATH)
 
-    def logs(self, *, model: str | None, start: float, end: float, offset: int = 0) -> HttpRequest:
+    def logs(self, *, models: Sequence[str] = (), start: float, end: float, offset: int = 0) -> HttpRequest:
         """Ask for a page of the request logs, newest first; free, at most 200 times in 60 s.
 
-        :param model: of the rows; None for all models.
+        The rows are those of the key that asks; the vendor compares a model exactly with the name in the
+        row, which need not be the one that was sent.
+
+        :param models: of the rows; none for all models.
         :param start: epoch seconds.
         :param end: epoch seconds; the window is at most 92 days.
         """
-        params = {
-            "start": _iso(start),
-            "end": _iso(end),
-            **({} if model is None else {"model": model}),
-            "limit": str(LOG_PAGE),
-            "offset": str(offset),
-        }
-        return self._get(Call.LOGS, LOGS_PATH, tuple(params.items()))
+        params = (
+            ("start", _iso(start)),
+            ("end", _iso(end)),
+            *(("model", model) for model in models),
+            ("limit", str(LOG_PAGE)),
+            ("offset", str(offset)),
+        )
+        return self._get(Call.LOGS, LOGS_PATH, params)
 
     def ledger(self, *, start: float, cursor: str | None = None) -> HttpRequest:
         """Ask for a page of the account's ledger, newest first; free.

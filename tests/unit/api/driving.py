@@ -50,12 +50,12 @@ def middle() -> float:
     return 0.5
 
 
-def endpoints(clock: Clock | None = None) -> Endpoints:
-    return Endpoints(Settings(KEY), clock or Clock())
+def endpoints(clock: Clock | None = None, key: str = KEY) -> Endpoints:
+    return Endpoints(Settings(key), clock or Clock())
 
 
-def calls(clock: Clock, rng: Callable[[], float] = middle) -> VendorCalls:
-    return VendorCalls(endpoints(clock), now=clock, rng=rng)
+def calls(clock: Clock, rng: Callable[[], float] = middle, key: str = KEY) -> VendorCalls:
+    return VendorCalls(endpoints(clock, key), now=clock, rng=rng)
 
 
 def answer(body: Any = None, status: int = 200, **headers: str) -> HttpResponse:

@@ -11,11 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_kling.api.calls import (
-    LOG_MARGIN,
-    LOG_PACE,
-    LOG_RETRIES,
-    LONGEST_LOG_WINDOW,
-    MOST_LOG_PAGES,
     READ_RETRIES,
     SUBMIT_RETRIES,
 )
@@ -45,7 +40,6 @@ from airflow_provider_kling.api.retry import (
     REFUSED_PAUSE,
     TROUBLE_TOLD,
 )
-from airflow_provider_kling.api.transport.endpoints import LOG_PAGE, LogRow
 from airflow_provider_kling.api.transport.error_mapping import certainly_refused
 from airflow_provider_kling.api.transport.messages import (
     Call,
@@ -60,7 +54,6 @@ from airflow_provider_kling.api.transport.messages import (
 from tests.unit.api.driving import (
     DONE,
     KEY,
-    MODEL,
     REQUEST,
     START,
     Clock,
@@ -311,92 +304,6 @@ def test_a_name_that_the_vendor_kept_is_not_worth_a_word(caplog: pytest.LogCaptu
     clock = Clock()
     drive(calls(clock).submit(REQUEST), [answer({"id": "g1"})], clock)
     assert caplog.records == []
-
-
-# Finding a submit in the logs
-
-
-def rows(*names: str | None, more: bool = False, **fields: Any) -> HttpResponse:
-    """A page whose rows have these client request ids; each inference id is ``g:`` and the name."""
-    data = [{"client_request_id": name, "inference_id": f"g:{name}", **fields} for name in names]
-    return answer({"data": data, "pagination": {"has_more": more}})
-
-
-def found(*replies: Any, names: tuple[str, ...] = (NAME,), since: float = START - 60, **more: Any) -> Driven:
-    clock = Clock()
-    return drive(calls(clock).find_submit(names, model=MODEL, since=since, **more), replies, clock)
-
-
-def test_it_is_found_by_its_name():
-    assert found(rows(None, "other", NAME, "another")).result == LogRow(NAME, f"g:{NAME}")
-    assert found(rows("other", None)).result is None
-    assert found(rows()).result is None
-
-
-def test_of_several_the_newest_is_taken():
-    driven = found(rows("b", "a"), names=("a", "b", "c"))
-    assert driven.result.client_request_id == "b"
-
-
-def test_rows_without_a_generation_and_rows_to_pass_over():
-    assert found(rows(NAME, inference_id=None)).result is None
-    assert found(rows(NAME), but={f"g:{NAME}"}).result is None
-    assert found(rows(None), names=("None", "")).result is None
-
-
-def test_a_failed_row_says_so():
-    assert found(rows(NAME, status="failed")).result.failed
-    assert not found(rows(NAME, status="succeeded")).result.failed
-
-
-def test_it_asks_for_the_model_and_the_time_and_nothing_else():
-    (request,) = found(rows()).sent
-    asked = dict(request.params)
-    assert asked["model"] == MODEL
-    assert asked["start"] == "2026-09-21T14:12:20Z"
-    assert asked["end"] == "2026-09-21T14:28:20Z"  # LOG_MARGIN past our own clock
-    assert LOG_MARGIN == 900
-    assert asked["offset"] == "0"
-
-
-def test_the_window_is_never_longer_than_the_vendor_allows():
-    (request,) = found(rows(), since=0.0).sent
-    assert dict(request.params)["start"] == "2026-06-23T14:28:20Z"
-    assert LONGEST_LOG_WINDOW < 92 * 86_400
-
-
-def test_all_pages_are_read_at_the_vendors_pace():
-    driven = found(rows(*"abc", more=True), rows("d", more=True), rows(more=True), rows(NAME))
-    assert driven.result.client_request_id == NAME
-    assert [dict(each.params)["offset"] for each in driven.sent] == ["0", "3", "4", str(4 + LOG_PAGE)]
-    assert driven.pauses == [LOG_PACE] * 3
-    assert 60 / LOG_PACE <= 200  # the vendor's limit
-
-
-def test_a_page_that_cannot_be_read_is_asked_for_again_and_never_passed_over():
-    driven = found(rows("a", more=True), answer({"data": [5]}), rows(NAME))
-    assert driven.result.client_request_id == NAME
-    assert [dict(each.params)["offset"] for each in driven.sent] == ["0", "1", "1"]
-    assert found(*[answer({"data": [5]})] * LOG_RETRIES.attempts).error is not None
-
-
-def test_the_vendors_limit_is_outlasted():
-    driven = found(*[refusal(429)] * (LOG_RETRIES.attempts - 1), rows(NAME))
-    assert driven.result is not None
-    assert sum(driven.pauses) > 60
-
-
-def test_a_key_that_may_not_read_the_logs_is_told_at_once():
-    driven = found(refusal(403, "missing scope"))
-    assert isinstance(driven.error, AuthenticationError)
-    assert len(driven.sent) == 1
-
-
-def test_logs_without_end_are_not_read_for_ever():
-    driven = found(*[rows("a", more=True)] * MOST_LOG_PAGES)
-    assert isinstance(driven.error, MalformedReplyError)
-    assert driven.error.recovery is Recovery.RETRY_TASK
-    assert driven.result is None
 
 
 # Waiting

@@ -55,7 +55,8 @@ ATTEMPTS = {"first": AttemptKind.FIRST, "retry": AttemptKind.RETRY, "clear": Att
 CHANGED = ("submit", "fail")
 UNCERTAIN = ("resubmit", "fail")
 CLEARED = ("reuse", "regenerate")
-REMEMBERS = {"yes": True, "no": False}
+COMPLETE = {"yes": True, "no": False}
+KEYS = {"same": False, "changed": True}
 
 
 class Case(NamedTuple):
@@ -66,52 +67,55 @@ class Case(NamedTuple):
     changed: str
     uncertain: str
     clear: str
-    remembers: str
+    complete: str
+    key: str
 
 
 CASES = [
     Case(*values)
-    for values in itertools.product(RECORDS, STANDS, LOOKED, ATTEMPTS, CHANGED, UNCERTAIN, CLEARED, REMEMBERS)
+    for values in itertools.product(
+        RECORDS, STANDS, LOOKED, ATTEMPTS, CHANGED, UNCERTAIN, CLEARED, COMPLETE, KEYS
+    )
 ]
 
 # What is expected: the first line that fits. "-" is anything, "|" separates alternatives, "!" is
 # anything but. The last column: "anew" where a submit comes after an earlier one.
 
 TABLE = """
-record         stands      looked   attempt  changed uncertain  clear       remembers  action          anew
+record         stands      looked   attempt  changed uncertain  clear       complete   key      action     anew
 # Nothing is remembered.
-none           -           -        first    -       -          -           -          SUBMIT
-none           -           -        -        -       -          -           yes        SUBMIT
-none           -           no       -        -       -          -           no         LOOK_UP
-none           -           in-vain  -        -       resubmit   -           no         SUBMIT          anew
-none           -           in-vain  -        -       fail       -           no         STOP
+none           -           -        -        -       -          -           yes        -        SUBMIT
+none           -           no       -        -       -          -           no         -        LOOK_UP
+none           -           in-vain  -        -       resubmit   -           no         -        SUBMIT     anew
+none           -           in-vain  -        -       fail       -           no         -        STOP
 # A submit whose outcome is not known, whatever it asked for.
-intent*        -           no       -        -       -          -           -          LOOK_UP
-intent*        -           in-vain  -        -       resubmit   -           -          SUBMIT          anew
-intent*        -           in-vain  -        -       fail       -           -          STOP
+intent*        -           no       -        -       -          -           -          -        LOOK_UP
+intent*        -           in-vain  -        -       -          -           -          changed  STOP
+intent*        -           in-vain  -        -       resubmit   -           -          -        SUBMIT     anew
+intent*        -           in-vain  -        -       fail       -           -          -        STOP
 # A generation of another request, however it stands: a person cleared the task.
-id,-other      -           -        clear    submit  -          -           -          SUBMIT          anew
-id,-other      -           -        clear    fail    -          -           -          STOP
+id,-other      -           -        clear    submit  -          -           -          -        SUBMIT     anew
+id,-other      -           -        clear    fail    -          -           -          -        STOP
 # The same in an automatic retry: nobody chose to pay again.
-id,-other      completed   -        -        -       -          -           -          ADOPT_AND_USE
-id,-other      error       -        -        -       -          -           -          SUBMIT          anew
-id,-other      moderation  -        -        -       -          -           -          SUBMIT          anew
+id,-other      completed   -        -        -       -          -           -          -        USE
+id,-other      error       -        -        -       -          -           -          -        SUBMIT     anew
+id,-other      moderation  -        -        -       -          -           -          -        SUBMIT     anew
 # A generation of this request.
-id*            not-asked   -        -        -       -          -           -          ASK
-id*            404         -        -        -       -          -           -          STOP
-id*            queued      -        -        -       -          -           -          ADOPT_AND_WAIT
-id*            generating  -        -        -       -          -           -          ADOPT_AND_WAIT
-id*            unknown     -        -        -       -          -           -          ADOPT_AND_WAIT
+id*            not-asked   -        -        -       -          -           -          -        ASK
+id*            404         -        -        -       -          -           -          -        STOP
+id*            queued      -        -        -       -          -           -          -        REATTACH
+id*            generating  -        -        -       -          -           -          -        REATTACH
+id*            unknown     -        -        -       -          -           -          -        REATTACH
 # One after which a later try can have submitted anew, and nothing would be remembered of it.
-id             error       no       -        -       -          -           no         LOOK_UP
-id             moderation  no       -        -       -          -           no         LOOK_UP
-id             completed   no       -        -       -          regenerate  no         LOOK_UP
+id             error       no       -        -       -          -           no         -        LOOK_UP
+id             moderation  no       -        -       -          -           no         -        LOOK_UP
+id             completed   no       -        -       -          regenerate  no         -        LOOK_UP
 # One that is final.
-id             completed   -        clear    -       -          regenerate  -          SUBMIT          anew
-id             completed   -        -        -       -          -           -          ADOPT_AND_USE
-id             error       -        -        -       -          -           -          SUBMIT          anew
-id             moderation  -        clear    -       -          -           -          SUBMIT          anew
-id             moderation  -        !clear   -       -          -           -          STOP
+id             completed   -        clear    -       -          regenerate  -          -        SUBMIT     anew
+id             completed   -        -        -       -          -           -          -        USE
+id             error       -        -        -       -          -           -          -        SUBMIT     anew
+id             moderation  -        clear    -       -          -           -          -        SUBMIT     anew
+id             moderation  -        !clear   -       -          -           -          -        STOP
 """
 LINES = [line.split() for line in TABLE.strip().splitlines() if not line.startswith("#")]
 HEADINGS, ROWS = LINES[0], LINES[1:]
@@ -144,15 +148,16 @@ def decided(case: Case) -> Decision:
         REQUEST,
         ATTEMPTS[case.attempt],
         policy,
-        has_store=REMEMBERS[case.remembers],
+        complete=COMPLETE[case.complete],
         stands=STANDS[case.stands],
         looked_up=LOOKED[case.looked],
+        key_changed=KEYS[case.key],
     )
 
 
 def test_the_table_is_about_every_combination_and_no_line_is_idle():
     assert HEADINGS[: len(Case._fields)] == list(Case._fields)
-    assert len(CASES) == 5 * 8 * 2 * 3 * 8 * 2
+    assert len(CASES) == 5 * 8 * 2 * 3 * 8 * 2 * 2
     used = {id(expected(case)) for case in CASES}
     assert [row for row in ROWS if id(row) not in used] == []
 
@@ -180,7 +185,7 @@ def test_every_reason_says_what_it_means_for_money():
 
 def test_whoever_is_stopped_is_told_that_nothing_was_submitted_and_what_to_do():
     stops = {decision.reason for decision in map(decided, CASES) if decision.action is Action.STOP}
-    assert len(stops) == 5
+    assert len(stops) == 6
     for reason in stops:
         assert NEXT.search(reason), reason
         assert re.search(r"[Nn]othing was submitted|not charged", reason), reason
@@ -213,13 +218,13 @@ def test_what_changed_is_named():
 
 
 def test_a_cleared_task_that_is_reused_is_told_how_to_get_a_new_one():
-    case = CASES[0]._replace(record="id", stands="completed", remembers="yes")
+    case = CASES[0]._replace(record="id", stands="completed", complete="yes")
     assert "on_clear='regenerate'" in decided(case._replace(attempt="clear")).reason
     assert "on_clear" not in decided(case._replace(attempt="retry")).reason
 
 
 def test_the_vendors_words_are_in_the_reason():
-    case = CASES[0]._replace(record="id", remembers="yes", attempt="retry")
+    case = CASES[0]._replace(record="id", complete="yes", attempt="retry")
     assert "ModerationError: No faces." in decided(case._replace(stands="moderation")).reason
     assert "GenerationError: The model failed." in decided(case._replace(stands="error")).reason
 

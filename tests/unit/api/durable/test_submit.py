@@ -10,9 +10,8 @@ from airflow_provider_kling.api.durable.attempt import AttemptKind, TaskAttempt
 from airflow_provider_kling.api.durable.decision import SubmitPolicy
 from airflow_provider_kling.api.durable.identity import TaskIdentity, client_request_id, fingerprint
 from airflow_provider_kling.api.durable.record import NOTHING, Record, UnusableRecordError
+from airflow_provider_kling.api.durable.search import CLOCK_SKEW, SEARCH_PAUSES
 from airflow_provider_kling.api.durable.submit import (
-    CLOCK_SKEW,
-    LOOK_UP_PAUSES,
     MOST_SUBMITS,
     DurableSubmit,
     StoppedError,
@@ -30,6 +29,7 @@ from airflow_provider_kling.api.exceptions import (
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.generation import GenerationStatus
+from airflow_provider_kling.api.redaction import key_mark
 from airflow_provider_kling.api.transport.messages import (
     Call,
     FailureReason,
@@ -39,6 +39,7 @@ from airflow_provider_kling.api.transport.messages import (
 )
 from tests.unit.api.driving import (
     DONE,
+    KEY,
     MODEL,
     REQUEST,
     START,
@@ -83,6 +84,7 @@ def record(
     """What an earlier try of the same work remembered."""
     asked = more.pop("request", SAME)
     work = more.pop("work", WORK)
+    key = more.pop("key", KEY)
     return Record(
         identity=work.digest,
         client_request_id=client_request_id(work, asked, count),
@@ -93,6 +95,7 @@ def record(
         intended_at=at,
         generation_id=generation_id,
         attempt=1,
+        key_mark=key_mark(key, work.digest),
     ).encode()
 
 
@@ -134,7 +137,16 @@ def test_the_intent_is_remembered_before_the_submit_and_the_id_right_after():
     assert driven.story == ["saverecord", "submit", "saverecord"]
     intent, known = driven.remembered
     assert Record.decode(intent) == Record(
-        WORK.digest, name(), MODEL, SAME.digest, SAME.parts, 0, START, generation_id=None, attempt=1
+        WORK.digest,
+        name(),
+        MODEL,
+        SAME.digest,
+        SAME.parts,
+        0,
+        START,
+        generation_id=None,
+        attempt=1,
+        key_mark=key_mark(KEY, WORK.digest),
     )
     assert known == {**intent, "generation_id": "g9"}
     obtained = result(driven)
@@ -266,10 +278,10 @@ def test_it_is_looked_for_until_the_grace_is_over():
     looks = [
         time - START for time, effect in zip(driven.times, driven.story, strict=True) if effect == "logs"
     ]
-    assert looks == [0, 5, 15, 30, 60, 120, 180, 240, GRACE - 50]
+    assert looks == [0, 5, 15, 30, 60, 120, 180, 240, GRACE - 50, GRACE - 50]
     assert driven.story[-3:] == ["saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(1)]
-    assert LOOK_UP_PAUSES[-1] == 60
+    assert SEARCH_PAUSES[-1] == 60
 
 
 def test_it_can_turn_up_in_the_last_moment():
@@ -277,9 +289,10 @@ def test_it_can_turn_up_in_the_last_moment():
     assert result(obtain(replies, record(None, at=START - 50))).reattached
 
 
-def test_after_the_grace_one_look_is_enough():
-    driven = obtain([EMPTY, ACCEPTED], record(None, at=START - GRACE))
-    assert driven.story == ["logs", "saverecord", "submit", "saverecord"]
+def test_after_the_grace_one_look_is_enough_with_and_without_the_models_name():
+    driven = obtain([EMPTY, EMPTY, ACCEPTED], record(None, at=START - GRACE))
+    assert driven.story == ["logs", "logs", "saverecord", "submit", "saverecord"]
+    assert ["model" in dict(each.params) for each in driven.sent[:2]] == [True, False]
     driven = obtain([listed((name(), "g1")), DONE], record(None, at=START - 86_400))
     assert result(driven).reattached
 
@@ -303,8 +316,44 @@ def test_the_last_search_begins_when_the_grace_is_over():
 
 
 def test_without_grace_one_look_is_enough():
-    driven = obtain([EMPTY, ACCEPTED], record(None, at=START), uncertain_grace=0.0)
-    assert driven.story == ["logs", "saverecord", "submit", "saverecord"]
+    driven = obtain([EMPTY, EMPTY, ACCEPTED], record(None, at=START), uncertain_grace=0.0)
+    assert driven.story == ["logs", "logs", "saverecord", "submit", "saverecord"]
+
+
+def test_a_row_under_another_name_of_the_model_is_found():
+    driven = obtain([EMPTY, listed((name(), "g1")), DONE], record(None, at=START - GRACE))
+    assert result(driven).generation_id == "g1"
+
+
+OTHER_KEY = "sk-before-the-rotation"
+
+
+@pytest.mark.parametrize("policy", ["resubmit", "fail"])
+def test_not_found_with_another_key_is_no_answer(policy: Any):
+    """The logs list the requests of the key that asks."""
+    old = record(None, at=START - GRACE, key=OTHER_KEY)
+    driven = obtain([EMPTY, EMPTY], old, kind=AttemptKind.RETRY, on_uncertain_submit=policy)
+    assert isinstance(driven.error, StoppedError)
+    for said in (
+        "key of the connection was changed",
+        "key_prefix",
+        name(),
+        "may have been accepted and billed",
+    ):
+        assert said in str(driven.error)
+    assert driven.remembered == []
+
+
+def test_found_with_another_key_is_found():
+    old = record(None, at=START - GRACE, key=OTHER_KEY)
+    assert result(obtain([listed((name(), "g1")), DONE], old)).generation_id == "g1"
+
+
+def test_a_record_has_nothing_of_the_key():
+    written = str(obtain([ACCEPTED]).remembered)
+    assert not [part for part in range(len(KEY) - 4) if KEY[part : part + 5] in written]
+    assert key_mark(KEY, "here") != key_mark(KEY, "there")
+    assert len(key_mark(KEY, "here")) == 10
 
 
 @pytest.mark.parametrize("at", [START + 5000, START + 1e12, 1e300])
@@ -317,12 +366,14 @@ def test_an_intent_from_a_clock_that_was_wrong_is_not_waited_for_for_ever(at: fl
 
 
 def test_an_intent_from_before_time_is_looked_for_as_far_as_the_logs_reach():
-    driven = obtain([EMPTY, ACCEPTED], record(None, at=-1e300))
-    assert dict(driven.sent[0].params)["start"] == "2026-06-23T14:28:20Z"
+    driven = obtain(lambda r: ACCEPTED if r.call is Call.SUBMIT else EMPTY, record(None, at=-1e300))
+    starts = [dict(each.params)["start"] for each in driven.sent[:4]]
+    assert starts[0] == "2026-06-23T14:28:20Z"
+    assert starts[-1] == "2025-09-26T14:28:20Z"
 
 
 def test_not_found_and_the_user_would_rather_look():
-    driven = obtain([EMPTY], record(None, at=START - 400), on_uncertain_submit="fail")
+    driven = obtain([EMPTY, EMPTY], record(None, at=START - 400), on_uncertain_submit="fail")
     assert isinstance(driven.error, StoppedError)
     assert driven.error.client_request_id == name()
     assert Call.SUBMIT not in driven.calls
@@ -507,7 +558,7 @@ def test_a_retry_that_asks_for_something_else_does_not_pay_again(caplog: pytest.
         assert driven.story == story
         assert result(driven).reattached
     assert "differs (changed: prompt)" in caplog.text
-    assert "when the task is cleared" in caplog.text
+    assert "when you clear the task" in caplog.text
 
     driven = obtain([REJECTED, ACCEPTED], record(request=OTHER), kind=AttemptKind.RETRY)
     assert names_sent(driven) == [name(1)]  # the other request may well be accepted
@@ -536,7 +587,7 @@ def test_a_clear_that_adopted_is_over():
 def test_a_request_that_cannot_be_sent_adopts_what_was_and_submits_nothing():
     unready = InvalidRequestError("image_url: /in/mug.jpg does not exist on this worker.")
     assert result(obtain([DONE], record(), kind=AttemptKind.RETRY, unready=unready)).reattached
-    for replies, stored in (([], None), ([FAILED], record())):
+    for replies, stored in (([], NOTHING), ([FAILED], record())):
         assert obtain(replies, stored, kind=AttemptKind.RETRY, unready=unready).error is unready
 
 
@@ -558,7 +609,7 @@ def test_a_refusal_after_an_uncertain_submit_does_not_say_that_nothing_was_spent
 
 def test_an_uncertain_submit_is_not_forgotten_when_the_next_is_refused():
     before = record(None, at=START - 400)
-    driven = obtain([EMPTY, refusal(400)], before, kind=AttemptKind.RETRY)
+    driven = obtain([EMPTY, EMPTY, refusal(400)], before, kind=AttemptKind.RETRY)
     assert driven.remembered[-1] == before
     later = obtain([listed((name(), "g1")), DONE], driven.remembered[-1], kind=AttemptKind.RETRY)
     assert result(later).generation_id == "g1"
@@ -586,8 +637,8 @@ def test_a_record_of_another_task_is_not_used(
     attempt: AttemptKind, theirs: str | None, caplog: pytest.LogCaptureFixture
 ):
     stored = record(theirs, work=STRANGER)
-    driven = obtain([EMPTY, ACCEPTED], stored, kind=attempt, previous_since=START - 7200)
-    assert driven.story == ["logs", "saverecord", "submit", "saverecord"]
+    driven = obtain([EMPTY, EMPTY, ACCEPTED], stored, kind=attempt, previous_since=START - 7200)
+    assert driven.story == ["logs", "logs", "saverecord", "submit", "saverecord"]
     assert dict(driven.sent[0].params)["start"] == "2026-09-21T11:58:20Z"
     assert result(driven).generation_id == "g9"
     assert result(driven).record.identity == WORK.digest
@@ -603,7 +654,12 @@ def test_a_record_of_another_task_hides_none_of_ours():
 
 
 def test_a_record_of_another_task_and_the_user_would_rather_look():
-    driven = obtain([EMPTY], record("g7", work=STRANGER), on_uncertain_submit="fail")
+    driven = obtain(
+        [EMPTY, EMPTY],
+        record("g7", work=STRANGER),
+        on_uncertain_submit="fail",
+        previous_since=START - 7200,
+    )
     assert isinstance(driven.error, StoppedError)
 
 
@@ -618,7 +674,7 @@ def forgetful(replies: Replies, **more: Any) -> Driven:
         "previous_until": START - 10,
         **more,
     }
-    return obtain(replies, None, has_store=False, **more)
+    return obtain(replies, None, **more)
 
 
 def test_a_first_try_submits():

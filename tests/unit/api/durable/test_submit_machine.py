@@ -1,6 +1,6 @@
 """One task against a model of the vendor: faults, crashes, retries and clears in any order.
 
-The real ``Once.obtain`` runs one effect at a time. Between any two effects the worker may be
+The real ``DurableSubmit.obtain`` runs one effect at a time. Between any two effects the worker may be
 killed: with the pending effect done or not, and nothing after it. The model keeps the account:
 which generations the vendor accepted, and how many the user's choices allow.
 """
@@ -40,8 +40,11 @@ from airflow_provider_kling.api.transport.messages import (
 from tests.unit.api.driving import Clock, answer, calls, lost, refusal
 
 MODEL = "kling-video/v1.6/standard/text-to-video"
+ALIAS = "klingai/v1.6-standard-text-to-video"
+"""What a row may name instead of the model that was sent."""
 PROMPTS = ("a cat", "a dog")
 WORK = TaskIdentity("dag", "run", "task")
+KEYS = tuple(f"sk-{number}-of-the-same-account" for number in range(4))
 GRACE = 300.0
 LONGEST_CALL = 60.0
 PAGE = 2  # rows; small, so that pages are turned
@@ -76,6 +79,7 @@ class Accepted:
     prompt: str
     outcome: str
     at: float
+    key: str
     done_at: float
 
     @property
@@ -92,6 +96,8 @@ class Row:
     created: float
     listed_from: float
     generation: Accepted | None
+    model: str
+    key: str
 
 
 @dataclass
@@ -102,6 +108,7 @@ class Weather:
     :param takes: seconds from a submit to its outcome.
     :param lag: seconds until a request is listed in the logs.
     :param call: seconds that a request is under way before it is accepted.
+    :param named: what the rows of the logs call the model.
     """
 
     submits: tuple[str, ...] = ("accepted",)
@@ -111,6 +118,7 @@ class Weather:
     takes: float = 60.0
     lag: float = 0.0
     call: float = 1.0
+    named: str = MODEL
 
     def next_submit(self) -> str:
         how, *later = self.submits
@@ -126,6 +134,7 @@ def weathers(longest_lag: float) -> st.SearchStrategy[Weather]:
         "takes": st.sampled_from([0.0, 600.0]),
         "lag": st.sampled_from([0.0, longest_lag]),
         "call": st.sampled_from([1.0, LONGEST_CALL]),
+        "named": st.sampled_from([MODEL, MODEL, ALIAS]),
     }
     fair = st.builds(Weather, **vendor)
     troubled = st.builds(Weather, submits, **vendor)
@@ -154,20 +163,23 @@ class Vendor:
 
     def _submit(self, request: HttpRequest, weather: Weather) -> Reply:
         body = json.loads(request.body or b"{}")
+        key = key_of(request)
         name = request.headers["X-Client-Request-Id"]
         how = weather.next_submit()
         if not how.startswith("accepted"):
             if how != "dns" and not how.startswith("not accepted"):
-                self._list(name, f"r{next(self.ids)}", weather.lag, None)
+                self._list(name, f"r{next(self.ids)}", weather, None, key)
             return {
                 "not accepted, lost": lost(FailureReason.READ_TIMEOUT),
                 "not accepted, 500": refusal(500),
                 "dns": lost(FailureReason.DNS),
             }.get(how) or refusal(int(how), retry_after="120")
         now = self.clock.now
-        made = Accepted(f"g{next(self.ids)}", name, body["prompt"], weather.outcome, now, now + weather.takes)
+        made = Accepted(
+            f"g{next(self.ids)}", name, body["prompt"], weather.outcome, now, key, now + weather.takes
+        )
         self.accepted.append(made)
-        self._list(name, made.id, weather.lag, made)
+        self._list(name, made.id, weather, made, key)
         return {
             "accepted": answer({"id": made.id, "status": "queued"}, 201, x_client_request_id=name),
             "accepted, name dropped from the answer": answer({"id": made.id, "status": "queued"}),
@@ -177,10 +189,11 @@ class Vendor:
             "accepted, 502": answer(b"<h1>502</h1>", 502),
         }[how]
 
-    def _list(self, name: str, inference_id: str, lag: float, made: Accepted | None) -> None:
-        now = self.clock.now
+    def _list(self, name: str, inference_id: str, weather: Weather, made: Accepted | None, key: str) -> None:
+        now, listed_from = self.clock.now, self.clock.now + weather.lag
         for neighbour in (None, name):
-            row = Row(neighbour, inference_id if neighbour else "other", now + self.skew, now + lag, made)
+            mine = inference_id if neighbour else "other"
+            row = Row(neighbour, mine, now + self.skew, listed_from, made, weather.named, key)
             self.rows.append(row)
 
     def _poll(self, request: HttpRequest, weather: Weather) -> Reply:
@@ -217,12 +230,16 @@ class Vendor:
             return trouble[how]
         asked = dict(request.params)
         start, end = (datetime.fromisoformat(asked[name]).timestamp() for name in ("start", "end"))
-        assert asked["model"] == MODEL
+        models = [value for name, value in request.params if name == "model"]
+        assert models in ([MODEL], [])
         assert start <= end
         listed = [
             row
             for row in reversed(self.rows)
-            if row.listed_from <= self.clock.now and start <= row.created <= end
+            if row.listed_from <= self.clock.now
+            and start <= row.created <= end
+            and row.key == key_of(request)
+            and (not models or row.model in models)
         ]
         offset = int(asked["offset"])
         page = [
@@ -239,6 +256,10 @@ class Vendor:
     def _succeeded(self, row: Row) -> bool:
         made = row.generation
         return made is not None and (made.paid or self.clock.now < made.done_at)
+
+
+def key_of(request: HttpRequest) -> str:
+    return request.headers["Authorization"].removeprefix("Bearer ")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -266,6 +287,10 @@ class OneTask(RuleBasedStateMachine):
     """A task instance through all its tries."""
 
     remembers: ClassVar[bool] = True
+    """Whether there is a store at all."""
+    forgets: ClassVar[bool] = False
+    """Whether the store may be empty when a cleared task begins, or a loop's pass has a new one."""
+    rotates: ClassVar[bool] = True
     longest_lag: ClassVar[float] = GRACE - LONGEST_CALL - 1
     """Seconds until a request is listed, at most; within the grace, nothing is ever paid twice."""
 
@@ -281,6 +306,10 @@ class OneTask(RuleBasedStateMachine):
         self.policy = SubmitPolicy(on_changed_request, on_uncertain_submit, on_clear, GRACE)
         self.vendor = Vendor(self.clock, skew)
         self.store: Any = None
+        self.keys = iter(KEYS)
+        self.key = next(self.keys)
+        self.blind = False
+        """Whether the store forgot of a submit that was made with another key: nobody can know of it."""
         self.tries = 0
         self.first_try = 1
         self.prompt = PROMPTS[0]
@@ -297,16 +326,26 @@ class OneTask(RuleBasedStateMachine):
 
     # A try
 
+    @precondition(lambda self: self.rotates and self.flow is None)
+    @rule()
+    def rotate_key(self) -> None:
+        """The connection gets another key of the same account."""
+        self.key = next(self.keys, self.key)
+
     @precondition(lambda self: self.flow is None)
-    @rule(cleared=st.booleans(), prompt=st.sampled_from(PROMPTS))
-    def start(self, cleared: bool, prompt: str) -> None:
+    @rule(cleared=st.booleans(), prompt=st.sampled_from(PROMPTS), forget=st.booleans())
+    def start(self, cleared: bool, prompt: str, forget: bool = False) -> None:
         """Airflow runs the task: for the first time, again by itself, or because a person cleared it."""
         self.tries += 1
         if self.tries > 1 and (cleared or not self.may_retry):
             self.first_try = self.tries
             self.prompt = prompt
+            if self.forgets and forget:
+                self.store = None
+                self.asked_before = None
             if self.policy.on_clear == "regenerate":
                 self.allowed[prompt] += 1
+        self.blind |= self.store is None and any(made.key != self.key for made in self.vendor.accepted)
         if self.remembers and self.asked_before not in (None, self.prompt):
             self.allowed[self.prompt] += self.policy.on_changed_request == "submit"
         self.asked_before = self.prompt
@@ -318,7 +357,6 @@ class OneTask(RuleBasedStateMachine):
                 WORK,
                 number=self.tries,
                 first_number=self.first_try,
-                has_store=self.remembers,
                 previous_since=self.began,
                 previous_until=self.ended_at,
             ),
@@ -326,7 +364,7 @@ class OneTask(RuleBasedStateMachine):
         )
         self.accepted_before = len(self.vendor.accepted)
         self.tried = False
-        self.flow = DurableSubmit(calls(self.clock), wanted).submit_or_reattach(self.store)
+        self.flow = DurableSubmit(calls(self.clock, key=self.key), wanted).submit_or_reattach(self.store)
         self._go_on(None)
 
     @precondition(lambda self: self.pending is not None)
@@ -417,8 +455,11 @@ class OneTask(RuleBasedStateMachine):
     @property
     def strict(self) -> bool:
         """Whether the logs are quick enough, or the user careful enough, for at most one payment."""
+        if self.blind:
+            return False
         quick = self.longest_lag + LONGEST_CALL < GRACE
-        return quick or (self.remembers and self.policy.on_uncertain_submit == "fail")
+        keeps = self.remembers and not self.forgets
+        return quick or (keeps and self.policy.on_uncertain_submit == "fail")
 
     @invariant()
     def each_identity_is_paid_once(self) -> None:
@@ -426,6 +467,8 @@ class OneTask(RuleBasedStateMachine):
             return
         for prompt in PROMPTS:
             assert len(self.paid(prompt)) <= self.allowed[prompt], self.vendor.accepted
+        if self.forgets:
+            return  # a request that was asked for, changed and asked for again may have its first name again
         names = [made.name for made in self.vendor.accepted]
         assert len(set(names)) == len(names), names
 
@@ -449,9 +492,12 @@ class OneTask(RuleBasedStateMachine):
             assert not new
         if isinstance(error, StoppedError):
             assert not new or self.unsure
-            if "on_uncertain_submit" in error.what:
+            if "API key" in error.what:
+                assert self.unsure
+                assert self.key != KEYS[0]
+            elif "on_uncertain_submit" in error.what:
                 assert self.policy.on_uncertain_submit == "fail"
-                assert self.unsure or not self.remembers
+                assert self.unsure or self.forgets or not self.remembers
             elif "on_changed_request" in error.what:
                 assert self.policy.on_changed_request == "fail"
             elif "does not know" in error.what:
@@ -474,14 +520,21 @@ class OneTask(RuleBasedStateMachine):
                 self._go_on(self._do(self.pending, Weather()))
             if self.may_retry:
                 return
-        # Only a choice of the user leaves it without a video.
-        assert "fail" in (self.policy.on_changed_request, self.policy.on_uncertain_submit)
+        # Only a choice of the user leaves it without a video, or a key that was changed meanwhile.
+        chosen = "fail" in (self.policy.on_changed_request, self.policy.on_uncertain_submit)
+        assert chosen or self.key != KEYS[0]
 
 
 class ForgetfulTask(OneTask):
-    """Airflow before 3.3: nothing is remembered between tries."""
+    """Airflow before 3.3: nothing is remembered between attempts."""
 
     remembers = False
+
+
+class EmptiedStore(OneTask):
+    """Airflow 3.4, and 3.3 with clear_on_success: a clear may find the store empty."""
+
+    forgets = True
 
 
 class LateLogs(OneTask):
@@ -497,11 +550,12 @@ class ForgetfulWithLateLogs(OneTask):
 
 TestOneTask = OneTask.TestCase
 TestForgetfulTask = ForgetfulTask.TestCase
+TestEmptiedStore = EmptiedStore.TestCase
 TestLateLogs = LateLogs.TestCase
 TestForgetfulWithLateLogs = ForgetfulWithLateLogs.TestCase
 
 examples = settings.default.max_examples  # type: ignore[union-attr]  # a profile is loaded
-for machine in (TestOneTask, TestForgetfulTask):
+for machine in (TestOneTask, TestForgetfulTask, TestEmptiedStore):
     machine.settings = settings(max_examples=examples, stateful_step_count=25)
 for machine in (TestLateLogs, TestForgetfulWithLateLogs):
     machine.settings = settings(max_examples=examples // 2, stateful_step_count=25)

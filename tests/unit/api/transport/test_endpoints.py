@@ -85,7 +85,7 @@ def test_the_poll_the_balance_and_the_logs():
     assert poll.params == (("generation_id", "g/1 &?"),)
     assert poll.body is None
     assert VENDOR.balance().url == "https://api.aimlapi.com/v2/billing"
-    logs = VENDOR.logs(model="m/1", start=START, end=START + 59.5, offset=200)
+    logs = VENDOR.logs(models=["m/1"], start=START, end=START + 59.5, offset=200)
     assert logs.url == "https://api.aimlapi.com/v2/logs"
     assert dict(logs.params) == {
         "start": "2026-09-21T14:13:20Z",
@@ -108,7 +108,11 @@ def test_the_universal_path_and_a_gateway_in_front():
 
 
 def test_the_key_is_only_in_the_header():
-    for request in (VENDOR.submit(REQUEST, NAME), VENDOR.poll("g"), VENDOR.logs(model="m", start=0, end=1)):
+    for request in (
+        VENDOR.submit(REQUEST, NAME),
+        VENDOR.poll("g"),
+        VENDOR.logs(models=["m"], start=0, end=1),
+    ):
         assert KEY not in repr(request)
         assert KEY not in request.url
         assert KEY.encode() not in (request.body or b"")

@@ -1,0 +1,259 @@
+"""Looking submits up in the vendor's request logs."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from airflow_provider_kling.api.calls import (
+    LOG_MARGIN,
+    LOG_PACE,
+    LOG_RETRIES,
+    LONGEST_LOG_SPAN,
+    LONGEST_LOG_WINDOW,
+    MOST_LOG_PAGES,
+)
+from airflow_provider_kling.api.durable.search import (
+    CLOCK_SKEW,
+    MOST_MODELS,
+    SEARCH_PAUSES,
+    SubmitSearch,
+    look,
+    search_logs,
+)
+from airflow_provider_kling.api.exceptions import (
+    AuthenticationError,
+    KlingError,
+    MalformedReplyError,
+    Money,
+    Recovery,
+    SubmitUncertainError,
+)
+from airflow_provider_kling.api.transport.endpoints import LOG_PAGE, LogRow
+from airflow_provider_kling.api.transport.messages import Call, HttpRequest, HttpResponse, Reply
+from tests.unit.api.driving import MODEL, START, Clock, Driven, answer, calls, drive, refusal, standing
+
+NAME = "airflow:dag:task:0:abc"
+FAILED = standing("error", error={"name": "GenerationError", "message": "The model failed."})
+GONE = [refusal(404)] * 3
+
+
+def rows(*names: str | None, more: bool = False, **fields: Any) -> HttpResponse:
+    """A page whose rows have these client request ids; each inference id is ``g:`` and the name."""
+    data = [{"client_request_id": name, "inference_id": f"g:{name}", **fields} for name in names]
+    return page(*data, more=more)
+
+
+def page(*data: dict[str, Any], more: bool = False) -> HttpResponse:
+    return answer({"data": data, "pagination": {"has_more": more}})
+
+
+def row(name: str, inference_id: str, status: str = "succeeded") -> dict[str, Any]:
+    return {"client_request_id": name, "inference_id": inference_id, "status": status}
+
+
+def wanted(
+    *names: str, model: str = MODEL, since: float = START - 60, until: float = START + 300
+) -> SubmitSearch:
+    return SubmitSearch(names or (NAME,), model, since, until)
+
+
+def looked(
+    *replies: Any, searches: list[SubmitSearch] | None = None, passed_over: set[str] | None = None
+) -> Driven:
+    clock = Clock()
+    over = set() if passed_over is None else passed_over
+    return drive(look(calls(clock), searches or [wanted()], over), replies, clock)
+
+
+def found(*replies: Any, **more: Any) -> LogRow | None:
+    driven = looked(*replies, searches=[wanted(*more.pop("names", ()), **more)])
+    assert driven.error is None, driven.error
+    (row,) = driven.result.values()
+    return row  # type: ignore[no-any-return]
+
+
+# One row a submit
+
+
+def test_it_is_found_by_its_name():
+    assert found(rows(None, "other", NAME, "another")) == LogRow(NAME, f"g:{NAME}")
+    assert looked(rows("other", None)).result == {}
+    assert looked(rows()).result == {}
+
+
+def test_of_several_the_newest_is_taken():
+    newest = found(rows("b", "a"), names=("a", "b", "c"))
+    assert newest is not None
+    assert newest.client_request_id == "b"
+
+
+def test_rows_without_a_generation_and_rows_to_pass_over():
+    assert looked(rows(NAME, inference_id=None)).result == {}
+    assert looked(rows(NAME), passed_over={f"g:{NAME}"}).result == {}
+    assert looked(rows(None), searches=[wanted("None", "")]).result == {}
+
+
+def test_a_refused_request_that_was_then_accepted_is_the_accepted_one():
+    for data in (
+        [row(NAME, "g1"), row(NAME, "r1", "failed")],
+        [row(NAME, "r1", "failed"), row(NAME, "g1")],
+        [row(NAME, "r1", "failed"), row("other", "g0"), row(NAME, "g1"), row(NAME, "r0", "failed")],
+    ):
+        one = found(page(*data))
+        assert one is not None
+        assert (one.inference_id, one.failed) == ("g1", False)
+    two = looked(page(row(NAME, "r1", "failed"), more=True), page(row(NAME, "g1")))
+    assert next(iter(two.result.values())).inference_id == "g1"
+
+
+def test_a_later_submit_that_failed_is_not_replaced_by_an_earlier_one():
+    driven = looked(page(row("b", "g2", "failed"), row("a", "g1")), FAILED, searches=[wanted("a", "b")])
+    assert next(iter(driven.result.values())).inference_id == "g2"
+
+
+def test_a_row_that_is_listed_twice_is_one(caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.WARNING)
+    assert found(page(row(NAME, "g1"), row(NAME, "g1"))) is not None
+    assert caplog.text == ""
+
+
+def test_a_submit_that_made_two_generations_is_told(caplog: pytest.LogCaptureFixture):
+    """As where a gateway sent it again by itself."""
+    caplog.set_level(logging.WARNING)
+    one = found(page(row(NAME, "g2"), row(NAME, "g1")))
+    assert one is not None
+    assert one.inference_id == "g2"
+    for said in (NAME, "g1", "g2", "billed"):
+        assert said in caplog.text
+
+
+def test_failed_rows_are_generations_or_refused_requests():
+    driven = looked(rows(NAME, status="failed"), FAILED)
+    assert next(iter(driven.result.values())).failed
+    over: set[str] = set()
+    driven = looked(rows(NAME, status="failed"), *GONE, rows(NAME, status="failed"), passed_over=over)
+    assert driven.result == {}
+    assert over == {f"g:{NAME}"}
+
+
+# What is asked, and when "not found" is believed
+
+
+def test_it_asks_for_the_model_and_the_time():
+    (request,) = looked(rows()).sent
+    asked = dict(request.params)
+    assert asked["model"] == MODEL
+    assert asked["start"] == "2026-09-21T13:57:20Z"
+    assert asked["end"] == "2026-09-21T14:28:20Z"  # LOG_MARGIN past our own clock
+    assert (LOG_MARGIN, CLOCK_SKEW) == (900, 900)
+    assert asked["offset"] == "0"
+
+
+def test_not_found_is_believed_after_the_grace_and_without_the_filter():
+    late = wanted(until=START)
+    driven = looked(rows(), rows(), searches=[late])
+    assert driven.result == {late: None}
+    assert ["model" in dict(each.params) for each in driven.sent] == [True, False]
+    driven = looked(rows(), rows(NAME), searches=[late])
+    assert driven.result[late].inference_id == f"g:{NAME}"
+
+
+def test_the_search_goes_on_until_the_grace_is_over():
+    clock = Clock()
+    driven = drive(search_logs(calls(clock), wanted(until=START + 50)), lambda _: rows(), clock)
+    assert driven.result is None
+    assert driven.error is None
+    looks = [
+        time - START for time, effect in zip(driven.times, driven.story, strict=True) if effect == "logs"
+    ]
+    assert looks == [0, 5, 15, 30, 50, 50]
+    assert SEARCH_PAUSES[-1] == 60
+
+
+# Many at once
+
+
+def test_one_search_serves_many():
+    searches = [wanted(f"n{number}", since=START - number) for number in range(200)]
+    driven = looked(rows(*(f"n{number}" for number in range(0, 200, 2))), searches=searches)
+    assert len(driven.sent) == 1
+    assert dict(driven.sent[0].params)["start"] == "2026-09-21T13:55:01Z"
+    assert {each.names[0] for each in driven.result} == {f"n{number}" for number in range(0, 200, 2)}
+
+
+def test_models_are_named_together_and_too_many_are_not():
+    for count, named in ((MOST_MODELS, MOST_MODELS), (MOST_MODELS + 1, 0)):
+        searches = [wanted(f"n{number}", model=f"m{number:02}") for number in range(count)]
+        driven = looked(rows(), searches=searches)
+        (request,) = driven.sent
+        assert len([1 for name, _ in request.params if name == "model"]) == named
+
+
+def test_only_those_whose_grace_is_over_are_looked_for_without_the_filter():
+    late, early = wanted("a", until=START), wanted("b")
+    driven = looked(rows(), rows("b"), searches=[late, early])
+    assert driven.result == {late: None}
+    assert len(driven.sent) == 2
+
+
+# Pages
+
+
+def test_a_span_that_is_longer_than_the_vendor_allows_is_read_in_windows():
+    driven = looked(*[rows()] * 4, searches=[wanted(since=0.0)])
+    starts = [dict(request.params)["start"] for request in driven.sent]
+    ends = [dict(request.params)["end"] for request in driven.sent]
+    assert starts[0] == "2026-06-23T14:28:20Z"
+    assert ends[1:] == starts[:-1]
+    assert len(starts) == LONGEST_LOG_SPAN / LONGEST_LOG_WINDOW
+    assert LONGEST_LOG_WINDOW < 92 * 86_400
+
+
+def test_all_pages_are_read_at_the_vendors_pace():
+    driven = looked(rows(*"abc", more=True), rows("d", more=True), rows(more=True), rows(NAME))
+    assert len(driven.result) == 1
+    assert [dict(each.params)["offset"] for each in driven.sent] == ["0", "3", "4", str(4 + LOG_PAGE)]
+    assert driven.pauses == [LOG_PACE] * 3
+    assert 60 / LOG_PACE <= 200  # the vendor's limit
+
+
+def test_a_page_that_cannot_be_read_is_asked_for_again_and_never_passed_over():
+    driven = looked(rows("a", more=True), answer({"data": [5]}), rows(NAME))
+    assert len(driven.result) == 1
+    assert [dict(each.params)["offset"] for each in driven.sent] == ["0", "1", "1"]
+    assert looked(*[answer({"data": [5]})] * LOG_RETRIES.attempts).error is not None
+
+
+def test_the_vendors_limit_is_outlasted():
+    driven = looked(*[refusal(429)] * (LOG_RETRIES.attempts - 1), rows(NAME))
+    assert len(driven.result) == 1
+    assert sum(driven.pauses) > 60
+
+
+def test_a_key_that_may_not_read_the_logs_is_told_at_once():
+    driven = looked(refusal(403, "missing scope"))
+    assert isinstance(driven.error, SubmitUncertainError)
+    assert isinstance(driven.error.__cause__, AuthenticationError)
+    assert driven.error.recovery is Recovery.GIVE_UP
+    assert driven.error.money is Money.MAY_BE_SPENT
+    assert len(driven.sent) == 1
+
+
+def test_logs_without_end_are_not_read_for_ever():
+    driven = looked(*[rows("a", more=True)] * MOST_LOG_PAGES)
+    assert isinstance(driven.error, SubmitUncertainError)
+    assert isinstance(driven.error.__cause__, MalformedReplyError)
+    assert driven.error.recovery is Recovery.RETRY_TASK
+
+
+def test_a_poll_that_fails_while_searching_is_no_answer_either():
+    def vendor(request: HttpRequest) -> Reply:
+        return rows(NAME, status="failed") if request.call is Call.LOGS else refusal(500)
+
+    clock = Clock()
+    driven = drive(look(calls(clock), [wanted()], set()), vendor, clock)
+    assert isinstance(driven.error, KlingError)
+    assert driven.error.client_request_id == NAME

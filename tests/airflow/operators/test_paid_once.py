@@ -150,7 +150,7 @@ class TestClear:
         assert run.state == "success"
         assert run["generate"].tries == 2
         assert run["generate"].xcom["return_value"] == only(vendor)["id"]
-        assert "paid for: using it" in run.log
+        assert "paid for; using it" in run.log
         assert "on_clear='regenerate'" in run.log
 
     def test_or_made_anew(self, airflow: RealAirflow, vendor: EmulatorThread) -> None:
@@ -224,7 +224,7 @@ class TestWithoutMemory:
 
         assert run.state == "success"
         assert run["generate"].xcom["return_value"] == only(vendor)["id"]
-        assert "looking in the vendor's logs" in run.log
+        assert "searching the vendor's request log" in run.log
 
     def test_durable_false_pays_for_each_try(self, airflow: RealAirflow, vendor: EmulatorThread) -> None:
         run = airflow.run(generate(arguments="durable=False"))
@@ -279,7 +279,11 @@ class TestRecord:
     def test_one_of_another_task_is_left_alone(self, airflow: RealAirflow, vendor: EmulatorThread) -> None:
         """As after a database was restored or copied: this task's own submit is looked for instead."""
         run = airflow.run(generate())
-        record = {**run["generate"].remembered[RECORD], "work": "somebody else's", "generation_id": "theirs"}
+        record = {
+            **run["generate"].remembered[RECORD],
+            "identity": "somebody else's",
+            "generation_id": "theirs",
+        }
         airflow.ask(
             "put_in_state_store", {}, dag_id=run.dag_id, run_id=run.run_id, task_id="generate", value=record
         )

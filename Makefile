@@ -4,10 +4,9 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 
-VENV := .venv
-VENV_2_11 := .venv-2.11
-VENV_BENCHMARKS := .venv-benchmarks
-VENV_DOCS := .venv-docs
+# Which Airflow: 2.11, 3.0, 3.1, 3.2, 3.3, 3.4, or lowest, for the lower bounds of setup.cfg.
+AIRFLOW ?= 3.3
+VENV := $(if $(filter 3.3,$(AIRFLOW)),.venv,.venv-$(AIRFLOW))
 BIN := $(VENV)/bin
 # For pytest, for example: make test ARGS="tests/unit -k schedule"
 ARGS ?=
@@ -20,14 +19,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 find-python = $(shell for name in python3 python3.13 python3.12 python3.11; do \
 	$$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, $(1)))' 2>/dev/null \
 	&& { command -v $$name; break; }; done)
-# The locks are tested up to 3.13; a newer one is better than none.
-PYTHON ?= $(or $(call find-python,13),$(call find-python,99))
-PYTHON_2_11 ?= $(call find-python,12)
-need-python = @test -n "$(1)" || { echo "This needs Python $(2): none of python3, python3.13, \
-	python3.12 and python3.11 on the PATH is one. Install it, or name it: make $(3)=/path/to/python" >&2; exit 1; }
+# The locks are tested up to 3.13; a newer one is better than none. The oldest Airflows end at 3.12.
+newest-python = $(if $(filter 2.11 3.0 lowest,$(1)),12,13)
+PYTHON ?= $(or $(call find-python,$(call newest-python,$(AIRFLOW))),\
+	$(if $(filter 13,$(call newest-python,$(AIRFLOW))),$(call find-python,99)))
 PROJECT := setup.cfg pyproject.toml airflow_provider_kling/__init__.py scripts/set_up.py
 
-.PHONY: help demo test test-2.11 check format airflow emulator benchmark docs build lock clean
+.PHONY: help demo test matrix check format airflow emulator benchmark docs build lock clean
 
 help: ## list the targets
 	@echo "Usage: make <target>"
@@ -36,11 +34,15 @@ help: ## list the targets
 demo: $(VENV)/.ready ## from a picture to a video file, through a real Airflow DAG and the emulator
 	@$(BIN)/python scripts/demo.py
 
-test: $(VENV)/.ready ## all tests on Airflow 3.3 (choose some with ARGS="...")
+test: $(VENV)/.ready ## all tests (some: ARGS="..."; on another Airflow: AIRFLOW=3.1)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
-test-2.11: $(VENV_2_11)/.ready ## the tests on Airflow 2.11, the oldest supported
-	@$(VENV_2_11)/bin/python -m pytest -n 2 --dist loadfile $(ARGS)
+# make test-2.11, make test-3.4, make test-lowest ...
+test-%:
+	@$(MAKE) --no-print-directory test AIRFLOW=$*
+
+matrix: .venv/.ready ## unit, contract and Airflow tests on each Airflow and each Python there is
+	@.venv/bin/python scripts/matrix.py $(ARGS)
 
 check: $(VENV)/.ready ## lint, format and types: ruff, mypy --strict
 	@$(BIN)/ruff check .
@@ -57,11 +59,11 @@ airflow: $(VENV)/.ready ## Airflow's web UI with the example DAGs and the emulat
 emulator: $(VENV)/.ready ## the local stand-in for the vendor's API, until Ctrl-C (options in ARGS="...")
 	@$(BIN)/kling-emulator $(ARGS)
 
-benchmark: $(VENV_BENCHMARKS)/.ready ## a measurement that the docs quote: make benchmark ARGS="schedule"
-	@$(VENV_BENCHMARKS)/bin/python -m benchmarks $(ARGS)
+benchmark: .venv-benchmarks/.ready ## a measurement that the docs quote: make benchmark ARGS="schedule"
+	@.venv-benchmarks/bin/python -m benchmarks $(ARGS)
 
-docs: $(VENV_DOCS)/.ready ## the documentation as a site under build/docs; a warning is an error
-	@$(VENV_DOCS)/bin/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs build/docs
+docs: .venv-docs/.ready ## the documentation as a site under build/docs; a warning is an error
+	@.venv-docs/bin/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs build/docs
 	@echo "Open build/docs/index.html"
 
 build: $(VENV)/.ready ## wheel and source distribution under dist/
@@ -71,26 +73,22 @@ lock: $(VENV)/.ready ## compile requirements/*.txt anew from setup.cfg and requi
 	@$(BIN)/python scripts/lock.py
 
 clean: ## remove all that make made here
-	rm -rf .venv .venv-2.11 .venv-benchmarks .venv-docs .airflow output build dist *.egg-info
+	rm -rf .venv .venv-* .airflow output build dist *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.ready: requirements/airflow-3.3.txt $(PROJECT)
-	$(call need-python,$(PYTHON),3.11 or newer,PYTHON)
-	@$(PYTHON) scripts/set_up.py $(VENV) $<
+define set-up
+	@test -n "$(PYTHON)" || { echo "No python3, python3.13, python3.12 or python3.11 on the PATH is a \
+	Python that this Airflow runs on. Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) scripts/set_up.py $(@D) $<
 	@touch $@
+endef
 
-$(VENV_2_11)/.ready: requirements/airflow-2.11.txt $(PROJECT)
-	$(call need-python,$(PYTHON_2_11),3.11 or 3.12,PYTHON_2_11)
-	@$(PYTHON_2_11) scripts/set_up.py $(VENV_2_11) $<
-	@touch $@
+.venv/.ready: requirements/airflow-3.3.txt $(PROJECT)
+	$(set-up)
 
-$(VENV_BENCHMARKS)/.ready: requirements/benchmarks.txt $(PROJECT)
-	$(call need-python,$(PYTHON),3.11 or newer,PYTHON)
-	@$(PYTHON) scripts/set_up.py $(VENV_BENCHMARKS) $<
-	@touch $@
+.venv-%/.ready: requirements/airflow-%.txt $(PROJECT)
+	$(set-up)
 
-$(VENV_DOCS)/.ready: requirements/docs.txt $(PROJECT)
-	$(call need-python,$(PYTHON),3.11 or newer,PYTHON)
-	@$(PYTHON) scripts/set_up.py $(VENV_DOCS) $<
-	@touch $@
+.venv-%/.ready: requirements/%.txt $(PROJECT)
+	$(set-up)

@@ -7,6 +7,7 @@ or cannot reach the package index: uv reads only part of what a machine tells pi
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -70,6 +71,9 @@ def main(venv: str, lock_path: str) -> None:
                     f"pip could not install {lock_path} either; its message is above. It needs a "
                     "package index, and takes it from its own settings (PIP_INDEX_URL, pip.conf)."
                 )
+    # The build leaves its metadata in the checkout. From there it would be read too, and go stale.
+    for leftover in ROOT.glob("*.egg-info"):
+        shutil.rmtree(leftover, ignore_errors=True)
     print(f"{venv} is ready after {time.monotonic() - started:.0f} s.", flush=True)
 
 

@@ -29,8 +29,9 @@ OPTIONAL = {"flask_appbuilder", "flask_babel", "wtforms"}
 def declared() -> list[Requirement]:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    lines = config["options"]["install_requires"].strip().splitlines()
-    return [Requirement(line) for line in lines if not line.startswith("#")]
+    needs = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    lines = "\n".join(needs).splitlines()
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
 
 
 def locked(lock: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
-from tests.airflow.real_airflow import REMEMBERS, RealAirflow, Run
+from tests.airflow.real_airflow import REMEMBERS, VERSION, RealAirflow, Run
 
 TEXT_MODEL = "kling-video/v1.6/standard/text-to-video"
 TRIES = "retries=3, retry_delay=timedelta(hours=1)"
@@ -271,7 +271,8 @@ class TestEvents:
         run.resume("generate", "execute_complete", event=json.loads(text))
 
         assert_to_be_retried(run, "The trigger's event", generation["id"])
-        assert run["generate"].tries == 1
+        # From 3.4 on, the failed attempt before it has made the row of the next, which this resumed.
+        assert run["generate"].tries == (2 if VERSION >= (3, 4) else 1)
 
         run.go_on()
 

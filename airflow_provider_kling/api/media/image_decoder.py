@@ -24,6 +24,7 @@ MOST_PROGRESSIVE: Final = 64_000_000
 """Pixels of a progressive JPEG, which a decoder holds all at once at 6 bytes, however small it draws it."""
 
 FORMATS: Final = ("JPEG", "PNG", "WEBP", "AVIF", "HEIF", "GIF", "TIFF", "BMP")
+_HEIC_BRANDS: Final = (b"heic", b"heix", b"heim", b"hevc", b"mif1", b"msf1")
 _QUALITY: Final = 95
 _MISSING_END: Final = (b"\xff\xd9", bytes(range(1, 255)) * 32 + b"\xff\xd9")
 
@@ -108,11 +109,17 @@ def _opened(source: BinaryIO, formats: tuple[str, ...]) -> Any:
         try:
             import pi_heif
         except ImportError:
-            formats = tuple(each for each in formats if each != "HEIF")
+            head = source.read(12)
+            source.seek(0)
+            if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
+                raise RefusedError(
+                    "is HEIC, which is read with: pip install 'airflow-provider-kling[heic]'"
+                ) from None
         else:
             pi_heif.register_heif_opener()
     Image.MAX_IMAGE_PIXELS = None  # _shrink decides
-    return Image.open(source, formats=formats)
+    Image.init()  # formats that this Pillow lacks would be a KeyError: AVIF came with 11.3
+    return Image.open(source, formats=[each for each in formats if each in Image.OPEN])
 
 
 def _shrink(image: Any) -> None:

@@ -14,6 +14,8 @@ MOST_CHUNKS: Final = 100_000
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _PIECE: Final = 256 * 1024  # bytes
+_MOST_UNPACKED: Final = 1 << 30
+"""Bytes of pixels that are unpacked to see whether they are complete, which takes a few seconds."""
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
@@ -25,12 +27,14 @@ class PngFacts:
     :param height: pixels, as stored.
     :param orientation: EXIF's, 1 to 8; 1 is upright.
     :param oddities: what is wrong with chunks that no viewer needs, in words that follow "its".
+    :param unpacked: about how many bytes its pixels are when they are unpacked.
     """
 
     width: int = 0
     height: int = 0
     orientation: int = UPRIGHT
     oddities: list[str] = field(default_factory=list)
+    unpacked: int = 0
 
 
 def read_png(file: BinaryIO) -> PngFacts:
@@ -47,7 +51,7 @@ def read_png(file: BinaryIO) -> PngFacts:
     for _ in range(MOST_CHUNKS):
         header = file.read(8)
         if len(header) < 8:
-            if pixels and _are_all_pixels_there(file):
+            if pixels and _are_all_pixels_there(file, facts.unpacked):
                 facts.oddities.append("end is missing")
                 return facts
             raise ValueError("it ends before its end")
@@ -123,11 +127,18 @@ def _read_header(facts: PngFacts, body: bytes) -> None:
     facts.width, facts.height, bits, colours = struct.unpack_from(">IIBB", body)
     if not facts.width or not facts.height or colours not in _CHANNELS or bits not in (1, 2, 4, 8, 16):
         raise ValueError(f"its size is {facts.width} x {facts.height}, in colours of kind {colours}/{bits}")
+    facts.unpacked = facts.height * (facts.width * _CHANNELS[colours] * bits // 8 + 2)
 
 
-def _are_all_pixels_there(file: BinaryIO) -> bool:
-    """Whether the compressed pixels have their own end; memory stays constant whatever they expand to."""
+def _are_all_pixels_there(file: BinaryIO, expected: int) -> bool:
+    """Whether the compressed pixels have their own end; in constant memory.
+
+    :param expected: bytes that they expand to. What expands to much more is not read on.
+    """
+    if expected > _MOST_UNPACKED:
+        return False
     file.seek(len(_SIGNATURE))
+    most = 2 * expected + _PIECE  # interlaced ones take a little more
     unpacked = zlib.decompressobj()
     while len(header := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", header)
@@ -138,8 +149,10 @@ def _are_all_pixels_there(file: BinaryIO) -> bool:
             length -= len(piece)
             try:
                 while piece and not unpacked.eof:
-                    unpacked.decompress(piece, _PIECE)
+                    most -= len(unpacked.decompress(piece, _PIECE))
                     piece = unpacked.unconsumed_tail
+                    if most < 0:
+                        return False
             except zlib.error:
                 return False
         file.seek(4, os.SEEK_CUR)

@@ -25,7 +25,7 @@ PYTHON ?= $(or $(call find-python,$(call newest-python,$(AIRFLOW))),\
 	$(if $(filter 13,$(call newest-python,$(AIRFLOW))),$(call find-python,99)))
 PROJECT := setup.cfg pyproject.toml airflow_provider_kling/__init__.py scripts/set_up.py
 
-.PHONY: help demo test matrix check format airflow emulator benchmark docs build lock clean
+.PHONY: ui check-ui test-ui help demo test matrix check format airflow emulator benchmark docs build lock clean
 
 help: ## list the targets
 	@echo "Usage: make <target>"
@@ -53,6 +53,20 @@ format: $(VENV)/.ready ## rewrite the code the way that check wants it
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
+ui: $(VENV)/.ready ui/node_modules/.ready ## build the page of the Airflow plugin (needs Node 20 or newer)
+	@$(BIN)/python scripts/ui_schema.py ui/openapi.json
+	@cd ui && npm run --silent schema >/dev/null && npm run --silent types && npm run --silent build
+
+check-ui: $(VENV)/.ready ui/node_modules/.ready ## check that the page in the package is the one built from ui/
+	@$(BIN)/python scripts/ui_check.py
+
+test-ui: $(VENV)/.ready ## the plugin in a real Airflow and a headless Chromium (needs Chromium)
+	@$(BIN)/python -m pytest -n 0 tests/ui $(ARGS)
+
+ui/node_modules/.ready: ui/package-lock.json ui/.npmrc
+	@cd ui && npm ci --silent --ignore-scripts
+	@touch $@
+
 airflow: $(VENV)/.ready ## Airflow's web UI with the example DAGs and the emulator, until Ctrl-C
 	@$(BIN)/python scripts/airflow_ui.py
 
@@ -73,7 +87,7 @@ lock: $(VENV)/.ready ## compile requirements/*.txt anew from setup.cfg and requi
 	@$(BIN)/python scripts/lock.py
 
 clean: ## remove all that make made here
-	rm -rf .venv .venv-* .airflow output build dist *.egg-info
+	rm -rf ui/node_modules .venv .venv-* .airflow output build dist *.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -140,6 +140,14 @@ def get_provider_info() -> dict[str, Any]:
                 "conn-fields": CONNECTION_FIELDS,
             }
         ],
+        "extra-links": [
+            "airflow_provider_kling.links.kling.KlingVideoLink",
+            "airflow_provider_kling.links.kling.KlingGalleryLink",
+            "airflow_provider_kling.links.kling.KlingSavedFileLink",
+        ],
+        "plugins": [
+            {"name": "kling", "plugin-class": "airflow_provider_kling.ui.plugin.KlingPlugin"},
+        ],
         "task-decorators": [
             {
                 "name": "kling_generate",

@@ -6,8 +6,12 @@ not know stands here, with the reason.
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from datetime import timedelta
 
+=======
+from airflow import __version__
+>>>>>>> c1f8748 (Show generations in Airflow 3.1 and newer: a tab, a gallery, choosing, and links)
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
@@ -16,14 +20,17 @@ from airflow.providers.common.compat.sdk import (
     AirflowSkipException,
     BaseHook,
     BaseOperator,
+    BaseOperatorLink,
     BaseSensorOperator,
     Context,
     ObjectStoragePath,
     PokeReturnValue,
+    XCom,
     conf,
 )
 
 __all__ = [
+    "HAS_PLUGIN_VIEWS",
     "AirflowException",
     "AirflowFailException",
     "AirflowNotFoundException",
@@ -31,6 +38,7 @@ __all__ = [
     "AirflowSkipException",
     "BaseHook",
     "BaseOperator",
+    "BaseOperatorLink",
     "BaseSensorOperator",
     "Context",
     "ObjectStoragePath",
@@ -38,6 +46,7 @@ __all__ = [
     "PokeReturnValue",
     "RetryDecision",
     "RetryPolicy",
+    "XCom",
     "conf",
     "never_expire",
     "validate_mapping_kwargs",
@@ -73,3 +82,6 @@ except ImportError:
             raise RuntimeError("Retry policies need Airflow 3.3 or newer; leave retry_policy out.")
 
     RetryDecision = None  # type: ignore[assignment,misc]  # never reached without a policy
+
+HAS_PLUGIN_VIEWS = tuple(int(part) for part in __version__.split(".")[:2]) >= (3, 1)
+"""Whether Airflow can show the plugin's views."""

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.links.kling import LINKS
 from airflow_provider_kling.task.arguments import Check, CheckedWhenParsed, check_path_if_known, refuse
 from airflow_provider_kling.task.failures import failing_as_airflow_expects
 from airflow_provider_kling.version_compat import BaseOperator
@@ -35,6 +36,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
     """
 
     template_fields: Sequence[str] = ("generation_id", "path", "kling_conn_id")
+    operator_extra_links = LINKS
     argument_checks: ClassVar[Mapping[str, Check]] = {"path": check_path_if_known}
 
     def __init__(
@@ -66,7 +68,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
         from airflow_provider_kling.task.xcom import upstream_request
 
         request = upstream_request(context, self.generation_id)
-        with failing_as_airflow_expects(submits=False):
+        with failing_as_airflow_expects(context, submits=False):
             saved = save_video(
                 KlingHook(self.kling_conn_id),
                 self.generation_id,

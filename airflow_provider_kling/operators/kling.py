@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.links.kling import LINKS
 from airflow_provider_kling.operators.download import KlingDownloadOperator as KlingDownloadOperator
 from airflow_provider_kling.task.arguments import (
     DEFAULT_TIMEOUT,
@@ -109,6 +110,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
     """So that tasks downstream find what was asked for; see :func:`.upstream_request`."""
     complete_when_parsed = True
     """Whether all arguments are there when the operator is made, so that a missing one is an error."""
+    operator_extra_links = LINKS
     argument_checks: ClassVar[Mapping[str, Check]] = {
         "poke_interval": checked_interval,
         "timeout": lambda value: checked_seconds("timeout", value),
@@ -201,7 +203,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
 
         :return: the generation id.
         """
-        with failing_as_airflow_expects():
+        with failing_as_airflow_expects(context):
             run = self._start_run(context)
             run.prepare(self.requested(context))  # checks everything; nothing is sent
             run.submit_or_reattach()  # the one call that costs money
@@ -214,7 +216,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
 
         :return: the generation id.
         """
-        with failing_as_airflow_expects():
+        with failing_as_airflow_expects(context):
             run = self._start_run(context)
             run.resume(event)
             for variant in run.wait_or_defer():

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.links.kling import LINKS
 from airflow_provider_kling.task.arguments import (
     DEFAULT_TIMEOUT,
     Check,
@@ -17,7 +18,7 @@ from airflow_provider_kling.task.arguments import (
     checked_interval,
     checked_seconds,
 )
-from airflow_provider_kling.task.failures import failing_as_airflow_expects
+from airflow_provider_kling.task.failures import failing_as_airflow_expects, record_failure
 from airflow_provider_kling.task.wait import Wait, completed
 from airflow_provider_kling.version_compat import (
     AirflowFailException,
@@ -59,6 +60,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
     """
 
     template_fields: Sequence[str] = ("generation_id", "kling_conn_id", "model")
+    operator_extra_links = LINKS
     argument_checks: ClassVar[Mapping[str, Check]] = {
         "poke_interval": checked_interval,
         "timeout": lambda value: checked_seconds("timeout", value, least=0.0),
@@ -103,7 +105,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
         if not self.deferrable:
             return self._poked(context)
         try:
-            with self._failing():
+            with self._failing(context):
                 submitted_at = self._request.get("submitted_at")
                 generation = self._wait.until_complete(
                     self.generation_id, model=self._model, submitted_at=submitted_at
@@ -122,7 +124,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
         :return: the generation as a dict.
         """
         self._recall_request(context)
-        with self._failing():
+        with self._failing(context):
             generation = self._wait.resume(event, model=self._model, waited_for=self.generation_id)
             return self._finished(context, generation)
 
@@ -131,7 +133,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
         from airflow_provider_kling.api.calls import is_ready
         from airflow_provider_kling.api.exceptions import KlingError, Recovery
 
-        with self._failing():
+        with self._failing(context):
             try:
                 generation = self.hook.get_generation(self.generation_id)
             except KlingError as error:
@@ -198,14 +200,15 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
         return generation.as_dict()
 
     @contextmanager
-    def _failing(self) -> Iterator[None]:
+    def _failing(self, context: Context) -> Iterator[None]:
         from airflow_provider_kling.api.exceptions import GenerationTimeoutError
 
         try:
-            with failing_as_airflow_expects(submits=False):
+            with failing_as_airflow_expects(context, submits=False):
                 try:
                     yield
                 except GenerationTimeoutError as error:
+                    record_failure(context, error)
                     # Airflow's word for a sensor that is late: no retry, and soft_fail skips it
                     raise AirflowSensorTimeout(str(error)) from error
         except (AirflowFailException, AirflowSensorTimeout) as error:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from airflow_provider_kling.api.exceptions import GenerationFailedError, KlingError, Recovery
+from airflow_provider_kling.task import xcom
 from airflow_provider_kling.version_compat import AirflowFailException
+
+if TYPE_CHECKING:
+    from airflow_provider_kling.version_compat import Context
+
+log = logging.getLogger(__name__)
 
 
 @contextmanager
-def failing_as_airflow_expects(*, submits: bool = True) -> Iterator[None]:
+def failing_as_airflow_expects(context: Context, *, submits: bool = True) -> Iterator[None]:
     """Fail the task without a retry where a retry mends nothing; let every other error be retried.
 
+    :param context: Airflow's; the error is recorded in XCom ``failure``, for whoever looks at the task.
     :param submits: whether a retry of this task submits again. One that only waits for a generation, or
         downloads its video, finds a failed one failed again.
     :raises AirflowFailException: with the error's whole message.
@@ -21,7 +30,20 @@ def failing_as_airflow_expects(*, submits: bool = True) -> Iterator[None]:
     try:
         yield
     except KlingError as error:
+        record_failure(context, error)
         over = isinstance(error, GenerationFailedError) and not submits
         if over or error.recovery is Recovery.GIVE_UP:
             raise AirflowFailException(str(error)) from error
         raise
+
+
+def record_failure(context: Context, error: KlingError) -> None:
+    """Push why the task has no video; of several variants, each has pushed its own failure before."""
+    from airflow_provider_kling.triggers.kling import failed_event
+
+    xcoms = xcom.TaskXComs(context)
+    try:
+        if not isinstance(xcoms.pull(xcom.FAILURE), list):
+            xcoms.push(xcom.FAILURE, failed_event(error.generation_id or "", error))
+    except Exception as trouble:  # it must not hide the error itself
+        log.warning("Could not record the failure in XCom: %s", trouble)

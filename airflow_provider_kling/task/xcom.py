@@ -26,7 +26,7 @@ PATH: Final = "path"
 VIDEO: Final = "video"
 """What is known of the saved file: size in bytes, SHA-256, seconds, width, height."""
 FAILURE: Final = "failure"
-"""Of the variants that have no video, each at its place in the list, as a trigger's event tells it."""
+"""Why there is no video, as a trigger's event tells it; of several variants, a list with None elsewhere."""
 
 
 class TaskXComs:

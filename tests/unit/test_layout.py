@@ -36,7 +36,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
             {"api.durable"},
             {"api", "hooks"},
             {"triggers"},
-            {"task", "sensors", "operators", "cost_report"},
+            {"task", "sensors", "operators", "links", "cost_report"},
             {"decorators", "ui"},
         ),
     )
@@ -44,7 +44,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
 """From the ground up. A part imports its own layer and those below; ``api`` is its list of public names."""
 EMULATOR = "emulator"
 """Stands beside the house: it knows the API's facts, and nothing but its own script imports it."""
-UI_IMPORTS = {"ui", "hooks", "task.xcom", "version_compat", "get_provider_info"}
+UI_IMPORTS = {"ui", "api", "hooks", "task", "task.xcom", "version_compat", "get_provider_info"}
 """What the plugin reads; it serves the API server, where nothing of a task runs."""
 
 GRAPH = import_graph()

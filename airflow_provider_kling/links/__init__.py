@@ -1,0 +1,1 @@
+"""Links that a task shows on its page."""

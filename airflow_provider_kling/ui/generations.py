@@ -1,0 +1,251 @@
+"""Generations, put together from the XComs that the tasks of one run have left."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final, Literal
+
+from airflow_provider_kling.task import xcom
+from airflow_provider_kling.ui.database import Attempt, TaskKey, XCom
+
+KEYS: Final = (
+    xcom.GENERATION_ID,
+    xcom.REQUEST,
+    xcom.GENERATION,
+    xcom.COST,
+    xcom.VIDEO,
+    xcom.FAILURE,
+)
+"""What is read. ``video_url`` is not among them: it is signed."""
+
+Status = Literal[
+    "queued", "submitting", "generating", "retrying", "submitted", "completed", "saved", "failed"
+]
+WAITING: Final = ("queued", "submitting", "generating", "retrying")
+"""Statuses that are going to change."""
+
+_WORKING: Final = ("running", "deferred", "scheduled", "queued", "up_for_reschedule", "restarting", None)
+_OVER: Final = ("failed", "upstream_failed")
+_RUNNING_RUN: Final = ("running", "queued")
+
+
+@dataclass(slots=True)
+class GenerationFacts:
+    """One generation, and what became of it.
+
+    :param attempt: of the task that submitted it, or that alone knows it.
+    :param place: which of the variants it is, from 0.
+    :param several: whether the task makes a list of variants.
+    :param request: model, parameters, client request id, epoch seconds of the submit.
+    :param saved_by: the attempt that saved the video.
+    :param completed_at: when the task saw the video.
+    """
+
+    attempt: Attempt
+    place: int
+    several: bool
+    generation_id: str | None
+    request: Mapping[str, Any] = field(default_factory=dict)
+    generation: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    video: Mapping[str, Any] = field(default_factory=dict)
+    failure: Mapping[str, Any] = field(default_factory=dict)
+    saved_by: Attempt | None = None
+    submitted_at: float | None = None
+    completed_at: float | None = None
+    failed_at: float | None = None
+    tasks: set[TaskKey] = field(default_factory=set)
+
+    @property
+    def model(self) -> str | None:
+        """The vendor's model id, where it is known."""
+        found = self.request.get("model") or self.generation.get("model")
+        return found if isinstance(found, str) else None
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """What was asked for, media by source and checksum."""
+        return _mapping(self.request.get("parameters"))
+
+    @property
+    def prompt(self) -> str:
+        """The prompt; empty where there is none."""
+        found = self.parameters.get("prompt")
+        return found if isinstance(found, str) else ""
+
+    @property
+    def usd(self) -> float | None:
+        """What it cost, in USD."""
+        return _number(self.cost.get("usd"))
+
+    @property
+    def seconds(self) -> float | None:
+        """Length of the video."""
+        return _number(self.video.get("duration")) or _number(self.generation.get("duration"))
+
+    @property
+    def waited(self) -> float | None:
+        """Seconds from the submit to when its task saw the video."""
+        if self.submitted_at is None or self.completed_at is None:
+            return None
+        return max(0.0, self.completed_at - self.submitted_at)
+
+    @property
+    def failure_message(self) -> str | None:
+        """The error's whole message: what happened, what it means for money, what to do."""
+        found = _mapping(self.failure.get("error")).get("message")
+        return found if isinstance(found, str) else None
+
+    @property
+    def failure_kind(self) -> str | None:
+        """The error's class."""
+        found = _mapping(self.failure.get("error")).get("kind")
+        return found if isinstance(found, str) else None
+
+    @property
+    def status(self) -> Status:
+        """Where it stands, as far as Airflow knows."""
+        state = self.attempt.state
+        if self.video:
+            return "saved"
+        if self.failure and state not in ("up_for_retry", *_WORKING):
+            return "failed"
+        if self.generation:
+            return "completed"
+        if state in _OVER:
+            return "failed"
+        if state == "up_for_retry":
+            return "retrying"
+        if self.failure:
+            return "failed"
+        if state in _WORKING:
+            if self.generation_id is not None:
+                return "generating"
+            return "submitting" if state == "running" else "queued"
+        return "generating" if self.attempt.run_state in _RUNNING_RUN else "submitted"
+
+
+def assemble(attempts: Iterable[Attempt], xcoms: Iterable[XCom]) -> list[GenerationFacts]:
+    """Put generations together, across the tasks of a run that know of the same one.
+
+    The task that submitted a generation owns it; a sensor and a download add what they know. A
+    generation that no task here submitted belongs to the first that names it.
+
+    :param attempts: of any number of runs.
+    :param xcoms: those of :data:`KEYS` of these attempts; others are ignored.
+    """
+    owners = {each.id: each for each in attempts}
+    by_attempt: dict[Any, dict[str, XCom]] = defaultdict(dict)
+    for each in xcoms:
+        if each.attempt_id in owners:
+            by_attempt[each.attempt_id][each.key] = each
+    parts: list[GenerationFacts] = []
+    for attempt_id, known in by_attempt.items():
+        parts.extend(_of_attempt(owners[attempt_id], known))
+    return _merged(parts)
+
+
+def without_xcoms(attempt: Attempt) -> GenerationFacts:
+    """What stands for the generation of a task that has not submitted one yet."""
+    return GenerationFacts(attempt, 0, False, None, tasks={attempt.task})
+
+
+def _of_attempt(attempt: Attempt, known: Mapping[str, XCom]) -> list[GenerationFacts]:
+    values = {key: _decoded(pushed.value) for key, pushed in known.items()}
+    several = isinstance(values.get(xcom.GENERATION_ID), list) or isinstance(values.get(xcom.FAILURE), list)
+    lists = {key: value if several and isinstance(value, list) else [value] for key, value in values.items()}
+    count = max((len(each) for each in lists.values()), default=0)
+    found = []
+    for place in range(count):
+        at = {key: each[place] for key, each in lists.items() if place < len(each)}
+        maps = {key: _mapping(at.get(key)) for key in KEYS if key != xcom.GENERATION_ID}
+        generation_id = (
+            at.get(xcom.GENERATION_ID)
+            or maps[xcom.GENERATION].get("id")
+            or maps[xcom.VIDEO].get("generation_id")
+        )
+        if not isinstance(generation_id, str):
+            generation_id = maps[xcom.FAILURE].get("generation_id") or None
+        if generation_id is None and not any(maps.values()):
+            continue
+        facts = GenerationFacts(
+            attempt,
+            place,
+            several,
+            generation_id,
+            request=maps[xcom.REQUEST],
+            generation=maps[xcom.GENERATION],
+            cost=maps[xcom.COST],
+            video=maps[xcom.VIDEO] if isinstance(maps[xcom.VIDEO].get("path"), str) else {},
+            failure=maps[xcom.FAILURE],
+            submitted_at=_number(maps[xcom.REQUEST].get("submitted_at")),
+            tasks={attempt.task},
+        )
+        if facts.generation:
+            facts.completed_at = _number(facts.generation.get("completed_at")) or _seen(
+                known[xcom.GENERATION].at
+            )
+        if facts.failure:
+            facts.failed_at = _seen(known[xcom.FAILURE].at)
+        if facts.video:
+            facts.saved_by = attempt
+        found.append(facts)
+    return found
+
+
+def _merged(parts: Sequence[GenerationFacts]) -> list[GenerationFacts]:
+    merged: list[GenerationFacts] = []
+    owner: dict[tuple[str, str, str], GenerationFacts] = {}
+    for part in sorted(parts, key=lambda each: not each.request):  # those who submitted come first
+        key = (part.attempt.dag_id, part.attempt.run_id, part.generation_id or "")
+        known = owner.get(key) if part.generation_id else None
+        if known is None or (part.request and known.request):
+            merged.append(part)
+            if part.generation_id:
+                owner.setdefault(key, part)
+            continue
+        known.tasks |= part.tasks
+        known.generation = known.generation or part.generation
+        known.cost = _dearer(known.cost, part.cost)
+        known.failure = known.failure or part.failure
+        known.completed_at = known.completed_at or part.completed_at
+        known.failed_at = known.failed_at or part.failed_at
+        if part.video and not known.video:
+            known.video, known.saved_by = part.video, part.saved_by
+    return merged
+
+
+def _dearer(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Of two answers about the cost of one generation, the one that says more."""
+    return one if _number(one.get("usd")) is not None or not other else other
+
+
+def _decoded(value: Any) -> Any:
+    """A value as it was pushed; some ways of pushing store it as JSON inside of JSON."""
+    if isinstance(value, str) and value[:1] in ("{", "[", '"'):
+        try:
+            return json.loads(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _seen(at: datetime) -> float:
+    return at.timestamp()
+
+
+def by_place(found: Iterable[GenerationFacts]) -> list[GenerationFacts]:
+    """In the order in which a person expects them: task, map index, place."""
+    return sorted(found, key=lambda each: (each.attempt.task_id, each.attempt.map_index, each.place))

@@ -1,0 +1,60 @@
+"""One DAG with a task for each state that the tab shows."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from airflow.sdk import DAG, task
+
+from airflow_provider_kling.operators.kling import KlingDownloadOperator, KlingGenerateOperator
+from airflow_provider_kling.sensors.kling import KlingGenerationSensor
+
+PICTURE = os.path.join(os.path.dirname(__file__), "mug.jpg")
+OUTPUT = os.environ["KLING_OUTPUT"]
+HERE = {"image": PICTURE, "duration": 5, "poke_interval": 5, "deferrable": True}
+
+with DAG("campaign", schedule=None, catchup=False, tags=["kling"]):
+    KlingGenerateOperator(
+        task_id="finished", prompt="Steam rises from the mug.", path=f"{OUTPUT}/{{generation_id}}.mp4", **HERE
+    )
+    KlingGenerateOperator(
+        task_id="waiting",
+        prompt="[emulator: slow=3000] The mug turns slowly.",
+        wait_for_completion=True,
+        **HERE,
+    )
+    KlingGenerateOperator(
+        task_id="failed", prompt="[emulator: moderation] A mug.", wait_for_completion=True, **HERE
+    )
+    KlingGenerateOperator.partial(
+        task_id="mapped",
+        path=f"{OUTPUT}/{{generation_id}}.mp4",
+        map_index_template="{{ task.prompt }}",
+        **HERE,
+    ).expand(prompt=["Morning light moves over the mug.", "Rain on the window behind the mug."])
+
+    @task.kling_generate(path=f"{OUTPUT}/variants/{{generation_id}}.mp4", **HERE)
+    def variants() -> list[dict[str, Any]]:
+        return [
+            {"prompt": "Steam rises.", "cfg_scale": 0.3},
+            {"prompt": "The mug turns."},
+            {"prompt": "[emulator: fail] The mug breaks."},
+        ]
+
+    variants()
+    generate = KlingGenerateOperator(
+        task_id="generate", image=PICTURE, prompt="Steam, seen from above.", duration=5
+    )
+    wait = KlingGenerationSensor(task_id="wait", generation_id=generate.output, poke_interval=5)
+    wait >> KlingDownloadOperator(task_id="download", generation_id=generate.output, path=f"{OUTPUT}/three/")
+
+    KlingGenerateOperator(
+        task_id="vendor_only", prompt="The video that only the vendor has.", wait_for_completion=True, **HERE
+    )
+
+    @task
+    def foreign() -> str:
+        return "nothing to do with Kling"
+
+    foreign()

@@ -1,0 +1,4 @@
+// Loaded before the rest, so that the page does not flash in the other colours.
+import { followTheme } from "./theme";
+
+followTheme();

@@ -6,12 +6,9 @@ not know stands here, with the reason.
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 from datetime import timedelta
 
-=======
 from airflow import __version__
->>>>>>> c1f8748 (Show generations in Airflow 3.1 and newer: a tab, a gallery, choosing, and links)
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_kling.api.calls import LOG_MARGIN, LONGEST_LOG_WINDOW
+from airflow_provider_kling.api.calls import LONGEST_LOG_WINDOW
 from airflow_provider_kling.api.durable.identity import place_in
-from airflow_provider_kling.api.durable.search import CLOCK_SKEW
+from airflow_provider_kling.api.retry import CLOCK_SKEW
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.task.xcom import GENERATION_ID
 
 if TYPE_CHECKING:
     from airflow_provider_kling.api.client import KlingClient
@@ -125,10 +126,10 @@ class KlingCostReport:
         run: Any = context["dag_run"]
         task_of: dict[str, str] = {}
         for task_id in task_ids if task_ids is not None else context["dag"].task_ids:
-            pulled = ti.xcom_pull(task_ids=[task_id], key="generation_id")
+            pulled = ti.xcom_pull(task_ids=[task_id], key=GENERATION_ID)
             task_of |= dict.fromkeys(_texts(pulled), task_id)
         client = self._client()
-        since = max(_began(run) - CLOCK_SKEW, client.calls.now() + LOG_MARGIN - LONGEST_LOG_WINDOW)
+        since = max(_began(run) - CLOCK_SKEW, client.calls.now() + CLOCK_SKEW - LONGEST_LOG_WINDOW)
         rows = _rows(client, since, math.inf, lambda row: row.inference_id in task_of, most=len(task_of))
         missing = task_of.keys() - {row.inference_id for row in rows}
         return CostTable(
@@ -209,7 +210,7 @@ def _rows(
                 found[row.inference_id] = row
         return len(found) >= most
 
-    until = min(until, client.calls.now() + LOG_MARGIN)
+    until = min(until, client.calls.now() + CLOCK_SKEW)
     while until > since and len(found) < most:
         begins = max(since, until - LONGEST_LOG_WINDOW)
         client.run(client.calls.find_row(collect, since=begins, until=until))

@@ -29,6 +29,7 @@ from airflow_provider_kling.api.polling.poll_tracker import not_ready as not_rea
 from airflow_provider_kling.api.polling.poll_tracker import timed_out as timed_out
 from airflow_provider_kling.api.polling.schedule import Learner, Timetable, jittered
 from airflow_provider_kling.api.retry import (
+    CLOCK_SKEW,
     FATAL_POLLS,
     REFUSED_PAUSE,
     Clock,
@@ -52,8 +53,6 @@ LOG_PACE: Final = 0.3
 """Seconds between pages of the logs: the vendor takes 200 requests in 60 s."""
 MOST_LOG_PAGES: Final = 1000
 """Pages of one search at most, should the vendor's logs have no end."""
-LOG_MARGIN: Final = 900.0
-"""Seconds past our own clock up to which log rows are asked for, should the vendor's be ahead."""
 LONGEST_LOG_WINDOW: Final = 90 * 86_400.0
 """Seconds that one log query may span; the vendor documents 92 days at most."""
 LONGEST_LOG_SPAN: Final = 4 * LONGEST_LOG_WINDOW
@@ -165,7 +164,7 @@ class VendorCalls:
         :param since: epoch seconds; older rows are not read.
         :param until: epoch seconds; None for now.
         """
-        until = self.now() + LOG_MARGIN if until is None else until
+        until = self.now() + CLOCK_SKEW if until is None else until
         since = max(since, until - LONGEST_LOG_SPAN)
         pages = 0
         while True:

@@ -4,12 +4,16 @@
 
     KlingError                       what happened, what it means for money, what to do next
       InvalidRequestError            found by us before any call; also a ValueError
+        MediaError                   one picture or other medium that the API would not accept
       ConfigurationError             the connection cannot be used as it is; also a ValueError
       ConnectionLostError            no answer; ``sent`` says whether the request can have arrived
       ApiError                       the vendor refused: status, message, request id
         AuthenticationError · InsufficientBalanceError · BadRequestError · NotFoundError
         RateLimitError · ServiceUnavailableError
       MalformedReplyError            an answer of a shape nobody can read
+      BudgetError                    the request costs more than the limit or the balance allows
+      StoppedError                   the operator decided not to submit, and a person has to decide
+      UnusableRecordError            the record of a previous attempt cannot be read
       SubmitUncertainError           the vendor may have accepted the submit
       GenerationFailedError          the generation ended in ``error``: the vendor's name and message
       GenerationTimeoutError         the wait is over, the generation may still complete
@@ -143,6 +147,10 @@ class InvalidRequestError(KlingError, ValueError):
         self.problems = tuple(problems)
 
 
+class MediaError(InvalidRequestError):
+    """One media value that the API would not take, with everything that is wrong with it."""
+
+
 class ConfigurationError(KlingError, ValueError):
     """The connection or the settings cannot be used as they are; nothing was sent."""
 
@@ -233,6 +241,25 @@ class MalformedReplyError(KlingError):
     """An answer that is not what the vendor documents; carries a short excerpt in its message."""
 
     recovery = Recovery.RETRY_CALL
+
+
+class BudgetError(KlingError):
+    """The generation was not submitted: it costs too much, or more than there is, or nobody knows."""
+
+    money = Money.NOT_SPENT
+
+
+class StoppedError(KlingError):
+    """The decision was not to submit, and a person has to look."""
+
+
+class UnusableRecordError(KlingError):
+    """A record that this version cannot read: whether something was paid cannot be told from it."""
+
+    advice = (
+        "Look the task's client request id up in the vendor's logs. Then remove the record (task state "
+        "store, key 'kling_generation') to submit anew, or update the provider if a newer one wrote it."
+    )
 
 
 class SubmitUncertainError(KlingError):

@@ -46,7 +46,7 @@ LONGEST_SAFE_NAME: Final = _LONGEST_READABLE + 1 + _DIGEST_DIGITS
 _HOME_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))(?=/|$)", re.ASCII)
 _LOCAL_PROTOCOLS: Final = ("", "file", "local")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(file):/", re.IGNORECASE)
-_TEMPLATE_MARKS: Final = ("{{", "{%", "{#")
+TEMPLATE_MARKS: Final = ("{{", "{%", "{#")
 
 
 class StoragePath(Protocol):
@@ -238,7 +238,7 @@ def _expand(path: object, facts: Mapping[str, str | None]) -> str:
     text = path if isinstance(path, str) else _named(path)
     if not text.strip():
         raise ValueError("it is empty")
-    if marks := [mark for mark in _TEMPLATE_MARKS if mark in text]:
+    if marks := [mark for mark in TEMPLATE_MARKS if mark in text]:
         raise ValueError(
             f"it has {marks[0]!r} in it, and a template is rendered only in a path that is given as text"
         )

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC
 from typing import Final
 
+from airflow_provider_kling.api.bounds import within
+
 Clock = Callable[[], float]
 """Returns epoch seconds."""
 Random = Callable[[], float]
@@ -31,6 +33,9 @@ TROUBLE_TOLD: Final = 300.0
 FINAL_LOOKS: Final = 3
 """How many looks after ``completed`` may lack the video's URL before the wait ends as unreadable."""
 
+CLOCK_SKEW: Final = 900.0
+"""Seconds by which our clock and the vendor's may differ; searches of its logs reach so much further."""
+
 LONGEST_SPAN: Final = 7 * 86_400.0
 """Seconds; the longest that anything may be waited for."""
 
@@ -41,8 +46,7 @@ def checked_span(name: str, value: float, least: float = 0.0) -> float:
     :param name: of the parameter, for the message.
     :raises ValueError: it is not a number from ``least`` to a week.
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not least <= value <= LONGEST_SPAN:  # a NaN compares false
+    if not within(value, least, LONGEST_SPAN):
         raise ValueError(f"{name}={value!r} is not allowed: give {least:g} to {LONGEST_SPAN:g} seconds")
     return float(value)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from airflow_provider_kling.api.bounds import within
 from airflow_provider_kling.api.exceptions import ConfigurationError
 from airflow_provider_kling.api.redaction import bare_url
 
@@ -102,8 +103,7 @@ class Settings:
             )
         for name in ("connect_timeout", "read_timeout"):
             seconds = getattr(self, name)
-            number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
-            if not number or not 0 < seconds <= _LONGEST_TIMEOUT:  # a NaN compares false
+            if not within(seconds, 0, _LONGEST_TIMEOUT) or seconds == 0:
                 raise ConfigurationError(
                     f"{name}={seconds!r} is not a usable number of seconds.",
                     advice=f"Give more than 0 and at most {_LONGEST_TIMEOUT:.0f}.",
@@ -140,8 +140,7 @@ def checked_rate(per_minute: Any) -> float | None:
     """
     if per_minute is None:
         return None
-    number = isinstance(per_minute, int | float) and not isinstance(per_minute, bool)
-    if not number or not LOWEST_RATE <= per_minute <= HIGHEST_RATE:  # a NaN compares false
+    if not within(per_minute, LOWEST_RATE, HIGHEST_RATE):
         raise ValueError(
             f"The rate is {per_minute!r}; it must be a number from {LOWEST_RATE:g} to "
             f"{HIGHEST_RATE:g} requests a minute, or nothing for no limit."

@@ -248,7 +248,8 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
 
     def _start_run(self, context: Context) -> GenerateRun:
         from airflow_provider_kling.api.durable.decision import SubmitPolicy
-        from airflow_provider_kling.task.generate import GenerateOptions, GenerateRun
+        from airflow_provider_kling.task.generate import GenerateRun
+        from airflow_provider_kling.task.options import GenerateOptions
 
         policy = SubmitPolicy(
             self.on_changed_request, self.on_uncertain_submit, self.on_clear, self.uncertain_grace

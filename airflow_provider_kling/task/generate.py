@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kling.api.durable.decision import SubmitPolicy
 from airflow_provider_kling.api.durable.submit import SubmitInput
 from airflow_provider_kling.api.exceptions import KlingError, Recovery
 from airflow_provider_kling.api.generation import Generation
@@ -33,30 +32,10 @@ from airflow_provider_kling.triggers.kling import failed_event, read_event
 
 if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
+    from airflow_provider_kling.task.options import GenerateOptions
     from airflow_provider_kling.version_compat import Context
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GenerateOptions:
-    """How a task generates; see :class:`.KlingGenerateOperator` for each."""
-
-    model: str
-    path: Any = None
-    overwrite: bool = False
-    sidecar: bool = False
-    presign: bool = False
-    convert_image: bool = False
-    max_cost_usd: float | str | None = None
-    check_balance: bool = False
-    wait_for_completion: bool = False
-    deferrable: bool = False
-    poke_interval: float | None = None
-    timeout: float
-    durable: bool = True
-    policy: SubmitPolicy = field(default_factory=SubmitPolicy)
-    outlets: Sequence[Any] = ()
 
 
 @dataclass(slots=True)

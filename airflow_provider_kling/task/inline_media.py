@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
-_TEMPLATE_MARKS: Final = ("{{", "{%", "{#")
+from airflow_provider_kling.api.paths import TEMPLATE_MARKS
 
 
 class InlineMedia:
@@ -43,7 +43,7 @@ class InlineMediaField:
 
 def is_template(text: str) -> bool:
     """Whether Airflow may make another text of it when the task runs."""
-    return any(mark in text for mark in _TEMPLATE_MARKS)
+    return any(mark in text for mark in TEMPLATE_MARKS)
 
 
 def hide(value: Any) -> Any:

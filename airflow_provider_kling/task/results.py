@@ -11,11 +11,11 @@ from airflow_provider_kling.api.billing.cost import Cost, cost_of
 from airflow_provider_kling.api.billing.price_list import video_seconds, with_defaults
 from airflow_provider_kling.api.calls import LONGEST_LOG_WINDOW
 from airflow_provider_kling.api.download.targets import target_for
-from airflow_provider_kling.api.durable.search import CLOCK_SKEW
 from airflow_provider_kling.api.exceptions import DownloadError, InvalidRequestError, KlingError, Recovery
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.paths import PLACEHOLDERS, check_path, tells_apart
 from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.retry import CLOCK_SKEW
 from airflow_provider_kling.hooks.lineage import media_uris, place_uri, tell_assets
 from airflow_provider_kling.hooks.object_storage import target_path
 from airflow_provider_kling.task import sidecar, xcom

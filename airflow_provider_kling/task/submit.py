@@ -26,7 +26,7 @@ from airflow_provider_kling.version_compat import never_expire
 
 if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
-    from airflow_provider_kling.task.generate import GenerateOptions
+    from airflow_provider_kling.task.options import GenerateOptions
     from airflow_provider_kling.version_compat import Context
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ import requests
 
 from airflow_provider_kling.api.async_client import AsyncKlingClient
 from airflow_provider_kling.api.client import KlingClient
-from airflow_provider_kling.api.durable.search import CLOCK_SKEW, SubmitSearch, look
+from airflow_provider_kling.api.durable.search import SubmitSearch, look
 from airflow_provider_kling.api.exceptions import (
     AuthenticationError,
     GenerationFailedError,
@@ -33,6 +33,7 @@ from airflow_provider_kling.api.exceptions import (
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
 from airflow_provider_kling.api.polling.schedule import Schedule
+from airflow_provider_kling.api.retry import CLOCK_SKEW
 from airflow_provider_kling.api.settings import UNIVERSAL_PATH, VENDOR_PATH, Settings
 from airflow_provider_kling.api.transport.endpoints import LogRow
 from airflow_provider_kling.api.transport.messages import Call, Flow

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.billing.cost import Budget, BudgetError, cost_of, estimate_of, pricing_of
+from airflow_provider_kling.api.billing.cost import Budget, cost_of, estimate_of, pricing_of
 from airflow_provider_kling.api.billing.price_list import PRICES, PriceList
 from airflow_provider_kling.api.catalog.models import MODELS
+from airflow_provider_kling.api.exceptions import BudgetError
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread

@@ -27,7 +27,14 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     map(
         frozenset,
         (
-            {"api.exceptions", "api.generation", "api.retry", "api.redaction", "version_compat"},
+            {
+                "api.bounds",
+                "api.exceptions",
+                "api.generation",
+                "api.retry",
+                "api.redaction",
+                "version_compat",
+            },
             {"api.settings", "api.paths"},
             {"api.transport", "api.download", "get_provider_info", "retry_policy"},
             {"api.polling"},
@@ -36,7 +43,8 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
             {"api.durable"},
             {"api", "hooks"},
             {"triggers"},
-            {"task", "sensors", "operators", "links", "cost_report"},
+            {"task", "links"},
+            {"sensors", "operators", "cost_report"},
             {"decorators", "ui"},
         ),
     )
@@ -93,6 +101,10 @@ def test_the_plugin_uses_hooks_and_xcom_alone() -> None:
     assert wrong == []
 
 
+def test_no_modules_import_one_another() -> None:
+    assert circles(GRAPH) == []
+
+
 def test_the_graph_sees_imports_in_functions_and_for_type_checkers(tmp_path: Path) -> None:
     package = tmp_path / PACKAGE
     sources = {
@@ -145,12 +157,67 @@ def classes_of(path: Path) -> Iterator[tuple[str, list[str]]]:
             )
 
 
+def test_each_kling_error_is_in_the_tree() -> None:
+    classes = [(path, name, bases) for path in files() for name, bases in classes_of(path)]
+    errors = {"KlingError"}
+    while more := {name for _, name, bases in classes if errors & set(bases)} - errors:
+        errors |= more
+    assert len(errors) > 10
+    elsewhere = [
+        f"{name_of(path)}.{name}"
+        for path, name, _ in classes
+        if name in errors and name_of(path) != "api.exceptions"
+    ]
+    assert elsewhere == []
+
+
+SAME_BY_CHANCE = {"CHUNK", "PIECE", "SCHEMA"}
+"""Sizes of reads, and the versions of formats: each module's own choice."""
+
+
+def test_a_constant_has_one_home() -> None:
+    """No two modules define a constant of the same name and value, underscore or not."""
+    homes: dict[tuple[str, str], list[str]] = {}
+    for path in files():
+        if is_in(name_of(path), {EMULATOR}):
+            continue
+        for node in ast.parse(path.read_text()).body:
+            target = node.target if isinstance(node, ast.AnnAssign) else None
+            target = node.targets[0] if isinstance(node, ast.Assign) else target
+            if isinstance(target, ast.Name) and target.id.isupper() and node.value is not None:
+                homes.setdefault((target.id.lstrip("_"), ast.unparse(node.value)), []).append(name_of(path))
+    assert {
+        name: where for (name, _), where in homes.items() if len(where) > 1 and name not in SAME_BY_CHANCE
+    } == {}
+
+
 def constants_in(node: ast.AST) -> set[str]:
     return {
         each.value
         for each in ast.walk(node)
         if isinstance(each, ast.Constant) and isinstance(each.value, str)
     }
+
+
+def test_each_xcom_key_is_in_task_xcom() -> None:
+    """Elsewhere a key is a name from there: no text stands where an XCom is pushed or pulled."""
+    wrong = []
+    for path in files():
+        if name_of(path) == "task.xcom":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.Call):
+                continue
+            called = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
+            if called not in ("xcom_push", "xcom_pull", "push", "_push", "get_value", "get_one"):
+                continue
+            keys = [keyword.value for keyword in node.keywords if keyword.arg == "key"]
+            if called in ("push", "_push"):
+                keys += node.args[:1]
+            wrong += [
+                f"{name_of(path)}, line {node.lineno}: {text!r}" for key in keys for text in constants_in(key)
+            ]
+    assert wrong == []
 
 
 SECRET_WORDS = re.compile(

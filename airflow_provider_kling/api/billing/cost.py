@@ -16,7 +16,7 @@ from airflow_provider_kling.api.billing.price_list import (
     read_pricing,
 )
 from airflow_provider_kling.api.calls import VendorCalls
-from airflow_provider_kling.api.exceptions import KlingError, Money
+from airflow_provider_kling.api.exceptions import BudgetError, KlingError, Money
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.retry import RetryPolicy
 from airflow_provider_kling.api.transport.messages import Flow
@@ -31,12 +31,6 @@ COST_RETRIES: Final = RetryPolicy(attempts=2)
 """For a figure that is good to have, and not worth a long wait on a worker."""
 
 Source = Literal["usage", "ledger", "estimate"]
-
-
-class BudgetError(KlingError):
-    """The generation was not submitted: it costs too much, or more than there is, or nobody knows."""
-
-    money = Money.NOT_SPENT
 
 
 @dataclass(frozen=True, slots=True)

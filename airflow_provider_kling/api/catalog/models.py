@@ -16,11 +16,7 @@ from airflow_provider_kling.api.catalog import parameter_sets
 from airflow_provider_kling.api.catalog.parameter_sets import Shape
 from airflow_provider_kling.api.catalog.parameter_types import Parameter
 from airflow_provider_kling.api.catalog.rules import Rule
-from airflow_provider_kling.api.polling.schedule import Schedule
-
-USUAL_SECONDS: Final = 194.0
-"""Median seconds from submit to completed over the vendor's published examples, for models that
-have none of their own."""
+from airflow_provider_kling.api.polling.schedule import USUAL_SECONDS, Schedule
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,9 +18,8 @@ from airflow_provider_kling.api.exceptions import ConnectionLostError, DownloadE
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.retry import Clock, Random, RetryPolicy, parse_retry_after
-from airflow_provider_kling.api.transport.messages import body_encoding, has_readable_length
+from airflow_provider_kling.api.transport.messages import CONTENT_LENGTH, body_encoding, has_readable_length
 
-_LENGTH = re.compile(r"[0-9]{1,18}")
 _CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,18})-[0-9]{1,18}|\*)/([0-9]{1,18}|\*)")
 _STATED_CHECKSUM = re.compile(r"\b(md5|sha-256)=:?([A-Za-z0-9+/]+=*)", re.IGNORECASE)
 
@@ -43,7 +42,7 @@ def read_announced(status: int, headers: Mapping[str, str]) -> RemoteFile:
     """Read it from the headers of a 200, or of a 206 or 416, whose length is that of a part."""
     if status == 200:
         length = headers.get("content-length", "").strip()
-        size = int(length) if _LENGTH.fullmatch(length) else None
+        size = int(length) if CONTENT_LENGTH.fullmatch(length) else None
     else:
         total = _CONTENT_RANGE.match(headers.get("content-range", ""))
         size = int(total[2]) if total and total[2] != "*" else None

@@ -7,20 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, TypeGuard
 
-from airflow_provider_kling.api.exceptions import KlingError
+from airflow_provider_kling.api.exceptions import UnusableRecordError
 
 SCHEMA: Final = 1
 NOTHING: Final[Mapping[str, Any]] = {"schema": SCHEMA, "nothing": True}
 """Stored in place of a record where none is left: the only submit was certainly refused."""
-
-
-class UnusableRecordError(KlingError):
-    """A record that this version cannot read: whether something was paid cannot be told from it."""
-
-    advice = (
-        "Look the task's client request id up in the vendor's logs. Then remove the record (task state "
-        "store, key 'kling_generation') to submit anew, or update the provider if a newer one wrote it."
-    )
 
 
 @dataclass(frozen=True, slots=True)

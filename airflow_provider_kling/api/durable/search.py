@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from airflow_provider_kling.api.calls import VendorCalls
 from airflow_provider_kling.api.exceptions import KlingError, NotFoundError, Recovery, SubmitUncertainError
+from airflow_provider_kling.api.retry import CLOCK_SKEW
 from airflow_provider_kling.api.transport.endpoints import LogRow
 from airflow_provider_kling.api.transport.messages import Flow, Sleep
 
@@ -22,8 +23,6 @@ log = logging.getLogger(__name__)
 
 SEARCH_PAUSES: Final = (5.0, 10.0, 15.0, 30.0, 60.0)
 """Seconds between searches; the last one repeats until the grace is over."""
-CLOCK_SKEW: Final = 900.0
-"""Seconds by which our clock and the vendor's may differ when the logs are searched."""
 MOST_MODELS: Final = 20
 """Models that one query names at most; beyond them the logs of all models are read at once."""
 

@@ -31,6 +31,7 @@ from airflow_provider_kling.api.exceptions import (
     KlingError,
     Money,
     NotFoundError,
+    StoppedError,
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
@@ -85,10 +86,6 @@ log = logging.getLogger(__name__)
 
 MOST_SUBMITS: Final = 3
 """Submits of one try at most, should each one be uncertain and the user want them repeated."""
-
-
-class StoppedError(KlingError):
-    """The decision was not to submit, and a person has to look."""
 
 
 class DurableSubmit:

@@ -17,7 +17,7 @@ from airflow_provider_kling.api.catalog.parameter import MediaKind, MediaPlace
 from airflow_provider_kling.api.catalog.problems import listed
 from airflow_provider_kling.api.catalog.validation import map_media
 from airflow_provider_kling.api.download.mp4_boxes import Mp4Error, has_sound, read_mp4
-from airflow_provider_kling.api.exceptions import InvalidRequestError
+from airflow_provider_kling.api.exceptions import InvalidRequestError, MediaError
 from airflow_provider_kling.api.media import audio, image
 from airflow_provider_kling.api.media.file_types import HEAD, content_of
 from airflow_provider_kling.api.media.sources import Found, OpenPath, UnusableError, opened
@@ -83,10 +83,6 @@ class Resolved:
     sha256: str
     source: str
     size: int | None
-
-
-class MediaError(InvalidRequestError):
-    """One media value that the API would not take, with everything that is wrong with it."""
 
 
 def resolve(

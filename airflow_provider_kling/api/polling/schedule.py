@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
+from airflow_provider_kling.api.bounds import within
 from airflow_provider_kling.api.retry import Random
 
 USUAL_SECONDS: Final = 194.0
@@ -238,7 +239,6 @@ def _normal_hazard(z: float) -> float:
 
 
 def _require(what: str, value: Any, least: float, most: float, unit: str) -> float:
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not least <= value <= most:  # a NaN compares false
+    if not within(value, least, most):
         raise ValueError(f"The {what} is {value!r}; it must be a number from {least:g} to {most:g} {unit}.")
     return float(value)

@@ -27,7 +27,8 @@ MOST_INFORMATIONAL: Final = 16
 """Answers with a status of 1xx that may come before the real one."""
 SLOWEST_SENDING: Final = 64 * 1024
 """Bytes a second: a request whose body is sent more slowly is given up."""
-_LENGTH = re.compile(r"[0-9]{1,18}")
+CONTENT_LENGTH: Final = re.compile(r"[0-9]{1,18}")
+"""What a ``Content-Length`` must be to be believed."""
 
 
 class Call(enum.StrEnum):
@@ -86,7 +87,7 @@ def body_encoding(headers: Mapping[str, str]) -> str:
 def has_readable_length(headers: Mapping[str, str]) -> bool:
     """Whether a ``Content-Length``, where there is one, is a length that an answer can have."""
     length = headers.get("content-length")
-    return length is None or _LENGTH.fullmatch(length.strip()) is not None
+    return length is None or CONTENT_LENGTH.fullmatch(length.strip()) is not None
 
 
 def sending_seconds(request: HttpRequest) -> float:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.billing.cost import Budget, BudgetError, cost_of, estimate_of
+from airflow_provider_kling.api.billing.cost import Budget, cost_of, estimate_of
 from airflow_provider_kling.api.billing.price_list import PRICES
 from airflow_provider_kling.api.calls import VendorCalls
-from airflow_provider_kling.api.exceptions import ConnectionLostError, Money
+from airflow_provider_kling.api.exceptions import BudgetError, ConnectionLostError, Money
 from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.endpoints import Endpoints

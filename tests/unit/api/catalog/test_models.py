@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from airflow_provider_kling.api.catalog.models import MODELS, USUAL_SECONDS, Model, find_model
+from airflow_provider_kling.api.catalog.models import MODELS, Model, find_model
 from airflow_provider_kling.api.catalog.parameter_types import (
     Boolean,
     Choice,
@@ -22,6 +22,7 @@ from airflow_provider_kling.api.catalog.parameter_types import (
     Text,
 )
 from airflow_provider_kling.api.catalog.validation import inspect
+from airflow_provider_kling.api.polling.schedule import USUAL_SECONDS
 
 SEED = "kling-video/v1.6/standard/image-to-video"
 

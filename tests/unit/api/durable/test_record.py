@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.durable.record import NOTHING, SCHEMA, Record, UnusableRecordError
-from airflow_provider_kling.api.exceptions import Recovery
+from airflow_provider_kling.api.durable.record import NOTHING, SCHEMA, Record
+from airflow_provider_kling.api.exceptions import Recovery, UnusableRecordError
 
 TEXT = st.text(min_size=1)
 RECORDS = st.builds(

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_kling.api.calls import (
-    LOG_MARGIN,
     LOG_PACE,
     LOG_RETRIES,
     LONGEST_LOG_SPAN,
@@ -16,7 +15,6 @@ from airflow_provider_kling.api.calls import (
     MOST_LOG_PAGES,
 )
 from airflow_provider_kling.api.durable.search import (
-    CLOCK_SKEW,
     MOST_MODELS,
     SEARCH_PAUSES,
     SubmitSearch,
@@ -31,6 +29,7 @@ from airflow_provider_kling.api.exceptions import (
     Recovery,
     SubmitUncertainError,
 )
+from airflow_provider_kling.api.retry import CLOCK_SKEW
 from airflow_provider_kling.api.transport.endpoints import LOG_PAGE, LogRow
 from airflow_provider_kling.api.transport.messages import Call, HttpRequest, HttpResponse, Reply
 from tests.unit.api.driving import MODEL, START, Clock, Driven, answer, calls, drive, refusal, standing
@@ -147,8 +146,8 @@ def test_it_asks_for_the_model_and_the_time():
     asked = dict(request.params)
     assert asked["model"] == MODEL
     assert asked["start"] == "2026-09-21T13:57:20Z"
-    assert asked["end"] == "2026-09-21T14:28:20Z"  # LOG_MARGIN past our own clock
-    assert (LOG_MARGIN, CLOCK_SKEW) == (900, 900)
+    assert asked["end"] == "2026-09-21T14:28:20Z"  # CLOCK_SKEW past our own clock
+    assert CLOCK_SKEW == 900
     assert asked["offset"] == "0"
 
 

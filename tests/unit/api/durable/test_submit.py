@@ -9,12 +9,11 @@ import pytest
 from airflow_provider_kling.api.durable.attempt import AttemptKind, TaskAttempt
 from airflow_provider_kling.api.durable.decision import SubmitPolicy
 from airflow_provider_kling.api.durable.identity import TaskIdentity, client_request_id, fingerprint
-from airflow_provider_kling.api.durable.record import NOTHING, Record, UnusableRecordError
-from airflow_provider_kling.api.durable.search import CLOCK_SKEW, SEARCH_PAUSES
+from airflow_provider_kling.api.durable.record import NOTHING, Record
+from airflow_provider_kling.api.durable.search import SEARCH_PAUSES
 from airflow_provider_kling.api.durable.submit import (
     MOST_SUBMITS,
     DurableSubmit,
-    StoppedError,
     SubmitInput,
     SubmitResult,
 )
@@ -26,10 +25,13 @@ from airflow_provider_kling.api.exceptions import (
     RateLimitError,
     Recovery,
     ServiceUnavailableError,
+    StoppedError,
     SubmitUncertainError,
+    UnusableRecordError,
 )
 from airflow_provider_kling.api.generation import GenerationStatus
 from airflow_provider_kling.api.redaction import key_mark
+from airflow_provider_kling.api.retry import CLOCK_SKEW
 from airflow_provider_kling.api.transport.messages import (
     Call,
     FailureReason,

@@ -23,8 +23,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.durable.decision import SubmitPolicy
 from airflow_provider_kling.api.durable.identity import TaskIdentity, fingerprint
-from airflow_provider_kling.api.durable.submit import DurableSubmit, StoppedError, SubmitInput, SubmitResult
-from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
+from airflow_provider_kling.api.durable.submit import DurableSubmit, SubmitInput, SubmitResult
+from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery, StoppedError
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.transport.messages import (
     Call,

@@ -1,16 +1,18 @@
 """Videos: real H.264 in MP4, drawn from the reference picture and the prompt.
 
-The picture is slowly zoomed and panned, the prompt stands below as a caption. The same input
-gives the same bytes, so that a video keeps its ETag.
+The picture is slowly zoomed and panned, the prompt stands below as a caption, and the first half second
+shows which generation it is, so that no two videos are alike. The same input gives the same bytes, so
+that a video keeps its ETag.
 """
 
 from __future__ import annotations
 
 import colorsys
 import hashlib
+import io
 import textwrap
 import unicodedata
-from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,8 @@ _ENCODING: dict[str, Any] = {
     "crf": "26",
     "x264-params": "colormatrix=smpte170m:range=tv",  # what Pillow's YCbCr is
 }
+_OPENING_FRAMES = 12
+_FRAME = Fraction(1, FRAMES_A_SECOND)
 _THREADS = 2  # Not the machine's number of cores: x264's output depends on it.
 
 
@@ -55,17 +59,12 @@ def encoder() -> Any:
     return av
 
 
-def render_video(
-    target: Path,
-    *,
-    seconds: int,
-    caption: str,
-    picture: Image.Image | None = None,
-    aspect_ratio: str | None = None,
-) -> None:
-    """Draw a video of exactly ``seconds`` and write it as MP4, playable from its first bytes on.
+class Film:
+    """What the videos of one picture and one prompt share: all but their first half second.
 
-    :param target: the file to write.
+    Encoding takes a second or two, an opening a tenth of it, and many generations are asked for with the
+    same picture and prompt.
+
     :param seconds: its length.
     :param caption: shown over the lower edge; cut where it is long.
     :param picture: the reference picture, whose shape the video takes; None draws a background
@@ -73,21 +72,95 @@ def render_video(
     :param aspect_ratio: of a video without a picture, for example ``"9:16"``; None is 16:9.
     :raises EncoderMissing: PyAV is not installed.
     """
-    av = encoder()
-    size = frame_size(picture.size if picture else _ratio(aspect_ratio))
-    scene = _background(caption, size) if picture is None else picture.convert("RGB")
-    # Slightly larger than the frame: zooming in must not show the pixels.
-    scene = scene.resize(_scaled(size, 1 + _ZOOM), Image.Resampling.LANCZOS)
-    strip = _caption_strip(caption, size)
-    with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+
+    def __init__(
+        self,
+        *,
+        seconds: int,
+        caption: str,
+        picture: Image.Image | None = None,
+        aspect_ratio: str | None = None,
+    ) -> None:
+        self._size = frame_size(picture.size if picture else _ratio(aspect_ratio))
+        scene = _background(caption, self._size) if picture is None else picture.convert("RGB")
+        # Slightly larger than the frame: zooming in must not show the pixels.
+        scene = scene.resize(_scaled(self._size, 1 + _ZOOM), Image.Resampling.LANCZOS)
+        self._scene = _planes(scene)
+        self._caption = _Strip(_text_strip(caption, self._size), top=False)
+        self._count = seconds * FRAMES_A_SECOND
+        self._opening = min(_OPENING_FRAMES, self._count)
+        self._rest = self._encoded(self._opening, self._count)
+
+    def write(self, target: Path, label: str = "") -> None:
+        """Write an MP4 that is playable from its first bytes on.
+
+        :param label: shown over the upper edge of the first half second.
+        :raises EncoderMissing: PyAV is not installed.
+        """
+        av = encoder()
+        strips = [_Strip(_text_strip(label, self._size), top=True)] if label else []
+        packets = self._encoded(0, self._opening, *strips)
+        with av.open(str(target), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+            stream = self._stream(container)
+            for content, pts, dts, is_keyframe in [*packets, *self._rest]:
+                packet = av.Packet(content)
+                packet.stream, packet.time_base = stream, _FRAME
+                packet.pts, packet.dts, packet.is_keyframe = pts, dts, is_keyframe
+                container.mux(packet)
+
+    def _stream(self, container: Any) -> Any:
         stream = container.add_stream("libx264", rate=FRAMES_A_SECOND)
-        stream.width, stream.height = size
+        stream.width, stream.height = self._size
         stream.pix_fmt = _PIXEL_FORMAT
         stream.codec_context.thread_count = _THREADS
         stream.options = _ENCODING
-        for frame in _frames(scene, strip, size, seconds * FRAMES_A_SECOND):
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+        return stream
+
+    def _encoded(self, first: int, last: int, *strips: _Strip) -> list[tuple[bytes, int, int, bool]]:
+        """Some of its frames, encoded by themselves, so that they can be put behind others."""
+        packets = []
+        with encoder().open(io.BytesIO(), "w", format="mp4") as container:
+            stream = self._stream(container)
+            for number in range(first, last):
+                packets += stream.encode(self._frame(number, [self._caption, *strips]))
+            packets += stream.encode(None)
+            return [(bytes(each), each.pts, each.dts, each.is_keyframe) for each in packets]
+
+    def _frame(self, number: int, strips: list[_Strip]) -> av.VideoFrame:
+        done = number / max(1, self._count - 1)
+        done = done * done * (3 - 2 * done)
+        frame: av.VideoFrame = encoder().VideoFrame(*self._size, _PIXEL_FORMAT)
+        frame.pts, frame.time_base = number, _FRAME
+        sizes = (self._size, *[_halved(self._size)] * 2)
+        # Zooming brightness and the two half-size colours is twice as fast as zooming RGB pixels.
+        for index, plane in enumerate(frame.planes):
+            width, height = sizes[index]
+            box = _view(self._scene[index].size, done)
+            image = self._scene[index].resize(sizes[index], Image.Resampling.BILINEAR, box=box)
+            for strip in strips:
+                mask = strip.masks[index]
+                image.paste(strip.planes[index], (0, 0 if strip.top else height - mask.height), mask)
+            if plane.line_size != width:
+                image = image.crop((0, 0, plane.line_size, height))
+            plane.update(image.tobytes())
+        return frame
+
+
+def render_video(
+    target: Path,
+    *,
+    seconds: int,
+    caption: str,
+    picture: Image.Image | None = None,
+    aspect_ratio: str | None = None,
+    label: str = "",
+) -> None:
+    """Draw one video and write it; the parameters are those of :class:`Film` and its ``write``.
+
+    :raises EncoderMissing: PyAV is not installed.
+    """
+    film = Film(seconds=seconds, caption=caption, picture=picture, aspect_ratio=aspect_ratio)
+    film.write(target, label)
 
 
 def frame_size(shape: tuple[int, int]) -> tuple[int, int]:
@@ -102,28 +175,14 @@ def placeholder(text: str) -> Image.Image:
     return _background(text, (_LONGEST_SIDE, _LONGEST_SIDE * 9 // 16))
 
 
-def _frames(
-    scene: Image.Image, strip: Image.Image, size: tuple[int, int], count: int
-) -> Iterator[av.VideoFrame]:
-    av = encoder()
-    # Zooming brightness and the two half-size colours is twice as fast as zooming RGB pixels.
-    scenes, strips = _planes(scene), _planes(strip.convert("RGB"))
-    alpha = strip.getchannel("A")
-    masks = (alpha, *[alpha.resize(_halved(alpha.size))] * 2)
-    sizes = (size, *[_halved(size)] * 2)
-    for number in range(count):
-        done = number / max(1, count - 1)
-        done = done * done * (3 - 2 * done)
-        frame = av.VideoFrame(*size, _PIXEL_FORMAT)
-        for index, plane in enumerate(frame.planes):
-            width, height = sizes[index]
-            box = _view(scenes[index].size, done)
-            image = scenes[index].resize(sizes[index], Image.Resampling.BILINEAR, box=box)
-            image.paste(strips[index], (0, height - masks[index].height), masks[index])
-            if plane.line_size != width:
-                image = image.crop((0, 0, plane.line_size, height))
-            plane.update(image.tobytes())
-        yield frame
+class _Strip:
+    """A line of text on a dark band, in the colours of video, with its masks."""
+
+    def __init__(self, strip: Image.Image, *, top: bool) -> None:
+        alpha = strip.getchannel("A")
+        self.planes = _planes(strip.convert("RGB"))
+        self.masks = (alpha, *[alpha.resize(_halved(alpha.size))] * 2)
+        self.top = top
 
 
 def _view(scene: tuple[int, int], done: float) -> tuple[float, float, float, float]:
@@ -146,13 +205,13 @@ def _planes(image: Image.Image) -> tuple[Image.Image, Image.Image, Image.Image]:
     )
 
 
-def _caption_strip(caption: str, size: tuple[int, int]) -> Image.Image:
-    """The caption on a dark band, as wide as the frame."""
+def _text_strip(text: str, size: tuple[int, int]) -> Image.Image:
+    """A text on a dark band, as wide as the frame."""
     width = size[0]
     points = max(14, round(min(size) / 24))
     font = ImageFont.load_default(points)
     columns = max(8, int(width * 0.92 / (points * 0.55)))
-    lines = textwrap.wrap(_plain(caption), columns, max_lines=3, placeholder=" ...")
+    lines = textwrap.wrap(_plain(text), columns, max_lines=3, placeholder=" ...", break_on_hyphens=False)
     text = "\n".join(lines) or " "
     pad = points // 2
     line_height = round(points * 1.35)
@@ -172,7 +231,7 @@ def _caption_strip(caption: str, size: tuple[int, int]) -> Image.Image:
 
 def _background(seed: str, size: tuple[int, int]) -> Image.Image:
     """A gradient between two colours of the seed's own, with a few soft discs."""
-    digest = hashlib.sha256(seed.encode()).digest()
+    digest = hashlib.sha256(seed.encode("utf-8", "replace")).digest()
     dark, light = _colour(digest[0], 0.75, 0.30), _colour(digest[1], 0.45, 0.85)
     ramp = Image.linear_gradient("L").rotate(digest[6] % 4 * 90).resize(size)
     image = Image.composite(Image.new("RGB", size, light), Image.new("RGB", size, dark), ramp)

@@ -6,16 +6,18 @@ import asyncio
 import hashlib
 import json
 import struct
+import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_provider_kling.emulator.rendering.media import PictureStore
-from airflow_provider_kling.emulator.rendering.video import render_video
+from airflow_provider_kling.emulator.rendering.video import Film
 
 _WORKERS = 2
 _MAX_FILES = 256
+_MAX_FILMS = 16
 _MAX_BYTES = 2 << 30
 
 
@@ -23,12 +25,14 @@ _MAX_BYTES = 2 << 30
 class VideoBrief:
     """What a video is made from; the same brief makes the same bytes.
 
+    :param label: which generation it is; shown at its beginning.
     :param seconds: its length.
     :param caption: the prompt.
     :param picture: sha256 of the reference picture; None where the model takes none.
     :param aspect_ratio: of a video without a picture.
     """
 
+    label: str
     seconds: int
     caption: str
     picture: str | None
@@ -37,7 +41,15 @@ class VideoBrief:
     @property
     def key(self) -> str:
         """A name for the file."""
-        facts = [self.seconds, self.caption, self.picture, self.aspect_ratio]
+        return self._digest(self.label)
+
+    @property
+    def film_key(self) -> str:
+        """A name for what it shares with other generations of the same picture and prompt."""
+        return self._digest()
+
+    def _digest(self, *more: str) -> str:
+        facts = [*more, self.seconds, self.caption, self.picture, self.aspect_ratio]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
@@ -69,6 +81,8 @@ class VideoStore:
         self._pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="kling-emulator-render")
         self._rendering: dict[str, asyncio.Task[VideoFile]] = {}
         self._files: OrderedDict[str, VideoFile] = OrderedDict()
+        self._films: OrderedDict[str, Film] = OrderedDict()
+        self._films_lock = threading.Lock()
         self.rendered = 0
 
     async def get(self, brief: VideoBrief) -> VideoFile:
@@ -105,18 +119,29 @@ class VideoStore:
 
     def _draw(self, brief: VideoBrief) -> VideoFile:
         path = self._folder / f"{brief.key}.mp4"
-        render_video(
-            path,
-            seconds=brief.seconds,
-            caption=brief.caption,
-            picture=self._pictures.open(brief.picture) if brief.picture else None,
-            aspect_ratio=brief.aspect_ratio,
-        )
+        self._film(brief).write(path, brief.label)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
         if self._pad_to is not None:
             _pad(path, self._pad_to)
         size = path.stat().st_size
         return VideoFile(path, size, f'"{digest[:32]}-{size:x}"')
+
+    def _film(self, brief: VideoBrief) -> Film:
+        with self._films_lock:
+            film = self._films.get(brief.film_key)
+        if film is None:
+            film = Film(
+                seconds=brief.seconds,
+                caption=brief.caption,
+                picture=self._pictures.open(brief.picture) if brief.picture else None,
+                aspect_ratio=brief.aspect_ratio,
+            )
+        with self._films_lock:
+            self._films[brief.film_key] = film
+            self._films.move_to_end(brief.film_key)
+            while len(self._films) > _MAX_FILMS:
+                self._films.popitem(last=False)
+        return film
 
 
 def _pad(path: Path, size: int) -> None:

@@ -218,6 +218,7 @@ async def _fetch(emulated: Emulated, generation: StoredGeneration, pictures: lis
 def _brief(generation: StoredGeneration, digest: str | None) -> None:
     ratio = generation.parameters.get("aspect_ratio")
     generation.brief = VideoBrief(
+        f"No. {generation.number + 1}: {generation.id}",
         generation.seconds,
         caption(generation.parameters),
         digest,

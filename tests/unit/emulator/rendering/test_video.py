@@ -9,6 +9,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from airflow_provider_kling.emulator.rendering.video import (
     EncoderMissing,
+    Film,
     frame_size,
     placeholder,
     render_video,
@@ -119,3 +120,27 @@ def test_without_the_encoder_the_error_names_the_extra(tmp_path, monkeypatch: py
         render_video(tmp_path / "v.mp4", seconds=1, caption="")
     assert raised.value.name == "av"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_film_makes_videos_that_differ_at_their_beginning_alone(tmp_path):
+    film = Film(seconds=2, caption="the same words", picture=picture())
+    paths = [tmp_path / f"{number}.mp4" for number in range(3)]
+    for path, label in zip(paths, ("No. 1: abc", "No. 2: 5bc8fbbc:klingai/v2/x", "No. 1: abc"), strict=True):
+        film.write(path, label)
+    one, other, again = (path.read_bytes() for path in paths)
+    assert one == again != other
+    pairs = list(zip(frames(paths[0]), frames(paths[1]), strict=True))
+    assert len(pairs) == 48
+    assert all(ImageChops.difference(*pair).getbbox() for pair in pairs[:12])
+    assert not any(ImageChops.difference(*pair).getbbox() for pair in pairs[12:])
+
+
+def test_the_label_is_at_the_top(tmp_path):
+    labelled, plain = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    film = Film(seconds=1, caption="below", picture=picture())
+    film.write(labelled, "above")
+    film.write(plain)
+    changed = ImageChops.difference(frames(labelled)[0].convert("L"), frames(plain)[0].convert("L"))
+    box = changed.point(lambda level: 255 if level > 60 else 0).getbbox()
+    assert box is not None
+    assert box[3] < changed.height / 4

@@ -21,12 +21,19 @@ KEY = "kling-emulator-key"
 HEADERS = {"Authorization": f"Bearer {KEY}"}
 BODY = {"model": "kling-video/v1.6/standard/text-to-video", "prompt": "a cat"}
 RULE = json.dumps("poll:503")
-LIMIT = 0.4
+LIMIT = 0.8
 """Seconds in which a request must have come, in the tests of slow clients."""
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[EmulatorThread]:
+    with EmulatorThread(EmulatorOptions(frozen_clock=True)) as emulator:
+        yield emulator
+
+
+@pytest.fixture(scope="module")
+def strict() -> Iterator[EmulatorThread]:
+    """One that waits for a request only for a moment."""
     with EmulatorThread(EmulatorOptions(frozen_clock=True, request_seconds=LIMIT)) as emulator:
         yield emulator
 
@@ -183,16 +190,16 @@ def test_on_every_address_it_is_told_by_loopback():
         b"POST /v2/video/generations HTTP/1.1\r\nHost: localhost\r\n",
     ],
 )
-def test_a_head_without_an_end_is_closed(emulator, sent: bytes):
-    with connected(emulator) as sock:
+def test_a_head_without_an_end_is_closed(strict, sent: bytes):
+    with connected(strict) as sock:
         sock.sendall(sent)
         began = time.monotonic()
         assert answer_to(sock).startswith(b"HTTP/1.1 408 ")
         assert time.monotonic() - began < 10 * LIMIT
 
 
-def test_a_head_in_drips_is_closed(emulator):
-    with connected(emulator) as sock:
+def test_a_head_in_drips_is_closed(strict):
+    with connected(strict) as sock:
         stop = threading.Event()
 
         def drip() -> None:
@@ -214,8 +221,8 @@ def test_a_head_in_drips_is_closed(emulator):
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 1000", b"Transfer-Encoding: chunked"])
 @pytest.mark.parametrize("path", [b"/v2/video/generations", b"/_emulator/faults"])
-def test_a_body_without_an_end_is_408(emulator, path: bytes, framing: bytes):
-    with connected(emulator) as sock:
+def test_a_body_without_an_end_is_408(strict, path: bytes, framing: bytes):
+    with connected(strict) as sock:
         key = KEY.encode()
         sock.sendall(
             b"POST "
@@ -230,16 +237,16 @@ def test_a_body_without_an_end_is_408(emulator, path: bytes, framing: bytes):
         began = time.monotonic()
         assert sock.recv(65536).startswith(b"HTTP/1.1 408 ")
         assert time.monotonic() - began < 10 * LIMIT
-    assert billing(emulator).status_code == 200
-    assert emulator.stats["accepted"] == 0
+    assert billing(strict).status_code == 200
+    assert strict.stats["accepted"] == 0
 
 
-def test_a_kept_connection_is_served_again_after_a_pause(emulator):
+def test_a_kept_connection_is_served_again_after_a_pause(strict):
     with requests.Session() as session:
         for _ in range(3):
-            assert session.get(emulator.url + "/v2/billing", headers=HEADERS, timeout=10).status_code == 200
+            assert session.get(strict.url + "/v2/billing", headers=HEADERS, timeout=10).status_code == 200
             time.sleep(1.5 * LIMIT)
-    assert {entry.connection for entry in emulator.journal} == {emulator.journal[0].connection}
+    assert len({entry.connection for entry in strict.journal[-3:]}) == 1
 
 
 def test_a_body_that_is_announced_too_long_is_413_before_it_comes(emulator):

@@ -44,8 +44,8 @@ wait for generation ID is over*, and ends with how to wait for it again.""",
 
 A retry after a worker was killed between its submit and the answer: the generation is looked for before
 anything is paid. In each row it was submitted once and billed once. The message of the
-`SubmitUncertainError` begins with *Whether an earlier submit was accepted is not known, and the vendor's
-logs, which would tell, could not be searched.*""",
+`SubmitUncertainError` begins with *It is not known whether an earlier submit was accepted, and the vendor's
+request log, which would tell, could not be searched.*""",
     "download": """\
 ## Download
 
@@ -55,7 +55,7 @@ video's URL was opened.""",
 }
 _PREFACES: Final = re.compile(
     r"It is not certain whether the vendor accepted this generation of \S+\. "
-    r"|Whether an earlier submit was accepted is not known, .*? could not be searched\. "
+    r"|It is not known whether an earlier submit was accepted, .*? could not be searched\. "
     r"|The time to wait for generation \S+ is over; "
 )
 _BILLED: Final = {

@@ -181,8 +181,9 @@ class LocalTarget:
                 else:
                     yield part
             finally:
-                first.unlink(missing_ok=True)
-                part.unlink(missing_ok=True)
+                for each in (first, part):
+                    with suppress(OSError):  # a mounted bucket may allow no removal either
+                        each.unlink(missing_ok=True)
 
     def _write_once(self, staged: Path, overwrite: bool) -> None:
         try:

@@ -138,6 +138,20 @@ class TestMountedBucket:
         assert (bucket / "clip.mp4").read_bytes() == VIDEO
         assert os.listdir(bucket) == ["clip.mp4"]
 
+    def test_one_that_removes_nothing_either(self, bucket: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        remove = Path.unlink
+
+        def kept(path: Path, missing_ok: bool = False) -> None:
+            if path.parent == bucket:
+                raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+            remove(path, missing_ok)
+
+        monkeypatch.setattr(Path, "unlink", kept)
+
+        put(bucket / "clip.mp4")
+
+        assert (bucket / "clip.mp4").read_bytes() == VIDEO
+
     def test_what_is_there_stays(self, bucket: Path) -> None:
         (bucket / "clip.mp4").write_bytes(OTHER)
 

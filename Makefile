@@ -60,8 +60,9 @@ ui: $(VENV)/.ready ui/node_modules/.ready ## build the page of the Airflow plugi
 check-ui: $(VENV)/.ready ui/node_modules/.ready ## check that the page in the package is the one built from ui/
 	@$(BIN)/python scripts/ui_check.py
 
-test-ui: $(VENV)/.ready ## the plugin in a real Airflow and a headless Chromium (needs Chromium)
-	@$(BIN)/python -m pytest -n 0 tests/ui $(ARGS)
+test-ui: $(VENV)/.ready ui/node_modules/.ready ## the plugin in a real Airflow and a headless Chromium (needs Chromium)
+	@$(BIN)/python -m pip install --quiet --no-deps --requirement tests/ui/requirements.txt
+	@KLING_UI_TESTS=needed $(BIN)/python -m pytest -n 0 tests/ui $(ARGS)
 
 ui/node_modules/.ready: ui/package-lock.json ui/.npmrc
 	@cd ui && npm ci --silent --ignore-scripts

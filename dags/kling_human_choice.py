@@ -1,8 +1,8 @@
-"""Four variants of one picture; an editor chooses in Airflow's UI, and the chosen one is published.
+"""Four variants of one picture; an editor watches them in Airflow's UI and clicks, and one is published.
 
-Airflow's human-in-the-loop operators (3.1 and newer) hold no worker while the editor thinks. They
-show in the UI under *Required Actions*. The question names where each video was landed, not the
-vendor's URLs: Airflow keeps the question for ever, and those are signed and expire.
+Airflow's human-in-the-loop operators (3.1 and newer) hold no worker while the editor thinks. The *Kling*
+tab of the task ``choose`` plays the variants side by side, each with the button of its option: the first
+option is the first variant, and so on. *Required Actions* asks the same question without the videos.
 """
 
 from __future__ import annotations
@@ -50,10 +50,7 @@ if tuple(map(int, __version__.split(".")[:2])) >= (3, 1):
         choose = HITLOperator(
             task_id="choose",
             subject="Which video is to be published?",
-            body="\n".join(
-                f"- **{name}**: {{{{ ti.xcom_pull(task_ids='generate', key='path')[{number}] }}}}"
-                for number, name in enumerate(VARIANTS)
-            ),
+            body="Watch the variants in the Kling tab of this task, and choose there or here.",
             options=list(VARIANTS),
         )
         ids >> choose

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from typing import Any
 
 from airflow.sdk import DAG, task
@@ -26,6 +27,14 @@ with DAG("campaign", schedule=None, catchup=False, tags=["kling"]):
     )
     KlingGenerateOperator(
         task_id="failed", prompt="[emulator: moderation] A mug.", wait_for_completion=True, **HERE
+    )
+    KlingGenerateOperator(
+        task_id="retried",
+        prompt="{{ '' if ti.try_number > 1 else 1 / 0 }}The second attempt succeeds.",
+        path=f"{OUTPUT}/{{generation_id}}.mp4",
+        retries=1,
+        retry_delay=timedelta(seconds=1),
+        **HERE,
     )
     KlingGenerateOperator.partial(
         task_id="mapped",

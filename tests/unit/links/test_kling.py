@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_kling.links import kling as links
+from airflow_provider_kling.operators.kling import KlingDownloadOperator, KlingGenerateOperator
+from airflow_provider_kling.sensors.kling import KlingGenerationSensor
+from airflow_provider_kling.version_compat import HAS_PLUGIN_VIEWS
+
+BASE = "https://airflow.example/team"
+RUN = "manual__2026-11-20T12:00:00+00:00"
+
+
+def key(map_index: int = -1, try_number: int = 1) -> Any:
+    return SimpleNamespace(
+        dag_id="shop", run_id=RUN, task_id="generate", map_index=map_index, try_number=try_number
+    )
+
+
+@pytest.fixture
+def pushed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    monkeypatch.setattr(links, "conf", SimpleNamespace(get=lambda *_, **__: f"{BASE}/"))
+    monkeypatch.setattr(links, "XCom", SimpleNamespace(get_value=lambda *, ti_key, key: values.get(key)))
+    return values
+
+
+def test_the_video_is_in_the_tab_of_the_very_instance(pushed: dict[str, Any]) -> None:
+    run = RUN.replace(":", "%3A").replace("+", "%2B")
+    link = links.KlingVideoLink().get_link
+    assert link(None, ti_key=key()) == f"{BASE}/dags/shop/runs/{run}/tasks/generate/plugin/kling"
+    assert link(None, ti_key=key(3)) == f"{BASE}/dags/shop/runs/{run}/tasks/generate/mapped/3/plugin/kling"
+    assert (
+        links.KlingGalleryLink().get_link(None, ti_key=key(3))
+        == f"{BASE}/dags/shop/runs/{run}/plugin/kling-run"
+    )
+
+
+def test_the_file_is_that_of_this_attempt_and_there_is_no_link_before_it(pushed: dict[str, Any]) -> None:
+    link = links.KlingSavedFileLink().get_link
+    assert link(None, ti_key=key()) == ""
+    pushed["path"] = "/videos/a.mp4"
+    address = link(None, ti_key=key(2, try_number=4))
+    assert address.endswith("/tasks/generate/2/attempts/4/generations/0/video")
+    assert "/videos/" not in address
+    pushed["path"] = [None, "/videos/b.mp4"]
+    assert link(None, ti_key=key()).endswith("/tasks/generate/plugin/kling")
+    pushed["path"] = [None, None]
+    assert link(None, ti_key=key()) == ""
+
+
+@pytest.mark.parametrize("operator", [KlingGenerateOperator, KlingDownloadOperator, KlingGenerationSensor])
+def test_every_operator_has_the_links_where_there_is_something_to_link_to(operator: Any) -> None:
+    names = [each.name for each in operator.operator_extra_links]
+    assert names == (["Video", "Kling gallery", "Saved file"] if HAS_PLUGIN_VIEWS else [])

@@ -1,0 +1,196 @@
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.utils.session import create_session
+
+from airflow_provider_kling.ui import database, gallery
+from airflow_provider_kling.ui.gallery import PAGE_SIZE, Filters
+from airflow_provider_kling.ui.generations import KEYS
+from tests.unit.ui.airflow_rows import MODEL, NOW, Rows, counted_queries, generated, request
+
+PRO = "kling-video/v1.6/pro/image-to-video"
+FAILURE = {
+    "schema": 1,
+    "generation_id": "",
+    "error": {"kind": "GenerationFailedError", "message": "Rejected."},
+}
+
+
+@pytest.fixture(scope="module")
+def shop(airflow_database: Path) -> None:
+    """Sixty runs of one DAG: every fifth failed, every third of another model, the last still under way."""
+    with Rows() as rows:
+        for number in range(60):
+            at = NOW - timedelta(hours=number)
+            asked: dict[str, Any] = {
+                "prompt": f"Mug {number}, 50%_off; Größe {number % 2}",
+                "model": PRO if number % 3 == 0 else MODEL,
+                "submitted_at": at.timestamp(),
+            }
+            xcoms = generated(f"g{number}", path=f"/videos/{number}.mp4", usd=0.1 * (number % 7), **asked)
+            state = "success"
+            if number % 5 == 4:
+                state, xcoms = (
+                    "failed",
+                    {"generation_id": f"g{number}", "request": request(**asked), "failure": FAILURE},
+                )
+            if number == 0:
+                state, xcoms = "deferred", {"generation_id": "g0", "request": request(**asked)}
+            rows.run("shop", f"run{number}", at=at, state="running" if number == 0 else "success")
+            rows.task(
+                "shop",
+                f"run{number}",
+                "generate",
+                xcoms,
+                state=state,
+                at=at,
+                xcoms_at=at + timedelta(seconds=90),
+            )
+        rows.run("other", "run0")
+        rows.task("other", "run0", "generate", generated("other"))
+    return
+
+
+def page(number: int = 1, sort: gallery.Sort = "newest", **filters: Any) -> gallery.Page:
+    with create_session() as session:
+        return gallery.page(session, {"shop"}, Filters(**filters), sort, number)
+
+
+def ids(found: gallery.Page) -> list[str]:
+    return [each.generation_id or "" for each in found.generations]
+
+
+@pytest.mark.parametrize("filters", [{}, {"status": "completed"}, {"model": MODEL}, {"text": "mug"}])
+@pytest.mark.parametrize("sort", ["newest", "oldest", "dearest", "cheapest"])
+def test_pages_together_have_everything_once(shop: None, filters: dict[str, Any], sort: gallery.Sort) -> None:
+    first = page(sort=sort, **filters)
+    together = [each for number in range(1, first.pages + 1) for each in ids(page(number, sort, **filters))]
+    with create_session() as session:
+        expected = gallery.everything(session, {"shop"}, Filters(**filters)).matching(Filters(**filters))
+    assert sorted(together) == sorted(each.generation_id or "" for each in expected)
+    assert len(first.generations) == min(PAGE_SIZE, len(expected))
+    assert page(first.pages + 1, sort, **filters).generations == []
+
+
+def test_the_database_s_way_and_the_other_agree(shop: None) -> None:
+    assert ids(page()) == ids(page(text="m"))
+    assert ids(page(2, "oldest")) == ids(page(2, "oldest", text="m"))
+
+
+def test_what_costs_most_comes_first(shop: None) -> None:
+    costs = [each.usd for each in page(sort="dearest").generations]
+    assert costs == sorted(costs, key=lambda usd: -1 if usd is None else usd, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("filters", "count"),
+    [
+        ({"status": "failed"}, 12),
+        ({"status": "waiting"}, 1),
+        ({"status": "completed"}, 47),
+        ({"model": PRO}, 20),
+        ({"text": "50%_off"}, 60),
+        ({"text": "50x_off"}, 0),
+        ({"text": "GRÖSSE 1"}, 30),
+        ({"text": "größe 1"}, 30),
+        ({"run_id": "run7"}, 1),
+        ({"run_id": "run7", "dag_id": "shop"}, 1),
+        ({"task_id": "wait"}, 0),
+        ({"dag_id": "other"}, 0),
+        ({"since": (NOW - timedelta(hours=9, minutes=30)).timestamp()}, 10),
+        ({"until": (NOW - timedelta(hours=49, minutes=30)).timestamp()}, 10),
+        ({"status": "failed", "model": PRO, "text": "mug"}, 4),
+    ],
+)
+def test_a_filter_lets_through_what_it_says(shop: None, filters: dict[str, Any], count: int) -> None:
+    with create_session() as session:
+        told = gallery.summary(gallery.everything(session, {"shop"}, Filters(**filters)), Filters(**filters))
+    assert told.count == count
+    found = page(**filters)
+    assert found.pages == max(1, -(-count // PAGE_SIZE))
+    assert len(found.generations) == min(count, PAGE_SIZE)
+
+
+def test_a_dag_that_may_not_be_read_is_not_found_in_what_is_kept(shop: None) -> None:
+    with create_session() as session:
+        assert len(gallery.everything(session, {"shop", "other"}, Filters()).all) == 61
+        assert {each.attempt.dag_id for each in gallery.everything(session, {"shop"}, Filters()).all} == {
+            "shop"
+        }
+        assert gallery.everything(session, set(), Filters()).all == []
+        assert gallery.page(session, set(), Filters(), "newest", 1).generations == []
+
+
+def test_the_plots_add_up(shop: None) -> None:
+    with create_session() as session:
+        told = gallery.summary(gallery.everything(session, {"shop"}, Filters()), Filters())
+    assert sum(each.count for each in told.by_day) == told.count == 60
+    assert sum(each.usd for each in told.by_day) == pytest.approx(told.usd)
+    assert told.usd == pytest.approx(sum(0.1 * (n % 7) for n in range(1, 60) if n % 5 != 4))
+    assert told.seconds == pytest.approx(47 * 5.04)
+    assert {each.kind: each.count for each in told.failures} == {"GenerationFailedError": 12}
+    assert {each.seconds for each in told.waits} == {90}
+    assert told.facets.models == sorted([MODEL, PRO])
+
+
+def test_what_changed_is_read_again_and_nothing_else(shop: None) -> None:
+    with create_session() as session:
+        gallery.everything(session, {"shop"}, Filters())
+        with counted_queries() as queries:
+            gallery.everything(session, {"shop"}, Filters())
+        assert len(queries) == 1
+    with Rows() as rows:
+        rows.task("shop", "run3", "again", generated("new"), at=NOW)
+    with create_session() as session, counted_queries() as queries:
+        found = gallery.everything(session, {"shop"}, Filters())
+        assert len(queries) == 3
+    assert "new" in {each.generation_id for each in found.all}
+
+
+MANY = 10_000
+
+
+@pytest.fixture(scope="module")
+def many(airflow_database: Path) -> None:
+    with Rows(NOW) as rows:
+        for number in range(MANY // 10):
+            at = NOW - timedelta(hours=number)
+            rows.run("many", f"run{number}", at=at)
+            for index in range(10):
+                asked: dict[str, Any] = {
+                    "prompt": f"A mug, seen {number} times. " * 4,
+                    "submitted_at": at.timestamp(),
+                }
+                xcoms = generated(f"m{number}-{index}", path=f"/v/{number}-{index}.mp4", **asked)
+                rows.task("many", f"run{number}", "generate", xcoms, map_index=index, at=at)
+    return
+
+
+@pytest.mark.parametrize("number", [1, 2, 200, 417])
+def test_ten_thousand_generations_take_few_queries_and_little_time(many: None, number: int) -> None:
+    with create_session() as session, counted_queries() as queries:
+        started = time.process_time()
+        readable = database.dags_with(session, KEYS)
+        found = gallery.page(session, readable & {"many"}, Filters(), "newest", number)
+        took = time.process_time() - started
+    assert len(queries) == 5
+    assert len(found.generations) == (PAGE_SIZE if number < 417 else MANY % PAGE_SIZE)
+    assert found.pages == 417
+    assert took < 1.0, f"{took:.2f} s of CPU"
+
+
+def test_filters_over_ten_thousand_are_fast_once_they_are_read(many: None) -> None:
+    with create_session() as session:
+        gallery.everything(session, {"many"}, Filters())
+        started = time.process_time()
+        with counted_queries() as queries:
+            found = gallery.page(session, {"many"}, Filters(text="seen 7 times"), "dearest", 1)
+        took = time.process_time() - started
+    assert len(queries) == 1
+    assert len(found.generations) == 10
+    assert took < 1.0, f"{took:.2f} s of CPU"

@@ -126,7 +126,7 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": _modules("hooks.kling"),
         "operators": _modules("operators.kling", "operators.download"),
         "sensors": _modules("sensors.kling"),
-        "triggers": _modules("triggers.kling"),
+        "triggers": _modules("triggers.kling", "triggers.submit_search"),
         "connection-types": [
             {
                 "connection-type": CONNECTION_TYPE,

@@ -153,6 +153,8 @@ class VendorCalls:
         models: Sequence[str] = (),
         since: float,
         until: float | None = None,
+        most_pages: int = MOST_LOG_PAGES,
+        retries: RetryPolicy = LOG_RETRIES,
     ) -> Flow[LogRow | None]:
         """Page through the vendor's request logs, newest first, until a row fits.
 
@@ -163,6 +165,9 @@ class VendorCalls:
         :param models: of the rows, as the rows name them; none for all models.
         :param since: epoch seconds; older rows are not read.
         :param until: epoch seconds; None for now.
+        :param most_pages: pages that are read at most.
+        :param retries: of each page.
+        :raises MalformedReplyError: the logs have more pages.
         """
         until = self.now() + CLOCK_SKEW if until is None else until
         since = max(since, until - LONGEST_LOG_SPAN)
@@ -172,17 +177,17 @@ class VendorCalls:
             offset = 0
             has_more = True
             while has_more:
-                if pages >= MOST_LOG_PAGES:
+                if pages >= most_pages:
                     about = f" of {', '.join(models)}" if models else ""
                     raise MalformedReplyError(
-                        f"The vendor's logs{about} do not end within {MOST_LOG_PAGES} pages.",
+                        f"The vendor's logs{about} do not end within {most_pages} pages.",
                         recovery=Recovery.RETRY_TASK,
                     )
                 if pages:
                     yield Sleep(LOG_PACE)
                 pages += 1
                 asking = self.endpoints.logs(models=models, start=begin, end=until, offset=offset)
-                page = yield from self.read(asking, self.endpoints.read_logs, retries=LOG_RETRIES)
+                page = yield from self.read(asking, self.endpoints.read_logs, retries=retries)
                 fitting = [row for row in page.rows if fits(row)]
                 if fitting:
                     return fitting[0]

@@ -216,9 +216,15 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
 
         :return: the generation id.
         """
+        from airflow_provider_kling.triggers.submit_search import is_search_event
+
         with failing_as_airflow_expects(context):
             run = self._start_run(context)
-            run.resume(event)
+            if is_search_event(event):  # whether a submit was accepted is known by now
+                run.prepare(self.requested(context), again=True)
+                run.submit_or_reattach(event)
+            else:
+                run.resume(event)
             for variant in run.wait_or_defer():
                 run.save(variant)
             return run.report()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kling.api.durable.submit import SubmitInput
+from airflow_provider_kling.api.durable.submit import PendingSearch, SubmitInput
 from airflow_provider_kling.api.exceptions import KlingError, Recovery
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.task import xcom
@@ -29,6 +29,7 @@ from airflow_provider_kling.task.results import (
 from airflow_provider_kling.task.submit import Submits, begin_attempt
 from airflow_provider_kling.task.wait import Wait
 from airflow_provider_kling.triggers.kling import failed_event, read_event
+from airflow_provider_kling.triggers.submit_search import read_search_event
 
 if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
@@ -90,30 +91,45 @@ class GenerateRun:
         """The ids that are known by now."""
         return [each.generation_id for each in self.variants if each.generation_id is not None]
 
-    def prepare(self, requested: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+    def prepare(
+        self, requested: Mapping[str, Any] | Sequence[Mapping[str, Any]], *, again: bool = False
+    ) -> None:
         """Check every request, its pictures and the target, before anything is paid.
 
         :param requested: arguments of the operator; a list of them for several variants.
+        :param again: whether this attempt goes on after a deferral.
         :raises KlingError: nothing was submitted.
         """
         self.several = not isinstance(requested, Mapping)
         arguments = [requested] if isinstance(requested, Mapping) else requested
-        if self._options.durable:
+        if self._options.durable and not again:
             begin_attempt(self._context, range(len(arguments)) if self.several else [None])
         check_target(self._options.path, several=self.several)
-        self._inputs = self._submits.prepare(arguments)
+        self._inputs = self._submits.prepare(arguments, again=again)
         self.variants = [Variant(index) for index in range(len(arguments))]
 
-    def submit_or_reattach(self) -> None:
+    def submit_or_reattach(self, event: Any = None) -> None:
         """Submit each variant, or re-attach to the generation that a previous attempt submitted.
 
+        :param event: of the trigger that searched for submits whose answers were lost.
+        :raises TaskDeferred: a submit has to be searched for; the task continues in ``execute_complete``.
         :raises KlingError: see :meth:`.DurableSubmit.submit_or_reattach`.
         """
+        answers = {} if event is None else read_search_event(event)
+        if event is not None:
+            self._restore_submitted()
         submits = self._submits
+        pending: dict[int | None, PendingSearch] = {}
         for variant in self.variants:
+            wanted = self._inputs.pop(0)  # its pictures are not held any longer
+            if variant.generation_id is not None or variant.failure is not None:
+                continue
+            key = variant.index if self.several else None
             with self._apart(variant):
-                wanted = self._inputs.pop(0)  # its pictures are not held any longer
-                submitted = submits.submit_or_reattach(wanted)
+                submitted = submits.submit_or_reattach(wanted, answers.get(key))
+                if isinstance(submitted, PendingSearch):
+                    pending[key] = submitted
+                    continue
                 record = submitted.record
                 variant.generation_id = submitted.generation_id
                 variant.request = {
@@ -124,6 +140,9 @@ class GenerateRun:
                 self._push(variant, xcom.GENERATION_ID, submitted.generation_id)
                 self._push(variant, xcom.CLIENT_REQUEST_ID, record.client_request_id)
                 self._push(variant, xcom.REQUEST, variant.request)
+
+        if pending:
+            self._wait.until_found(pending)
 
     def resume(self, event: Any) -> None:
         """Restore the variants from the XComs, and take in what the trigger saw.
@@ -246,6 +265,18 @@ class GenerateRun:
     def _model(self, variant: Variant) -> str:
         model: str = (variant.request or {}).get("model") or self._options.model
         return model
+
+    def _restore_submitted(self) -> None:
+        """The variants that this attempt submitted before it was deferred to search for others."""
+        if not self.several:
+            return
+        keys = (xcom.GENERATION_ID, xcom.REQUEST, xcom.FAILURE)
+        lists = [self._xcoms.pull(key) or [] for key in keys]
+        for variant in self.variants:
+            known = (each[variant.index] if variant.index < len(each) else None for each in lists)
+            variant.generation_id, variant.request, failure = known
+            if failure:
+                variant.failure = read_event(failure).error
 
     def _restore(self, before: int) -> None:
         """What became of the variants before this part of the task, as the XComs have it.

@@ -15,7 +15,13 @@ from airflow_provider_kling.api.catalog.validation import map_media, validate, w
 from airflow_provider_kling.api.durable.attempt import AttemptKind, TaskAttempt
 from airflow_provider_kling.api.durable.identity import Fingerprint, TaskIdentity, fingerprint
 from airflow_provider_kling.api.durable.record import NOTHING, Record
-from airflow_provider_kling.api.durable.submit import DurableSubmit, SubmitInput, SubmitResult
+from airflow_provider_kling.api.durable.submit import (
+    DurableSubmit,
+    PendingSearch,
+    SearchAnswer,
+    SubmitInput,
+    SubmitResult,
+)
 from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.redaction import clean
@@ -132,29 +138,36 @@ class Submits:
         self._several = several
         self._budget = self._limits()
 
-    def prepare(self, arguments: Sequence[Mapping[str, Any]]) -> list[SubmitInput]:
+    def prepare(self, arguments: Sequence[Mapping[str, Any]], *, again: bool = False) -> list[SubmitInput]:
         """Validate each request, read its pictures, and check that all may be paid. Sends no request.
 
         :param arguments: of the operator, a mapping for each generation.
+        :param again: whether this attempt has checked before that all may be paid.
         :raises KlingError: nothing was submitted.
         """
         inputs = [self._input(reveal(dict(each)), index) for index, each in enumerate(arguments)]
-        if self._several:  # each is checked by itself as well, just before it is submitted
+        if self._several and not again:  # each is checked by itself as well, just before it is submitted
             fresh = [each.request for each in inputs if each.unready is None and self._is_first(each.attempt)]
             client = self._hook.get_conn()
             client.run(self._budget.check(client.calls, fresh))
         return inputs
 
-    def submit_or_reattach(self, wanted: SubmitInput) -> SubmitResult:
+    def submit_or_reattach(
+        self, wanted: SubmitInput, answer: SearchAnswer | None = None
+    ) -> SubmitResult | PendingSearch:
         """Submit a request, or re-attach to the generation that a previous attempt submitted.
 
+        :param answer: of the search that it ended with before.
+        :return: a search, where the task is deferrable and only the vendor's logs can tell.
         :raises KlingError: see :meth:`.DurableSubmit.submit_or_reattach`.
         """
         store = RecordStore(self._context, wanted.attempt.identity.variant)
         client = self._hook.get_conn()
         durable = DurableSubmit(client.calls, wanted)
         options = self._options
-        flow = durable.submit_or_reattach(store.load()) if options.durable else durable.submit_regardless()
+        if not options.durable:
+            return client.run(durable.submit_regardless(), store.save)
+        flow = durable.submit_or_reattach(store.load(), elsewhere=options.deferrable, answer=answer)
         return client.run(flow, store.save)
 
     def _is_first(self, attempt: TaskAttempt) -> bool:

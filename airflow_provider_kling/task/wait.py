@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
+    from airflow_provider_kling.api.durable.submit import PendingSearch
     from airflow_provider_kling.api.generation import Generation
     from airflow_provider_kling.hooks.kling import KlingHook
 
@@ -79,6 +80,29 @@ class Wait:
             ),
             method_name="execute_complete",
             timeout=timedelta(seconds=self.timeout) + _BACKSTOP,
+        )
+        raise AssertionError("defer() does not return")
+
+    def until_found(self, pending: Mapping[int | None, PendingSearch]) -> NoReturn:
+        """Free the worker until it is known whether submits without an answer were accepted.
+
+        :param pending: by variant; None where the task makes one generation.
+        :raises TaskDeferred: to continue in ``execute_complete``.
+        """
+        from airflow_provider_kling.api.durable.search import UNREADABLE_FOR
+        from airflow_provider_kling.triggers.submit_search import KlingSubmitSearchTrigger
+
+        left = max(each.search.until for each in pending.values()) - time.time()
+        log.info(
+            "Searching the vendor's request log in the triggerer, for up to %.0f s, for %s.",
+            max(0.0, left),
+            ", ".join(each.search.names[0] for each in pending.values()),
+        )
+        searches = [{"variant": variant, **each.as_dict()} for variant, each in pending.items()]
+        self.defer(
+            trigger=KlingSubmitSearchTrigger(searches=searches, kling_conn_id=self.hook.kling_conn_id),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(0.0, left) + UNREADABLE_FOR) + _BACKSTOP,
         )
         raise AssertionError("defer() does not return")
 

@@ -79,7 +79,7 @@ class _Client(AsyncKlingClient):
 
     def _doubt(self, request: HttpRequest, reply: HttpResponse | ConnectionLost) -> None:
         """Have the connection read again beside the polls, where such a reply gives reason to."""
-        if request.call is not Call.POLL:
+        if request.call not in (Call.POLL, Call.LOGS):
             return
         if isinstance(reply, ConnectionLost):
             refused = not reply.why.passing

@@ -9,13 +9,14 @@ row since it was sent, of all models.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_kling.api.calls import VendorCalls
 from airflow_provider_kling.api.exceptions import KlingError, NotFoundError, Recovery, SubmitUncertainError
-from airflow_provider_kling.api.retry import CLOCK_SKEW
+from airflow_provider_kling.api.retry import CLOCK_SKEW, RetryPolicy
 from airflow_provider_kling.api.transport.endpoints import LogRow
 from airflow_provider_kling.api.transport.messages import Flow, Sleep
 
@@ -23,6 +24,12 @@ log = logging.getLogger(__name__)
 
 SEARCH_PAUSES: Final = (5.0, 10.0, 15.0, 30.0, 60.0)
 """Seconds between searches; the last one repeats until the grace is over."""
+QUEUE_PAUSE: Final = 5.0
+"""Seconds after which a queue sees who has come to it."""
+UNREADABLE_FOR: Final = 1800.0
+"""Seconds beyond the grace for which logs that cannot be read are tried again."""
+BRIEF_PAGES: Final = 10
+"""Pages that a brief search reads at most."""
 MOST_MODELS: Final = 20
 """Models that one query names at most; beyond them the logs of all models are read at once."""
 
@@ -45,6 +52,21 @@ class SubmitSearch:
     def as_dict(self) -> dict[str, Any]:
         """As plain JSON."""
         return {"names": list(self.names), "model": self.model, "since": self.since, "until": self.until}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> SubmitSearch:
+        """From plain JSON.
+
+        :raises ValueError: it is none of ours.
+        """
+        try:
+            names = tuple(map(str, plain["names"]))
+            search = cls(names, str(plain["model"]), float(plain["since"]), float(plain["until"]))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"not a search for a submit: {error!r}") from None
+        if not names or not math.isfinite(search.since) or not math.isfinite(search.until):
+            raise ValueError("a search for a submit without names or times")
+        return search
 
 
 class _Matches:
@@ -96,12 +118,13 @@ def _is_another(known: LogRow, row: LogRow) -> bool:
 
 
 def look(
-    calls: VendorCalls, searches: Sequence[SubmitSearch], passed_over: set[str]
+    calls: VendorCalls, searches: Sequence[SubmitSearch], passed_over: set[str], *, briefly: bool = False
 ) -> Flow[dict[SubmitSearch, LogRow | None]]:
     """Search the logs once, for any number of works.
 
     :param passed_over: ids in the logs that are no generations: refused requests are listed too. It is
         added to.
+    :param briefly: whether to give up at the first trouble, and where there are many pages.
     :return: the row of each work that was found, and None for each that is certainly not there; a work
         that is missing may still turn up.
     :raises SubmitUncertainError: the logs cannot be read.
@@ -117,7 +140,7 @@ def look(
         for filtered, wanted in rounds:
             left = [each for each in wanted if each not in answers]
             while left:
-                rows = yield from _read(calls, left, filtered, passed_over)
+                rows = yield from _read(calls, left, filtered, passed_over, briefly)
                 left = []
                 for search, row in rows.items():
                     if row.failed and not (yield from _is_generation(calls, row)):
@@ -154,6 +177,66 @@ def search_logs(calls: VendorCalls, search: SubmitSearch) -> Flow[LogRow | None]
         yield Sleep(min(next(pauses), left))
 
 
+class SearchQueue:
+    """One search for all who wait for one on the same account.
+
+    :param found: told each search that is over, and the row that tells of it; None where none was accepted.
+    :param failed: told each search that cannot be answered, and why.
+    """
+
+    def __init__(
+        self,
+        found: Callable[[SubmitSearch, LogRow | None], None],
+        failed: Callable[[SubmitSearch, SubmitUncertainError], None],
+    ) -> None:
+        self._found = found
+        self._failed = failed
+        self._due: dict[SubmitSearch, tuple[float, Iterator[float]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def add(self, search: SubmitSearch) -> None:
+        """Wait for a search; it is made with the next one, within :data:`QUEUE_PAUSE` seconds."""
+        self._due.setdefault(search, (-math.inf, search_pauses()))
+
+    def discard(self, search: SubmitSearch) -> None:
+        """Wait no longer."""
+        self._due.pop(search, None)
+
+    def run(self, calls: VendorCalls) -> Flow[None]:
+        """Search until nobody waits any more.
+
+        While the logs cannot be read everybody keeps waiting, :data:`UNREADABLE_FOR` seconds beyond the
+        grace at most.
+
+        :raises SubmitUncertainError: the key may not read the logs.
+        """
+        passed_over: set[str] = set()
+        while self._due:
+            began = calls.now()
+            if began < min(due for due, _ in self._due.values()):
+                yield Sleep(QUEUE_PAUSE)
+                continue
+            try:
+                answers = yield from look(calls, list(self._due), passed_over)
+            except SubmitUncertainError as error:
+                if error.recovery is Recovery.GIVE_UP:
+                    raise
+                for search in list(self._due):
+                    if began >= search.until + UNREADABLE_FOR:
+                        self.discard(search)
+                        self._failed(search, error)
+            else:
+                for search, row in answers.items():
+                    if search in self._due:
+                        self.discard(search)
+                        self._found(search, row)
+            for search, (_, pauses) in self._due.items():
+                due = began + next(pauses)
+                self._due[search] = min(due, max(search.until, began + QUEUE_PAUSE)), pauses
+
+
 def search_pauses() -> Iterator[float]:
     """Seconds from each search to the next, without end."""
     yield from SEARCH_PAUSES
@@ -162,12 +245,21 @@ def search_pauses() -> Iterator[float]:
 
 
 def _read(
-    calls: VendorCalls, searches: Sequence[SubmitSearch], models: Sequence[str], passed_over: set[str]
+    calls: VendorCalls,
+    searches: Sequence[SubmitSearch],
+    models: Sequence[str],
+    passed_over: set[str],
+    briefly: bool,
 ) -> Flow[Mapping[SubmitSearch, LogRow]]:
     matches = _Matches(searches, passed_over)
     take: Callable[[LogRow], bool] = matches.take
     since = min(each.since for each in searches) - CLOCK_SKEW
-    yield from calls.find_row(take, models=models, since=since)
+    if briefly:
+        yield from calls.find_row(
+            take, models=models, since=since, most_pages=BRIEF_PAGES, retries=RetryPolicy(attempts=1)
+        )
+    else:
+        yield from calls.find_row(take, models=models, since=since)
     return matches.rows
 
 

@@ -26,7 +26,7 @@ from airflow_provider_kling.api.durable.decision import (
 )
 from airflow_provider_kling.api.durable.identity import Fingerprint, client_request_id
 from airflow_provider_kling.api.durable.record import NOTHING, Record
-from airflow_provider_kling.api.durable.search import SubmitSearch, search_logs
+from airflow_provider_kling.api.durable.search import SubmitSearch, look, search_logs
 from airflow_provider_kling.api.exceptions import (
     KlingError,
     Money,
@@ -36,6 +36,7 @@ from airflow_provider_kling.api.exceptions import (
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.redaction import key_mark
+from airflow_provider_kling.api.transport.endpoints import LogRow
 from airflow_provider_kling.api.transport.messages import Flow, SaveRecord
 
 
@@ -82,10 +83,104 @@ class SubmitResult:
         return self.record.generation_id
 
 
+@dataclass(frozen=True, slots=True)
+class PendingSearch:
+    """A submit of which only the vendor's logs can tell, to be searched for by somebody else.
+
+    It is plain JSON on its way, so that the attempt can continue in another process.
+
+    :param search: what to look for.
+    :param record: what is known of the submit; None where there is no record.
+    :param kind: why the task runs; after a submit of this attempt it is a retry.
+    :param complete: see :func:`.decide`.
+    :param submits: how many submits this attempt has made.
+    """
+
+    search: SubmitSearch
+    record: Record | None
+    kind: AttemptKind
+    complete: bool
+    submits: int
+
+    @property
+    def salt(self) -> str:
+        """What the :func:`.key_mark` of the key that searches belongs to."""
+        return self.record.identity if self.record else ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return {
+            "search": self.search.as_dict(),
+            "record": self.record.encode() if self.record else None,
+            "kind": self.kind.name,
+            "complete": self.complete,
+            "submits": self.submits,
+        }
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> PendingSearch:
+        """From plain JSON.
+
+        :raises ValueError: it is none of ours.
+        :raises UnusableRecordError: its record cannot be read.
+        """
+        search = SubmitSearch.from_dict(plain.get("search") or {})
+        kind, submits = str(plain.get("kind")), plain.get("submits")
+        if kind not in AttemptKind.__members__ or not isinstance(submits, int):
+            raise ValueError("not a pending search of a submit")
+        record = Record.decode(plain.get("record"))
+        return cls(search, record, AttemptKind[kind], plain.get("complete") is True, submits)
+
+
+@dataclass(frozen=True, slots=True)
+class SearchAnswer:
+    """What a :class:`PendingSearch` came to.
+
+    :param row: what the logs tell of the submit; None where it is not in them.
+    :param key_mark: of the key that was searched with, salted with :attr:`PendingSearch.salt`.
+    """
+
+    pending: PendingSearch
+    row: LogRow | None
+    key_mark: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """As plain JSON."""
+        row = self.row
+        facts = None
+        if row is not None:
+            facts = [row.client_request_id, row.inference_id, row.failed, row.model, row.created]
+        return {"pending": self.pending.as_dict(), "row": facts, "key_mark": self.key_mark}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> SearchAnswer:
+        """From plain JSON.
+
+        :raises ValueError: it is none of ours.
+        """
+        pending, facts = PendingSearch.from_dict(plain.get("pending") or {}), plain.get("row")
+        if facts is not None and not (isinstance(facts, list) and len(facts) == _ROW_FACTS):
+            raise ValueError("not the answer of a search for a submit")
+        row = None if facts is None else LogRow(*facts)
+        if row is not None and not (row.client_request_id and row.inference_id):
+            raise ValueError("a row without ids")
+        return cls(pending, row, str(plain.get("key_mark") or ""))
+
+
 log = logging.getLogger(__name__)
 
+_ROW_FACTS: Final = 5
 MOST_SUBMITS: Final = 3
 """Submits of one try at most, should each one be uncertain and the user want them repeated."""
+
+
+def _uncertain(search: SubmitSearch) -> SubmitUncertainError:
+    return SubmitUncertainError(
+        f"It is not certain whether the vendor accepted submit {search.names[0]} of {search.model}, the last "
+        f"of {MOST_SUBMITS} that this attempt made; it is not in the vendor's request log.",
+        advice="The next attempt searches for it again before it submits.",
+        client_request_id=search.names[0],
+    )
 
 
 class DurableSubmit:
@@ -99,21 +194,38 @@ class DurableSubmit:
         self._calls = calls
         self._input = wanted
 
-    def submit_or_reattach(self, stored: Any = None) -> Flow[SubmitResult]:
-        """Submit, or adopt what an earlier try submitted.
+    def submit_or_reattach(
+        self, stored: Any = None, *, elsewhere: bool = False, answer: SearchAnswer | None = None
+    ) -> Flow[SubmitResult | PendingSearch]:
+        """Submit, or re-attach to what a previous attempt submitted.
 
         :param stored: what was remembered last, as plain JSON; None for nothing.
+        :param elsewhere: whether somebody else searches the vendor's logs where that can take long; then
+            this ends with a :class:`PendingSearch`, and is begun again with its answer.
+        :param answer: what the search came to; ``stored`` is not looked at then.
         :raises StoppedError: the decision is that a person has to look; nothing was submitted.
         :raises UnusableRecordError: the record cannot be read; nothing was submitted.
         :raises KlingError: the submit was refused, or the vendor could not be asked.
         """
         wanted = self._input
-        record, kind, complete = self._known(stored)
+        record, kind, complete = self._known(None if answer else stored)
         began: float | None = None
         stands: Generation | Unknown = Unknown.NOT_ASKED
         looked_up = Unknown.NOT_ASKED
         submits = 0
         uncertain: SubmitUncertainError | None = None
+        searched_with: str | None = None
+        if answer is not None:
+            pending = answer.pending
+            record, kind, complete, submits = pending.record, pending.kind, pending.complete, pending.submits
+            searched_with = answer.key_mark
+            if submits:
+                uncertain = _uncertain(pending.search)
+            if answer.row is None:
+                looked_up = Unknown.NOT_FOUND
+            else:
+                record = self._found(answer.row, record)
+                yield SaveRecord(record.encode())
         while True:
             decision = decide(
                 record,
@@ -123,7 +235,7 @@ class DurableSubmit:
                 complete=complete,
                 stands=stands,
                 looked_up=looked_up,
-                key_changed=self._key_changed(record),
+                key_changed=self._key_changed(record, searched_with),
             )
             if decision.action is Action.STOP:
                 raise StoppedError(
@@ -139,11 +251,22 @@ class DurableSubmit:
                 assert record.generation_id is not None
                 stands = yield from self._ask(record.generation_id)
             elif decision.action is Action.LOOK_UP:
-                found = yield from self._look_up(record, began)
-                if found is None:
+                search = self._search_for(record, began)
+                searched_with = None
+                row: LogRow | None = None
+                if search is not None:
+                    if elsewhere:
+                        answers = {} if began is not None else (yield from self._look_briefly(search))
+                        if search not in answers:
+                            return PendingSearch(search, record, kind, complete, submits)
+                        row = answers[search]
+                    else:
+                        row = yield from search_logs(self._calls, search)
+                if row is None:
                     looked_up = Unknown.NOT_FOUND
                 else:
-                    record, stands, looked_up = found, Unknown.NOT_ASKED, Unknown.NOT_ASKED
+                    record = self._found(row, record)
+                    stands, looked_up = Unknown.NOT_ASKED, Unknown.NOT_ASKED
                     yield SaveRecord(record.encode())
             elif decision.action is Action.SUBMIT:
                 if wanted.unready is not None:
@@ -211,11 +334,14 @@ class DurableSubmit:
     def _key_mark(self, identity: str) -> str:
         return key_mark(self._calls.endpoints.settings.api_key, identity)
 
-    def _key_changed(self, record: Record | None) -> bool:
-        """Whether the record's submit was made with another key than this one."""
+    def _key_changed(self, record: Record | None, searched_with: str | None) -> bool:
+        """Whether the record's submit was made with another key than the logs are searched with.
+
+        :param searched_with: the mark of the key that somebody else searched with; None for our own.
+        """
         if record is None or not record.key_mark:
             return False
-        return record.key_mark != self._key_mark(record.identity)
+        return record.key_mark != (searched_with or self._key_mark(record.identity))
 
     def _known(self, stored: Any) -> tuple[Record | None, AttemptKind, bool]:
         """The record, why the task runs, and whether the record tells all that was submitted.
@@ -261,35 +387,45 @@ class DurableSubmit:
         except NotFoundError:
             return Unknown.NOT_FOUND
 
-    def _look_up(self, record: Record | None, began: float | None) -> Flow[Record | None]:
-        """Search the vendor's logs for submits whose outcome is not known, until their grace is over.
+    def _search_for(self, record: Record | None, began: float | None) -> SubmitSearch | None:
+        """What to look for in the vendor's logs; None where there can be nothing.
 
-        :param began: epoch seconds from which the grace counts; None for when they were sent, as
-            far as that is known.
+        :param began: epoch seconds from which the grace counts; None for when it was sent, as far as that
+            is known.
         """
-        now = self._calls.now()
         names = self._names(record)
-        pending = record is not None and record.generation_id is None
         if not names:
             return None
-        attempt = self._input.attempt
+        now, attempt = self._calls.now(), self._input.attempt
+        pending = record is not None and record.generation_id is None
         sent_at = record.intended_at if record and pending else attempt.previous_until
-        search = SubmitSearch(
+        return SubmitSearch(
             names=tuple(names),
             model=record.model if record else self._input.request.model,
             since=min(record.intended_at if record and pending else attempt.previous_since, now),
             until=(began or min(sent_at, now)) + self._grace(),
         )
-        row = yield from search_logs(self._calls, search)
-        if row is None:
-            return None
+
+    def _look_briefly(self, search: SubmitSearch) -> Flow[Mapping[SubmitSearch, LogRow | None]]:
+        """Search once, here: most often it is found, and nobody has to wait."""
+        try:
+            return (yield from look(self._calls, [search], set(), briefly=True))
+        except SubmitUncertainError as error:
+            log.info("The vendor's request log could not be searched at once: %s", error.what)
+            return {}
+
+    def _found(self, row: LogRow, record: Record | None) -> Record:
+        """The record of a submit that was found in the vendor's logs."""
         assert row.client_request_id is not None
         log.info(
             "Found submit %s in the vendor's request log: generation %s.",
             row.client_request_id,
             row.inference_id,
         )
-        found = replace(names[row.client_request_id], generation_id=row.inference_id)
+        # A request that renders differently by now was asked for under another name.
+        named = self._names(record).get(row.client_request_id) or self.intent()
+        found = replace(named, client_request_id=row.client_request_id, generation_id=row.inference_id)
+        pending = record is not None and record.generation_id is None
         if not pending and row.created is not None:
             found = replace(found, intended_at=row.created)
         return found

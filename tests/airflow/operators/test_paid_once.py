@@ -64,6 +64,22 @@ class TestRetry:
         assert run["generate"].xcom["return_value"] == only(vendor)["id"]
         assert "Found submit" in run.log
 
+    @pytest.mark.parametrize("fault", ["reset-after", "reset-before", "html"])
+    def test_no_worker_waits_for_an_answer_that_was_lost(
+        self, airflow: RealAirflow, vendor: EmulatorThread, fault: str
+    ) -> None:
+        """Whether it was accepted is searched for in the triggerer; the same attempt goes on."""
+        vendor.faults.add("submit", fault)
+        run = airflow.run(generate(arguments="deferrable=True, wait_for_completion=True, poke_interval=5"))
+
+        assert run.state == "success"
+        assert run["generate"].tries == 1
+        assert run["generate"].xcom["return_value"] == only(vendor)["id"]
+        assert "Searching the vendor's request log in the triggerer" in run.log
+        found = fault == "reset-after"
+        assert ("Found submit" in run.log) is found
+        assert ("on_uncertain_submit='resubmit'" in run.log) is not found
+
     @needs_memory
     def test_a_try_that_died_after_the_submit_is_found_in_the_logs(
         self, airflow: RealAirflow, vendor: EmulatorThread

@@ -19,7 +19,7 @@ from airflow_provider_kling.api.client import Stream
 from airflow_provider_kling.api.download.save_video import save_video
 from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.durable.identity import TaskIdentity, fingerprint
-from airflow_provider_kling.api.durable.submit import DurableSubmit, SubmitInput
+from airflow_provider_kling.api.durable.submit import DurableSubmit, SubmitInput, SubmitResult
 from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.polling.schedule import Schedule
@@ -96,8 +96,9 @@ def submit(world: World, fault: Fault, lasting: bool) -> Scene:
     world.begin(fault, "submit", lasting)
 
     def act() -> str:
-        found = driver.run(DurableSubmit(driver.calls, WANTED).submit_or_reattach()).reattached
-        return "the generation, found in the vendor's logs" if found else "the generation"
+        submitted = driver.run(DurableSubmit(driver.calls, WANTED).submit_or_reattach())
+        assert isinstance(submitted, SubmitResult)
+        return "the generation, found in the vendor's logs" if submitted.reattached else "the generation"
 
     return act, lambda: driver.asked[Call.SUBMIT]
 

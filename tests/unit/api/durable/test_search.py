@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from typing import Any
 
@@ -15,8 +16,12 @@ from airflow_provider_kling.api.calls import (
     MOST_LOG_PAGES,
 )
 from airflow_provider_kling.api.durable.search import (
+    BRIEF_PAGES,
     MOST_MODELS,
+    QUEUE_PAUSE,
     SEARCH_PAUSES,
+    UNREADABLE_FOR,
+    SearchQueue,
     SubmitSearch,
     look,
     search_logs,
@@ -196,6 +201,112 @@ def test_only_those_whose_grace_is_over_are_looked_for_without_the_filter():
     driven = looked(rows(), rows("b"), searches=[late, early])
     assert driven.result == {late: None}
     assert len(driven.sent) == 2
+
+
+class Queue:
+    """A queue, what it told, and a clock."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.found: dict[str, tuple[str | None, float]] = {}
+        self.failed: dict[str, SubmitUncertainError] = {}
+        self.queue = SearchQueue(
+            self._found, lambda search, error: self.failed.update({search.names[0]: error})
+        )
+
+    def _found(self, search: SubmitSearch, row: LogRow | None) -> None:
+        self.found[search.names[0]] = (row and row.inference_id, self.clock.now - START)
+
+    def run(self, replies: Any) -> Driven:
+        return drive(self.queue.run(calls(self.clock)), replies, self.clock)
+
+
+def test_200_who_wait_make_one_search_after_the_other():
+    """Each finds out in its own time, and none costs the account a request of its own."""
+    waiting = Queue()
+    for number in range(200):
+        waiting.queue.add(wanted(f"n{number}", since=START, until=START + 300 + number))
+    driven = waiting.run(lambda _: rows("n7") if waiting.clock.now >= START + 30 else rows())
+    assert waiting.found.pop("n7") == ("g:n7", 30)
+    assert {told for told, _ in waiting.found.values()} == {None}
+    for name, (_, at) in waiting.found.items():
+        assert 0 <= at - 300 - int(name[1:]) <= 2 * QUEUE_PAUSE
+    assert len(driven.sent) < 120  # 200 would need 2000 by themselves
+    assert not waiting.queue
+
+
+def test_who_comes_later_is_served_within_seconds():
+    waiting = Queue()
+    waiting.queue.add(wanted("a", until=START + 900))
+
+    def vendor(request: HttpRequest) -> Reply:
+        if waiting.clock.now >= START + 200 and "b" not in waiting.found and "b" not in added:
+            added.append("b")
+            waiting.queue.add(wanted("b"))
+        return rows("b") if added else rows()
+
+    added: list[str] = []
+    waiting.run(vendor)
+    assert waiting.found["b"][1] <= 300 + QUEUE_PAUSE
+
+
+def test_logs_that_cannot_be_read_are_waited_for():
+    waiting = Queue()
+    waiting.queue.add(wanted(until=START + 60))
+    waiting.run(lambda _: rows() if waiting.clock.now > START + 1200 else refusal(502))
+    assert waiting.found[NAME][0] is None
+    assert waiting.failed == {}
+    waiting = Queue()
+    waiting.queue.add(wanted(until=START + 60))
+    waiting.run(lambda _: refusal(502))
+    assert waiting.failed[NAME].recovery is Recovery.RETRY_TASK
+    assert waiting.clock.now - START > UNREADABLE_FOR
+
+
+def test_a_key_that_may_not_read_the_logs_ends_the_queue():
+    waiting = Queue()
+    waiting.queue.add(wanted())
+    driven = waiting.run([refusal(401)])
+    assert isinstance(driven.error, SubmitUncertainError)
+    assert driven.error.recovery is Recovery.GIVE_UP
+    assert waiting.queue
+
+
+def test_nobody_waits_for_who_left():
+    waiting = Queue()
+    waiting.queue.add(wanted("a"))
+    waiting.queue.discard(wanted("a"))
+    assert waiting.run([]).effects == []
+
+
+@pytest.mark.parametrize(
+    "plain",
+    [
+        {},
+        {"names": []},
+        {"names": 5},
+        {"names": ["a"], "model": "m", "since": "x", "until": 1},
+        {"names": ["a"], "model": "m", "since": 0, "until": float("nan")},
+    ],
+)
+def test_a_search_that_cannot_be_read_is_refused(plain: Any):
+    with pytest.raises(ValueError, match="search"):
+        SubmitSearch.from_dict(plain)
+
+
+def test_a_search_travels_as_json():
+    search = wanted("a", "b")
+    assert SubmitSearch.from_dict(json.loads(json.dumps(search.as_dict()))) == search
+
+
+def test_a_brief_search_gives_up_at_once():
+    clock = Clock()
+    driven = drive(look(calls(clock), [wanted()], set(), briefly=True), [refusal(429)], clock)
+    assert isinstance(driven.error, SubmitUncertainError)
+    assert driven.pauses == []
+    many = [rows("a", more=True)] * BRIEF_PAGES
+    driven = drive(look(calls(clock), [wanted()], set(), briefly=True), many, clock)
+    assert isinstance(driven.error, SubmitUncertainError)
 
 
 # Pages

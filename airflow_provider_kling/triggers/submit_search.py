@@ -23,9 +23,8 @@ from airflow_provider_kling.api.redaction import key_mark
 from airflow_provider_kling.api.transport.endpoints import LogRow
 from airflow_provider_kling.api.transport.messages import Flow
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
-from airflow_provider_kling.triggers.kling import EARLIEST_EVENT, OVERDUE
+from airflow_provider_kling.triggers.kling import EARLIEST_EVENT, EVENT_SCHEMA, OVERDUE
 
-EVENT_SCHEMA: Final = 1
 SEARCHED: Final = "submit search"
 """What tells this trigger's event from another one's."""
 

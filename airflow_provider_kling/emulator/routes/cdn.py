@@ -21,6 +21,7 @@ from airflow_provider_kling.emulator.faults.rules import FaultKind, FaultRule
 from airflow_provider_kling.emulator.rendering.video import EncoderMissing
 from airflow_provider_kling.emulator.rendering.video_store import VideoFile
 from airflow_provider_kling.emulator.state import Stage, StoredGeneration
+from airflow_provider_kling.emulator.vendor import Refusal
 
 PREFIX = "/cdn/"
 _CHUNK = 1 << 18
@@ -28,7 +29,8 @@ _OTHER_NAMES = {"127.0.0.1": "localhost", "localhost": "127.0.0.1"}
 _EXPIRED_SECONDS_AGO = 60
 _FLUSH_SECONDS = 0.02
 _SLOW_BYTES_A_SECOND = 64 * 1024
-_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_RANGES = re.compile(r"bytes=[0-9]*-[0-9]*(\s*,\s*[0-9]*-[0-9]*)+")
 
 
 def signed_url(request: web.Request, generation: StoredGeneration, now: float) -> str:
@@ -114,7 +116,10 @@ class _Span:
 def _span(request: web.Request, size: int, *, validators: tuple[str, str]) -> _Span | None:
     """Which bytes are asked for; None where there are none of them."""
     whole = _Span(0, size, False)
-    match = _RANGE.fullmatch(request.headers.get("Range", "").strip())
+    asked = request.headers.get("Range", "").strip()
+    match = _RANGE.fullmatch(asked)
+    if match is None and asked.startswith("bytes=") and not _RANGES.fullmatch(asked):
+        raise Refusal(400, "Range is bytes=FIRST-LAST")
     if match is None or request.headers.get("If-Range", validators[0]) not in validators:
         return whole
     first, last = match.groups()
@@ -205,7 +210,7 @@ async def _write(
 
 
 def _signature(emulated: Emulated, generation_id: str, nonce: str, time: str) -> str:
-    text = f"{generation_id}\n{nonce}\n{time}".encode()
+    text = f"{generation_id}\n{nonce}\n{time}".encode("utf-8", "replace")
     return hmac.new(emulated.signing_key, text, hashlib.sha256).hexdigest()[:32]
 
 
@@ -213,6 +218,7 @@ def _valid(request: web.Request, emulated: Emulated, generation_id: str) -> bool
     query = request.query
     time = query.get("ksTime", "")
     expected = _signature(emulated, generation_id, query.get("cacheKey", ""), time)
-    if not hmac.compare_digest(expected, query.get("ksSecret", "")):
+    # As bytes: what is sent may be no ASCII.
+    if not hmac.compare_digest(expected.encode(), query.get("ksSecret", "").encode("utf-8", "replace")):
         return False
     return int(time, 16) >= emulated.clock.now()

@@ -44,6 +44,7 @@ LONGEST_SAFE_NAME: Final = _LONGEST_READABLE + 1 + _DIGEST_DIGITS
 """Characters, all ASCII, of the longest name that :func:`safe_name` makes."""
 
 _HOME_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))(?=/|$)", re.ASCII)
+_UNSTORABLE: Final = re.compile("[\ud800-\udfff]")
 _LOCAL_PROTOCOLS: Final = ("", "file", "local")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(file):/", re.IGNORECASE)
 TEMPLATE_MARKS: Final = ("{{", "{%", "{#")
@@ -238,6 +239,8 @@ def _expand(path: object, facts: Mapping[str, str | None]) -> str:
     text = path if isinstance(path, str) else _named(path)
     if not text.strip():
         raise ValueError("it is empty")
+    if any(part.strip() == "None" for part in text.split("/")):
+        raise ValueError("it has 'None' in it, which is what a template leaves whose value is missing")
     if marks := [mark for mark in TEMPLATE_MARKS if mark in text]:
         raise ValueError(
             f"it has {marks[0]!r} in it, and a template is rendered only in a path that is given as text"
@@ -265,6 +268,8 @@ def _expand(path: object, facts: Mapping[str, str | None]) -> str:
         raise ValueError("'..' climbs out of the directory that was given")
     if any(unicodedata.category(char) == "Cc" for char in whole):
         raise ValueError("it has control characters in it")
+    if _UNSTORABLE.search(whole):
+        raise ValueError("it has a character in it that Airflow's database cannot store")
     return whole
 
 

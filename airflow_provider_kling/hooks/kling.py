@@ -140,9 +140,9 @@ class KlingHook(BaseHook):
 
         :raises KlingError: the vendor does not know it, refuses, or cannot be reached.
         """
-        from airflow_provider_kling.hooks.prepare_request import check_generation_id
+        from airflow_provider_kling.hooks.prepare_request import checked_generation_id
 
-        check_generation_id(generation_id)
+        generation_id = checked_generation_id(generation_id)
         return self.get_conn().get_generation(generation_id)
 
     def wait(
@@ -167,9 +167,9 @@ class KlingHook(BaseHook):
         :raises KlingError: the vendor refuses to answer about it.
         """
         from airflow_provider_kling.api.catalog.models import schedule_for
-        from airflow_provider_kling.hooks.prepare_request import check_generation_id
+        from airflow_provider_kling.hooks.prepare_request import checked_generation_id
 
-        check_generation_id(generation_id)
+        generation_id = checked_generation_id(generation_id)
         return self.get_conn().wait(
             generation_id,
             timeout=timeout,
@@ -209,9 +209,9 @@ class KlingHook(BaseHook):
         from airflow_provider_kling.api.download.save_video import save_video
         from airflow_provider_kling.hooks.lineage import collect, place_uri
         from airflow_provider_kling.hooks.object_storage import target_path
-        from airflow_provider_kling.hooks.prepare_request import check_generation_id
+        from airflow_provider_kling.hooks.prepare_request import checked_generation_id
 
-        check_generation_id(generation_id)
+        generation_id = checked_generation_id(generation_id)
         client = self.get_conn()
 
         def ask_vendor() -> Generation:

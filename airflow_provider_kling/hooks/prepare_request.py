@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_provider_kling.api.catalog.texts import left_over
 from airflow_provider_kling.api.catalog.validation import map_media, validate, with_image
 from airflow_provider_kling.api.durable.identity import Fingerprint, fingerprint
 from airflow_provider_kling.api.exceptions import KlingError
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.media.resolve import Resolved, resolve_all
 from airflow_provider_kling.api.redaction import shown
+from airflow_provider_kling.api.transport.response_parsing import identifier
 from airflow_provider_kling.hooks.object_storage import open_path
 
 log = logging.getLogger(__name__)
@@ -76,14 +78,16 @@ def _shown(resolved: Resolved) -> Any:
     return shown if resolved.size is None else {**shown, "size": resolved.size}
 
 
-def check_generation_id(generation_id: Any) -> None:
-    """Refuse what a task gets from one that pushed no id, or several.
+def checked_generation_id(generation_id: Any) -> str:
+    """A generation id as text; a DAG that renders templates to native objects makes a number of some.
 
-    :raises KlingError: it is no text, or says nothing.
+    :raises KlingError: it is no id: the task that should give it pushed none or several, for example.
     """
-    if not isinstance(generation_id, str) or generation_id.strip() in ("", "None"):
+    known = identifier(generation_id)
+    if known is None or left_over(known):
         raise KlingError(
             f"{shown(generation_id)} is not a generation id.",
             advice="The task that should give it pushed none or several: pass generation_id=generate.output, "
             "and use expand for several.",
         )
+    return known

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.links.kling import LINKS
-from airflow_provider_kling.task.arguments import Check, CheckedWhenParsed, check_path_if_known, refuse
+from airflow_provider_kling.task.arguments import (
+    Check,
+    CheckedWhenParsed,
+    TextField,
+    check_path_if_known,
+    refuse,
+)
 from airflow_provider_kling.task.failures import failing_as_airflow_expects
 from airflow_provider_kling.version_compat import BaseOperator
 
@@ -38,6 +44,9 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
     template_fields: Sequence[str] = ("generation_id", "path", "kling_conn_id")
     operator_extra_links = LINKS
     argument_checks: ClassVar[Mapping[str, Check]] = {"path": check_path_if_known}
+    generation_id: Any = TextField()
+    path: Any = TextField()
+    kling_conn_id: Any = TextField()
 
     def __init__(
         self,

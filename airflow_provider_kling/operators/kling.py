@@ -14,6 +14,7 @@ from airflow_provider_kling.task.arguments import (
     DEFAULT_TIMEOUT,
     Check,
     CheckedWhenParsed,
+    TextField,
     check_limit_if_known,
     check_path_if_known,
     checked_choice,
@@ -24,6 +25,7 @@ from airflow_provider_kling.task.arguments import (
 )
 from airflow_provider_kling.task.failures import failing_as_airflow_expects
 from airflow_provider_kling.task.inline_media import InlineMediaField
+from airflow_provider_kling.task.mapped_paths import is_shared, is_shared_at_run_time, one_path
 from airflow_provider_kling.version_compat import BaseOperator, conf
 
 if TYPE_CHECKING:
@@ -121,6 +123,8 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         "path": check_path_if_known,
         "max_cost_usd": check_limit_if_known,
     }
+    path: Any = TextField()
+    kling_conn_id: Any = TextField()
     image = InlineMediaField()
     parameters = InlineMediaField()
 
@@ -181,6 +185,9 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         self._current_run: GenerateRun | None = None
         given = {**self.arguments(), "path": path, "max_cost_usd": max_cost_usd}
         refuse(self.problems_when_parsed(given, complete=self.complete_when_parsed))
+        self._path_given = path
+        if "_airflow_from_mapped" not in kwargs and any(self.iter_mapped_task_groups()):
+            refuse([one_path(path)] if is_shared(path, pulls_differ=True) else [])
 
     @classmethod
     def problems_when_parsed(cls, given: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
@@ -263,6 +270,8 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         options = GenerateOptions(
             model=self.model,
             path=self.path,
+            shares_path=context["ti"].map_index not in (None, -1)
+            and is_shared_at_run_time(self, self._path_given, self.path),
             overwrite=self.overwrite,
             sidecar=self.sidecar,
             presign=self.presign,

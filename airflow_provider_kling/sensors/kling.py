@@ -15,6 +15,7 @@ from airflow_provider_kling.task.arguments import (
     DEFAULT_TIMEOUT,
     Check,
     CheckedWhenParsed,
+    TextField,
     checked_interval,
     checked_seconds,
 )
@@ -61,6 +62,8 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
 
     template_fields: Sequence[str] = ("generation_id", "kling_conn_id", "model")
     operator_extra_links = LINKS
+    generation_id: Any = TextField()
+    kling_conn_id: Any = TextField()
     argument_checks: ClassVar[Mapping[str, Check]] = {
         "poke_interval": checked_interval,
         "timeout": lambda value: checked_seconds("timeout", value, least=0.0),

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
 from airflow_provider_kling.task.inline_media import hide, is_template, reveal
+from airflow_provider_kling.task.mapped_paths import same_path_for_all
 from airflow_provider_kling.version_compat import (
     AirflowFailException,
     OperatorPartial,
@@ -22,6 +23,23 @@ NAMED_PARAMETERS: Final = ("prompt", "duration", "negative_prompt", "cfg_scale")
 DEFAULT_TIMEOUT: Final = 2 * 3600.0
 """Seconds. Published generations took up to 431 s; 68 minutes have been met in the wild."""
 _MAY_HOLD_MEDIA: Final = ("image", "parameters")
+
+
+class TextField:
+    """An operator's argument that is text: a number that a template rendered to is the text it was.
+
+    A DAG with ``render_template_as_native_obj=True`` makes a number of ``789392067490349060`` and ``2024``.
+    """
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self if instance is None else instance.__dict__.get(self._name)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        number = isinstance(value, int) and not isinstance(value, bool)
+        instance.__dict__[self._name] = str(value) if number else value
 
 
 def request_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -244,31 +262,37 @@ class CheckedPartial(OperatorPartial):
         from airflow_provider_kling.api.catalog.parameter import PENDING
 
         later = dict.fromkeys(mapped, PENDING)
+        lists = {name: each if isinstance(each, list | tuple) else None for name, each in mapped.items()}
         self._check(
             {"": later}
             | {
                 f"{name}[{index}]": {**later, name: value}
                 for name, values in mapped.items()
                 for index, value in enumerate(values if isinstance(values, list | tuple) else ())
-            }
+            },
+            same_path_for_all(self.kwargs.get("path"), lists),
         )
         return super().expand(**_kept_of_each(mapped))
 
     def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> Any:
         """Map over a list of arguments; each that is known by now is checked."""
+        path = self.kwargs.get("path")
         if isinstance(kwargs, list | tuple):
             given = {
                 f"expand_kwargs[{i}]": each for i, each in enumerate(kwargs) if isinstance(each, Mapping)
             }
-            self._check(given)
+            paths = [each.get("path", path) for each in given.values()]
+            self._check(given, same_path_for_all(None, {"path": paths}))
             kwargs = [_kept_of_each(each) for each in kwargs]
+        else:
+            self._check({}, same_path_for_all(path, {"": None}))
         return super().expand_kwargs(kwargs, strict=strict)
 
-    def _check(self, expanded: Mapping[str, Mapping[str, Any]]) -> None:
+    def _check(self, expanded: Mapping[str, Mapping[str, Any]], one_path: str) -> None:
         """Name every problem of every task instance, those that all of them share once."""
         self._expand_called = True  # also where it is refused, or Airflow warns that it never was
         shared: Sequence[str] = ()
-        found: list[str] = self._one_path_for_all(expanded)
+        found = [one_path] if one_path else []
         for place, given in expanded.items():
             try:
                 validate_mapping_kwargs(self.operator_class, "partial", dict(given))
@@ -281,18 +305,3 @@ class CheckedPartial(OperatorPartial):
             else:
                 found += [f"In {place}: {problem}" for problem in problems if problem not in shared]
         refuse(found)
-
-    def _one_path_for_all(self, expanded: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """Whether all task instances would land at one path: known before the first video is paid."""
-        from airflow_provider_kling.api.paths import tells_apart
-
-        path = self.kwargs.get("path")
-        mapped = [given for place, given in expanded.items() if place]
-        if not isinstance(path, str) or known(path) != path or tells_apart(path):
-            return []
-        if len(mapped) == 1 or any("path" in given for given in expanded.values()):
-            return []
-        return [
-            f"The videos of all mapped tasks would land at {path!r}: put {{generation_id}} into the path, or "
-            "end it with a slash."
-        ]

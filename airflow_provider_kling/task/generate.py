@@ -17,11 +17,11 @@ from airflow_provider_kling.api.durable.submit import PendingSearch, SubmitInput
 from airflow_provider_kling.api.exceptions import KlingError, Recovery
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.task import xcom
+from airflow_provider_kling.task.preflight import check_target
 from airflow_provider_kling.task.results import (
     GenerationResult,
     Lineage,
     announce,
-    check_target,
     push_cost,
     push_generation,
     save_video,
@@ -104,7 +104,7 @@ class GenerateRun:
         arguments = [requested] if isinstance(requested, Mapping) else requested
         if self._options.durable and not again:
             begin_attempt(self._context, range(len(arguments)) if self.several else [None])
-        check_target(self._options.path, several=self.several)
+        check_target(self._options.path, several=self.several or self._options.shares_path)
         self._inputs = self._submits.prepare(arguments, again=again)
         self.variants = [Variant(index) for index in range(len(arguments))]
 

@@ -15,6 +15,7 @@ class GenerateOptions:
 
     model: str
     path: Any = None
+    shares_path: bool = False
     overwrite: bool = False
     sidecar: bool = False
     presign: bool = False

@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_provider_kling.api.billing.cost import Cost, cost_of
 from airflow_provider_kling.api.billing.price_list import video_seconds, with_defaults
 from airflow_provider_kling.api.calls import LONGEST_LOG_WINDOW
-from airflow_provider_kling.api.download.targets import target_for
-from airflow_provider_kling.api.exceptions import DownloadError, InvalidRequestError, KlingError, Recovery
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.paths import PLACEHOLDERS, check_path, tells_apart
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.retry import CLOCK_SKEW
 from airflow_provider_kling.hooks.lineage import media_uris, place_uri, tell_assets
-from airflow_provider_kling.hooks.object_storage import target_path
 from airflow_provider_kling.task import sidecar, xcom
-from airflow_provider_kling.version_compat import AirflowNotFoundException
 
 if TYPE_CHECKING:
     from airflow_provider_kling.api.download.save_video import SavedVideo
     from airflow_provider_kling.hooks.kling import KlingHook
     from airflow_provider_kling.version_compat import Context
+
+log = logging.getLogger(__name__)
 
 Push = Callable[[str, Any], None]
 """Pushes an XCom: key, value."""
@@ -66,37 +65,6 @@ class GenerationResult:
         return {name: value for name, value in facts.items() if value is not None}
 
 
-def check_target(path: Any, *, several: bool) -> None:
-    """See that the videos can land before anything is paid, as far as that shows without writing.
-
-    :param path: the rendered path; None where nothing is landed.
-    :param several: whether more than one video goes there.
-    :raises KlingError: the path is no path, or its storage does not answer.
-    """
-    if path is None:
-        return
-    check_path(path)
-    if several and not tells_apart(str(path)):
-        raise InvalidRequestError(
-            f"Several videos cannot all land at {str(path)!r}.",
-            advice="Put {generation_id} into the path, or end it with a slash.",
-        )
-    try:
-        place = target_path(path, **dict.fromkeys(PLACEHOLDERS, "x"))
-        target_for(place, "to come").size()
-    except Exception as error:  # storage libraries raise what they like
-        if isinstance(error, DownloadError):
-            hopeless, why = error.recovery is Recovery.GIVE_UP, error.__cause__ or error
-        else:
-            hopeless, why = isinstance(error, ImportError | ValueError | AirflowNotFoundException), error
-        raise KlingError(
-            f"No video can land at {str(path)!r}: {type(why).__name__}: {clean(str(why)).rstrip('.')}.",
-            advice="Nothing was submitted by this try. Correct the path or its connection, or install the "
-            "Airflow provider of this kind of storage, then clear the task.",
-            recovery=Recovery.GIVE_UP if hopeless else Recovery.RETRY_TASK,
-        ) from error
-
-
 def save_video(
     hook: KlingHook,
     generation_id: str,
@@ -115,29 +83,43 @@ def save_video(
     :raises DownloadError: the generation stays paid and can be landed again.
     """
     asked = request or {}
+    expected = None
+    with _only_informs("work out the length that was asked for"):
+        if asked:
+            expected = video_seconds(with_defaults(asked["model"], asked["parameters"]))
     saved = hook.download(
         generation_id,
         path,
         overwrite=overwrite,
         model=asked.get("model"),
         client_request_id=asked.get("client_request_id"),
-        expected_seconds=video_seconds(with_defaults(asked["model"], asked["parameters"])) if asked else None,
+        expected_seconds=expected,
     )
     facts = asdict(saved)
     del facts["skipped"]
     push(xcom.VIDEO, {"generation_id": generation_id, **facts})
     push(xcom.PATH, saved.path)
     if with_sidecar:
-        said = sidecar.content(
-            saved,
-            generation_id=generation_id,
-            saved_at=time.time(),
-            request=request,
-            cost=cost.as_dict() if cost else None,
-        )
-        beside = sidecar.sidecar_path(saved.path)
-        sidecar.write(beside, said, generation_id=generation_id, conn_id=getattr(path, "conn_id", None))
+        with _only_informs("write the sidecar"):
+            said = sidecar.content(
+                saved,
+                generation_id=generation_id,
+                saved_at=time.time(),
+                request=request,
+                cost=cost.as_dict() if cost else None,
+            )
+            beside = sidecar.sidecar_path(saved.path)
+            sidecar.write(beside, said, generation_id=generation_id, conn_id=getattr(path, "conn_id", None))
     return saved
+
+
+@contextmanager
+def _only_informs(what: str) -> Iterator[None]:
+    """Keep a video that is paid from failing for want of what is said about it."""
+    try:
+        yield
+    except Exception as error:  # whatever it is: the video matters more
+        log.warning("Could not %s; continuing: %s: %s", what, type(error).__name__, clean(str(error)))
 
 
 def push_generation(push: Push, generation: Generation) -> None:
@@ -156,8 +138,10 @@ def push_cost(
     client = hook.get_conn()
     asked = request or {}
     since = asked.get("submitted_at") or client.calls.now() - LONGEST_LOG_WINDOW
-    wanted = GenerationRequest(asked["model"], asked["parameters"]) if asked else None
-    cost = client.run(cost_of(client.calls, generation, since=since - CLOCK_SKEW, request=wanted))
+    wanted = GenerationRequest(asked["model"], asked["parameters"]) if "parameters" in asked else None
+    cost = Cost(generation.credits_used, None, None, None)
+    with _only_informs("look up what the generation cost"):
+        cost = client.run(cost_of(client.calls, generation, since=since - CLOCK_SKEW, request=wanted))
     push(xcom.COST, cost.as_dict())
     return cost
 

@@ -64,6 +64,17 @@ def content(
     }
 
 
+def check_writable(path: str, *, conn_id: str | None = None) -> None:
+    """Try that a sidecar can be written, and replaces nothing but an older sidecar.
+
+    :param path: see :func:`.place_of`; the longest that it can be.
+    :raises DownloadError: it could not be written.
+    """
+    target = target_for(place_of(path, conn_id), "to come")
+    size = target.size()
+    target.check_writable(free=size is not None and not _is_sidecar(target, size))
+
+
 def write(path: str, said: Mapping[str, Any], *, generation_id: str, conn_id: str | None = None) -> bool:
     """Write a sidecar in one step for every reader; an older one is replaced, any other file is left alone.
 

@@ -28,6 +28,7 @@ from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.settings import checked_limit
 from airflow_provider_kling.task.arguments import request_parameters
 from airflow_provider_kling.task.inline_media import reveal
+from airflow_provider_kling.task.preflight import Preflight
 from airflow_provider_kling.version_compat import never_expire
 
 if TYPE_CHECKING:
@@ -203,7 +204,9 @@ class Submits:
             )
             return SubmitInput(request, asked, attempt, policy, self._budget, described, unready=error)
         request, asked, described = prepared.request, prepared.fingerprint, prepared.described
-        return SubmitInput(request, asked, attempt, policy, self._budget, described)
+        options = self._options
+        preflight = Preflight(options.path, options.overwrite, options.sidecar, request.model)
+        return SubmitInput(request, asked, attempt, policy, self._budget, described, preflight=preflight)
 
     def _without_media(
         self, given: Mapping[str, Any], parameters: Mapping[str, Any], record: Record

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,9 @@ FAILURE: Final = "failure"
 """Why there is no video, as a trigger's event tells it; of several variants, a list with None elsewhere."""
 
 
+_NOT_STORABLE: Final = re.compile("[\0\ud800-\udfff]")
+
+
 class TaskXComs:
     """The XComs of the running task: a value each, or a list with a value for each of its variants.
 
@@ -49,12 +53,24 @@ class TaskXComs:
             values += [None] * (count - len(values))
             values[index] = value
             value = values
-        self._ti.xcom_push(key=key, value=value)
+        self._ti.xcom_push(key=key, value=storable(value))
 
     def pull(self, key: str) -> Any:
         """What this attempt pushed before it was deferred; None for nothing."""
         ti = self._ti
         return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+
+
+def storable(value: Any) -> Any:
+    """The value with each character replaced that a database cannot store: NUL, and half of a character.
+
+    What informs about a video is stored as well as it can be, and never keeps the video from arriving.
+    """
+    if isinstance(value, str):
+        return _NOT_STORABLE.sub("\ufffd", value)
+    if isinstance(value, Mapping):
+        return {storable(name): storable(each) for name, each in value.items()}
+    return [storable(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def upstream_request(context: Context, generation_id: str) -> Mapping[str, Any] | None:

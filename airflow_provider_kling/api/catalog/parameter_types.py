@@ -59,7 +59,9 @@ class Text(Parameter):
         return "text" + (f" of at most {self.max_length:,} characters" if self.max_length else "")
 
     def _read(self, value: Any, path: str, findings: Problems) -> Any:
-        if not isinstance(value, str):
+        if isinstance(value, int) and not isinstance(value, bool) and not findings.as_sent:
+            value = str(value)  # "2024", rendered by a DAG that renders templates to native objects
+        if not isinstance(value, str) or value.lstrip()[:5].lower() == "data:":
             return self.refuse(value, path, findings)
         if self.max_length is not None and len(value) > self.max_length:
             return self.refuse(value, path, findings)

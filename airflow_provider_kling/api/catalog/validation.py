@@ -10,17 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from airflow_provider_kling.api.catalog.media_names import map_unknown
 from airflow_provider_kling.api.catalog.models import MODELS, Model, find_model
 from airflow_provider_kling.api.catalog.parameter_types import (
     PENDING,
     Fetch,
     ListOf,
-    Media,
-    MediaKind,
     MediaPlace,
     ObjectOf,
 )
 from airflow_provider_kling.api.catalog.problems import Problems, did_you_mean
+from airflow_provider_kling.api.catalog.texts import judge_texts
 from airflow_provider_kling.api.exceptions import InvalidRequestError
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.redaction import shown
@@ -39,15 +39,6 @@ __all__ = [
 _USUAL_IMAGE_PARAMETER: Final = "image_url"  # of the models that nobody here knows
 
 _SHOWN_PROBLEMS: Final = 20
-
-_MEDIA_NAMES: Final[dict[str, MediaKind]] = {
-    "image_url": "image",
-    "image_list": "image",
-    "mask": "mask",
-    "video_url": "video",
-    "audio_url": "audio",
-}
-"""How the vendor names media: by these endings, with or without a plural s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +75,9 @@ def inspect(model_id: object, parameters: object, *, as_sent: bool = False) -> V
         _check_repeated_model(model_id, parameters.get("model"), findings)
     elif parameters is not PENDING:
         findings.refuse("", parameters, "an object")
+    if not as_sent:
+        judge_texts(model_id, "model", findings)
+        judge_texts(given, "", findings)
     if model is not None and isinstance(parameters, Mapping):
         given = _read(model, given, findings)
     else:
@@ -182,26 +176,13 @@ def _listed_if_wanted(model: Model | None, name: str, image: Any) -> Any:
 def map_media(model_id: str, parameters: Mapping[str, Any], fetch: Fetch) -> dict[str, Any]:
     """The parameters with every media value replaced, nested ones too.
 
-    For a model that is not in the catalogue, media are recognised by the parameter's name.
+    For a model that is not in the catalogue, see :func:`.map_unknown`.
 
     :param fetch: gets the place and the value as text, returns what stands there instead. It is not
         asked about PENDING values, nor about what is no text and no path.
     """
     model = find_model(model_id)
     if model is None:
-        return {name: _map_by_name(value, name, name, fetch) for name, value in parameters.items()}
+        return map_unknown(parameters, fetch)
     mapped = ObjectOf(model.parameters, model.required).map_media(parameters, "", fetch)
     return dict(mapped)
-
-
-def _map_by_name(value: Any, name: str, path: str, fetch: Fetch) -> Any:
-    match value:
-        case Mapping():
-            return {key: _map_by_name(each, str(key), f"{path}.{key}", fetch) for key, each in value.items()}
-        case list() | tuple():
-            return [_map_by_name(each, name, f"{path}[{i}]", fetch) for i, each in enumerate(value)]
-    singular = name.removesuffix("s")
-    for ending, kind in _MEDIA_NAMES.items():
-        if singular == ending or singular.endswith(f"_{ending}"):
-            return Media(kind).map_media(value, path, fetch)
-    return value

@@ -22,6 +22,7 @@ from airflow_provider_kling.api.download.leftovers import (
     sweep_folder,
     sweep_storage,
 )
+from airflow_provider_kling.api.download.write_probe import probe_write
 from airflow_provider_kling.api.exceptions import DownloadError, KlingError, Recovery
 from airflow_provider_kling.api.paths import StoragePath, is_stored, local_path
 from airflow_provider_kling.api.redaction import clean
@@ -39,6 +40,7 @@ _ATOMIC_PUT: Final[dict[str, dict[str, Any]]] = {
 """Protocols whose objects appear whole when the upload is committed, and how their fsspec
 filesystems are told to upload in constant memory. All others get a temporary name and a move."""
 
+_FOLDER_TRIES: Final = 5
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 _FOR_A_PERSON: Final = (
     FileNotFoundError,  # a bucket, for example; directories are made
@@ -68,6 +70,14 @@ class Target(Protocol):
 
     def size(self) -> int | None:
         """Bytes of what is there already; None where nothing is."""
+
+    def check_writable(self, *, free: bool) -> None:
+        """Do what saving will do there, as far as nothing of it stays.
+
+        :param free: whether the name has to be free. False where it is only as long as the real one, or
+            where what is there may be replaced.
+        :raises DownloadError: no video can be written there.
+        """
 
     def copy(self) -> Any:
         """Context manager that gives a local path to read what is there already."""
@@ -117,6 +127,20 @@ class LocalTarget:
             status = self._status()
             return None if status is None else status.st_size
 
+    def check_writable(self, *, free: bool) -> None:
+        """Make the folder and a temporary file in it, rename that, and remove both."""
+        with _troubles("write", self.shown, self._generation_id):
+            if self._status() is not None and free:
+                raise FileExistsError(errno.EEXIST, "another file is there")
+            parents = [each for each in self._path.parents if not each.exists()]
+            try:
+                with self._in_folder():
+                    pass
+            finally:
+                for each in parents:  # the deepest first
+                    with suppress(OSError):  # another task has saved a video in it
+                        each.rmdir()
+
     @contextmanager
     def copy(self) -> Iterator[Path]:
         """The file itself."""
@@ -130,9 +154,8 @@ class LocalTarget:
             self._status()
             # of a link it is the file behind it that is written, as with any program
             self._path = self._path.resolve() if self._path.is_symlink() else self._path
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             sweep_folder(self._path.parent, self._generation_id)
-            staged = stack.enter_context(self._part())
+            staged = stack.enter_context(self._in_folder())
             if staged is None:
                 log.info(
                     "The file system of %s cannot rename or rewrite files; writing the video there once.",
@@ -161,6 +184,20 @@ class LocalTarget:
         _flush(self._path.parent)
 
     @contextmanager
+    def _in_folder(self) -> Iterator[Path | None]:
+        """As :meth:`_part`, in a folder that is made where it is missing."""
+        with ExitStack() as stack:
+            for left in range(_FOLDER_TRIES, 0, -1):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    part = stack.enter_context(self._part())
+                    break
+                except FileNotFoundError:  # another task made the folder to try it, and removed it again
+                    if left == 1:
+                        raise
+            yield part
+
+    @contextmanager
     def _part(self) -> Iterator[Path | None]:
         """An empty temporary file beside the target; None where one could not be renamed later."""
         first, part = (
@@ -186,6 +223,7 @@ class LocalTarget:
                         each.unlink(missing_ok=True)
 
     def _write_once(self, staged: Path, overwrite: bool) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with staged.open("rb") as source, self._path.open("wb" if overwrite else "xb") as file:
                 try:
@@ -247,6 +285,14 @@ class StorageTarget:
             if info["type"] == "directory":
                 raise _is_directory(self.shown, self._generation_id)
             return int(info["size"])
+
+    def check_writable(self, *, free: bool) -> None:
+        """See :func:`.probe_write`; whether the name is free is looked up where that is allowed."""
+        if free and self.size() is not None:
+            with _troubles("write", self.shown, self._generation_id):
+                raise FileExistsError(errno.EEXIST, "another object is there")
+        with _troubles("write", self.shown, self._generation_id, Exception):
+            probe_write(self._fs, self._protocol, self._path, self._generation_id)
 
     @contextmanager
     def copy(self) -> Iterator[Path]:

@@ -8,7 +8,7 @@ or a trace from which the next try finds the generation in the vendor's logs.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -52,6 +52,8 @@ class SubmitInput:
     :param described: model and parameters, each medium as its source and checksum; what a log, an XCom or
         a file may hold of the request.
     :param unready: why the request cannot be sent, where only a previous submit can be used.
+    :param preflight: tries what will be needed after paying, once it is decided that this attempt pays and
+        before it does; takes the client request id of the submit, and raises a :class:`.KlingError`.
     """
 
     request: GenerationRequest
@@ -61,6 +63,7 @@ class SubmitInput:
     budget: Budget = field(default_factory=Budget)
     described: Mapping[str, Any] = field(default_factory=dict)
     unready: KlingError | None = None
+    preflight: Callable[[str], None] = field(default=lambda client_request_id: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +275,10 @@ class DurableSubmit:
                 if wanted.unready is not None:
                     raise wanted.unready
                 yield from wanted.budget.check(self._calls, [wanted.request])
-                submits += 1
                 before, record = record, self._intent(record, decision)
+                if submits == 0:
+                    wanted.preflight(record.client_request_id)
+                submits += 1
                 try:
                     return (yield from self._submit(record))
                 except SubmitUncertainError as error:
@@ -302,6 +307,7 @@ class DurableSubmit:
         log.info("Submitting without regard to previous attempts (durable=False); each attempt is billed.")
         yield from self._input.budget.check(self._calls, [self._input.request])
         intent = self.intent(count=int(self._calls.now()))
+        self._input.preflight(intent.client_request_id)
         generation = yield from self._calls.submit(self._input.request, intent.client_request_id)
         return SubmitResult(
             replace(intent, generation_id=generation.id), reattached=False, generation=generation

@@ -180,9 +180,9 @@ def test_where_no_video_can_land_is_noticed_before_anything_is_paid(
     """)
 
     assert run["generate"].state == "failed", run.log[-3000:]
-    assert f"No video can land at '{path}'" in run.log
+    assert f"No video can be saved at '{path}'" in run.log
     assert said in run.log
-    assert "Nothing was submitted by this try" in run.log
+    assert "Nothing was submitted by this attempt" in run.log
     assert submits(vendor) == 0
 
 

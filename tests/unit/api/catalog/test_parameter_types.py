@@ -71,7 +71,7 @@ def test_what_is_right_is_read(kind: Parameter, value: Any, expected: Any) -> No
 @pytest.mark.parametrize(
     ("kind", "value", "problem"),
     [
-        (Text(), 5, "'p' of m must be text, not 5."),
+        (Text(), 5.5, "'p' of m must be text, not 5.5."),
         (Text(), None, "'p' of m must be text, not null."),
         (Text(), ["a"], "'p' of m must be text, not a list of 1."),
         (Text(max_length=2), "abc", "'p' of m must be text of at most 2 characters, not 'abc'."),

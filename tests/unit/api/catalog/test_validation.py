@@ -183,7 +183,7 @@ def test_no_message_holds_base64_or_a_signature() -> None:
         duration=content,
         prompt=content,
         **{content: "https://h/?signature=SECRET"},
-    ) + problems(TEXT, prompt=7, cfg_scale="https://h/v.mp4?ksSecret=SECRET")
+    ) + problems(TEXT, prompt=7.5, cfg_scale="https://h/v.mp4?ksSecret=SECRET")
     assert len(found) == 7
     assert not any("QUJDQUJD" in problem or "SECRET" in problem for problem in found)
 

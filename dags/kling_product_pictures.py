@@ -42,6 +42,6 @@ with DAG(
         task_id="wait", deferrable=True, poke_interval=5, timeout=3600
     ).expand(generation_id=generate.output)
     download = KlingDownloadOperator.partial(
-        task_id="download", path=os.path.join(OUTPUT, "{{ ds }}", "{generation_id}.mp4"), retries=3
+        task_id="download", path=os.path.join(OUTPUT, "{{ run_id }}", "{generation_id}.mp4"), retries=3
     ).expand(generation_id=generate.output)
     wait >> download

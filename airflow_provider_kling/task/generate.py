@@ -133,6 +133,7 @@ class GenerateRun:
                 record = submitted.record
                 variant.generation_id = submitted.generation_id
                 variant.request = {
+                    xcom.GENERATION_ID: submitted.generation_id,
                     **wanted.described,
                     "client_request_id": record.client_request_id,
                     "submitted_at": record.intended_at,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ GENERATION_ID: Final = "generation_id"
 CLIENT_REQUEST_ID: Final = "client_request_id"
 """What the submit carried, and what finds it in the vendor's request log."""
 REQUEST: Final = "request"
-"""What was asked for: model, parameters with media by source and checksum, client request id, and the
-epoch seconds of the submit."""
+"""What was asked for: generation id, model, parameters with media by source and checksum, client request id,
+and the epoch seconds of the submit."""
 GENERATION: Final = "generation"
 """The completed generation as a dict."""
 VIDEO_URL: Final = "video_url"
@@ -30,6 +30,8 @@ FAILURE: Final = "failure"
 """Why there is no video, as a trigger's event tells it; of several variants, a list with None elsewhere."""
 
 
+_MANY: Final = 100
+"""Instances of a task whose requests are not all pulled to find one among them."""
 _NOT_STORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
@@ -74,28 +76,41 @@ def storable(value: Any) -> Any:
 
 
 def upstream_request(context: Context, generation_id: str) -> Mapping[str, Any] | None:
-    """The request of a generation, as the :class:`.KlingGenerateOperator` upstream pushed it.
+    """The request of a generation, as the task upstream that made it pushed it.
 
-    Of a mapped task only the instance of the same map index is looked at: to read hundreds of XComs
-    would cost more than is won.
+    It is found by the generation's id alone, so that the ids may be mapped over, filtered, concatenated or
+    chosen from on their way. A task that made another generation costs one pull of its ids.
 
     :param context: Airflow's, of the task that asks.
-    :return: model, parameters, client request id, epoch seconds of the submit; None where no task
-        upstream made this generation.
+    :return: generation id, model, parameters, client request id, epoch seconds of the submit; None where no
+        task upstream made this generation.
     """
     ti: Any = context["ti"]
     task: Any = context["task"]
     for task_id in sorted(task.get_flat_relative_ids(upstream=True)):
         if not _generates(task.dag.get_task(task_id)):
             continue
-        for index in dict.fromkeys((ti.map_index, -1)):
-            keys = (GENERATION_ID, REQUEST)
-            pulled = (ti.xcom_pull(task_ids=task_id, key=key, map_indexes=index) for key in keys)
-            ids, requests = (each if isinstance(each, list) else [each] for each in pulled)
-            request = dict(zip(ids, requests, strict=False)).get(generation_id)
-            if isinstance(request, Mapping):
-                return request
+        # without map_indexes this asks for those of all instances at once, and no log calls a miss an error
+        ids = list(_each(ti.xcom_pull(task_ids=task_id, key=GENERATION_ID)))
+        if generation_id not in ids:
+            continue
+        pulls: list[dict[str, Any]] = [{}]
+        if len(ids) > _MANY:  # most likely none is missing, and then its place is its map index
+            pulls.insert(0, {"map_indexes": ids.index(generation_id)})
+        for arguments in pulls:
+            for request in _each(ti.xcom_pull(task_ids=task_id, key=REQUEST, **arguments)):
+                if isinstance(request, Mapping) and request.get(GENERATION_ID) == generation_id:
+                    return request
     return None
+
+
+def _each(pulled: Any) -> Iterator[Any]:
+    """Each value among those of all instances of a task, and of all their variants."""
+    if isinstance(pulled, Iterable) and not isinstance(pulled, str | Mapping):
+        for each in pulled:
+            yield from _each(each)
+    else:
+        yield pulled
 
 
 def _generates(task: Any) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from airflow_provider_kling.api.paths import safe_name
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from tests.airflow.real_airflow import REMEMBERS, ROOT, RealAirflow
 
@@ -74,7 +75,7 @@ def test_deferred_it_takes_two_segments(
     assert run.state == "success", run.log[-3000:]
     assert "in the triggerer" in run.log
     xcom = run["generate"].xcom
-    assert xcom["path"] == f"{videos}/{xcom['client_request_id']}.mp4"
+    assert xcom["path"] == f"{videos}/{safe_name(xcom['client_request_id'])}.mp4"
     assert Path(xcom["path"]).is_file()
     assert Path(xcom["path"]).with_suffix(".json").is_file()
     assert xcom["cost"]["usd"] == 0.29

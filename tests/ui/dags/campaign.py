@@ -13,7 +13,7 @@ from airflow_provider_kling.sensors.kling import KlingGenerationSensor
 
 PICTURE = os.path.join(os.path.dirname(__file__), "mug.jpg")
 OUTPUT = os.environ["KLING_OUTPUT"]
-HERE = {"image": PICTURE, "duration": 5, "poke_interval": 5, "deferrable": True}
+HERE = {"image": PICTURE, "duration": 5, "poke_interval": 1}
 
 with DAG("campaign", schedule=None, catchup=False, tags=["kling"]):
     KlingGenerateOperator(
@@ -23,6 +23,7 @@ with DAG("campaign", schedule=None, catchup=False, tags=["kling"]):
         task_id="waiting",
         prompt="[emulator: slow=3000] The mug turns slowly.",
         wait_for_completion=True,
+        deferrable=True,
         **HERE,
     )
     KlingGenerateOperator(

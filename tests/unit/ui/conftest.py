@@ -40,7 +40,7 @@ def viewer(airflow_database: Path) -> Iterator[Viewer]:
     conf.set("core", "simple_auth_manager_users", "anna:admin,ben:admin")
     conf.set("core", "simple_auth_manager_passwords_file", str(airflow_database / "passwords.json"))
     conf.set("api_auth", "jwt_secret", "a secret of the tests, and long enough for HS512: " + "x" * 32)
-    airflow_app._AuthManagerState.instance = None
+    _forget(airflow_app)
     manager = airflow_app.create_auth_manager()
     manager.init()
     outer = FastAPI()
@@ -55,7 +55,7 @@ def viewer(airflow_database: Path) -> Iterator[Viewer]:
         return TestClient(outer, base_url="http://airflow.example/kling/", cookies=cookies)
 
     yield client
-    airflow_app._AuthManagerState.instance = None
+    _forget(airflow_app)
     for section, option in (
         ("core", "auth_manager"),
         ("core", "simple_auth_manager_users"),
@@ -63,3 +63,11 @@ def viewer(airflow_database: Path) -> Iterator[Viewer]:
         ("api_auth", "jwt_secret"),
     ):
         conf.remove_option(section, option)
+
+
+def _forget(airflow_app: Any) -> None:
+    """Have Airflow make its auth manager again."""
+    if hasattr(airflow_app, "_AuthManagerState"):
+        airflow_app._AuthManagerState.instance = None
+    else:  # 3.1
+        airflow_app.auth_manager = None

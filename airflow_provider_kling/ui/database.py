@@ -290,8 +290,10 @@ def run_versions(
             func.count(),
             type_coerce(func.max(table.c.timestamp), String),
             type_coerce(func.max(ti.updated_at), String),
+            func.max(_RUN.c.state),
         )
-        query = select(*columns).select_from(join).where(table.c.key.in_(keys), _current(), *conditions)
+        with_runs = join.join(_RUN, and_(_RUN.c.dag_id == ti.dag_id, _RUN.c.run_id == ti.run_id))
+        query = select(*columns).select_from(with_runs).where(table.c.key.in_(keys), _current(), *conditions)
         for dag_id, run_id, *version in session.execute(query.group_by(ti.dag_id, ti.run_id)):
             found[dag_id, run_id] = (*found.get((dag_id, run_id), ()), *version)
     return found

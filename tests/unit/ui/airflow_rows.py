@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from airflow import settings
 from airflow.configuration import conf
-from sqlalchemy import event, insert, select
+from sqlalchemy import String, event, insert, select
 
 NOW: Final = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 MODEL: Final = "kling-video/v1.6/standard/image-to-video"
@@ -264,7 +264,10 @@ class Rows:
         with settings.engine.begin() as connection:
             for name, rows in self._rows.items():
                 table = Base.metadata.tables[name]
-                known = [{key: value for key, value in row.items() if key in table.c} for row in rows]
+                known = [
+                    {key: _typed(table.c[key], value) for key, value in row.items() if key in table.c}
+                    for row in rows
+                ]
                 connection.execute(insert(table), known)
         self._rows.clear()
 
@@ -273,6 +276,14 @@ def _by_attempt() -> bool:
     from airflow.models.base import Base
 
     return "xcom_v2" in Base.metadata.tables
+
+
+def _typed(column: Any, value: Any) -> Any:
+    """A value as its column takes it: ids were text before Airflow 3.2."""
+    text = isinstance(value, uuid.UUID) and (
+        isinstance(column.type, String) or getattr(column.type, "as_uuid", True) is False
+    )
+    return str(value) if text else value
 
 
 def request(

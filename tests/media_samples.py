@@ -21,22 +21,35 @@ def mp4(
     options: dict[str, str] = FASTSTART,
     noise: int = 40,
     suffix: str = ".mp4",
+    codec: str = "libx264",
+    audio: str | None = None,
 ) -> bytes:
     """An H.264 video of noise, so that it has some weight: about 600 KB a second.
 
     :param suffix: chooses the container: ``.mov`` is QuickTime's.
+    :param codec: libav's name of the video encoder.
+    :param audio: libav's name of the encoder of a silent sound track; None for no sound.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "video").with_suffix(suffix)  # a real file: +faststart reads it again
         with av.open(str(path), "w", options=options) as container:
-            stream = container.add_stream("libx264", rate=24, options={"preset": "ultrafast"})
+            stream = container.add_stream(
+                codec, rate=24, options={"preset": "ultrafast"} if codec == "libx264" else {}
+            )
+            assert isinstance(stream, av.VideoStream)
             stream.width, stream.height = size
             stream.pix_fmt = "yuv420p"
             stream.gop_size = 12
+            voice = container.add_stream(audio, rate=44100, layout="mono") if audio else None
+            assert voice is None or isinstance(voice, av.AudioStream)
             for number in range(round(seconds * 24)):
                 picture = Image.effect_noise(size, noise + number).convert("RGB")
                 container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+                if voice is not None:
+                    container.mux(voice.encode(_silence(number * 1024)))
             container.mux(stream.encode())
+            if voice is not None:
+                container.mux(voice.encode())
         return path.read_bytes()
 
 
@@ -55,14 +68,19 @@ def sound(form: str, codec: str, frames: int = 20) -> bytes:
     with av.open(file, "w", format=form) as container:
         stream = container.add_stream(codec, rate=44100, layout="mono")
         assert isinstance(stream, av.AudioStream)
-        for _ in range(frames):
-            frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
-            frame.sample_rate = 44100
-            for plane in frame.planes:
-                plane.update(bytes(plane.buffer_size))
-            container.mux(stream.encode(frame))
+        for number in range(frames):
+            container.mux(stream.encode(_silence(number * 1024)))
         container.mux(stream.encode())
     return file.getvalue()
+
+
+def _silence(pts: int) -> av.AudioFrame:
+    frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+    frame.sample_rate = 44100
+    frame.pts = pts
+    for plane in frame.planes:
+        plane.update(bytes(plane.buffer_size))
+    return frame
 
 
 def picture(

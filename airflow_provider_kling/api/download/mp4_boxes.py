@@ -323,7 +323,10 @@ class _Reader:
             position = explicit if explicit is not None else (start if flags & 0x20000 else base)
             origin = position
             for name, body in parts:
-                if name == b"trun":
+                if name == b"tfdt":  # when the fragment begins; some writers leave out other durations
+                    (begins,) = _unpack(">Q" if _version(body) else ">I", body, 4)
+                    track.units = max(track.units, begins)
+                elif name == b"trun":
                     position = self._read_run(track, body, defaults, origin, position)
             base = position
 

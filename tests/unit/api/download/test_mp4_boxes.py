@@ -11,7 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.download.mp4_boxes import LARGEST_INDEX, MOST_BOXES, Mp4Error, read_mp4
+from airflow_provider_kling.api.download.mp4_boxes import (
+    LARGEST_INDEX,
+    MOST_BOXES,
+    Mp4Error,
+    has_sound,
+    read_mp4,
+)
 from tests.media_samples import FASTSTART, FRAGMENTED, m4a, mp4, picture
 
 SMALL = (64, 48)
@@ -139,6 +145,51 @@ class TestFacts:
         assert (facts.duration, facts.width, facts.height) == (pytest.approx(1.0), *SMALL)
         assert (facts.codec, facts.frames) == ("h264", 24)
         assert not demuxer_refuses(content)
+
+    @pytest.mark.parametrize(
+        "flags",
+        [
+            "",
+            "faststart",
+            "rtphint",
+            "negative_cts_offsets",
+            "delay_moov+frag_keyframe",
+            "frag_every_frame+empty_moov",
+            "separate_moof+frag_keyframe",
+            "omit_tfhd_offset+frag_keyframe",
+            "cmaf+frag_keyframe",
+            "skip_sidx+dash+frag_keyframe",
+            "hybrid_fragmented",
+        ],
+    )
+    def test_pictures_and_sound_interleaved(self, flags: str) -> None:
+        content = mp4(1, size=SMALL, options={"movflags": flags} if flags else {}, audio="aac")
+
+        facts = read_mp4(io.BytesIO(content))
+
+        assert (facts.frames, facts.width, facts.height) == (24, *SMALL)
+        assert facts.duration == pytest.approx(1.0, abs=0.1)
+        assert has_sound(io.BytesIO(content))
+        for missing in (1, 100, len(content) // 2):
+            assert refuses(content[:-missing]) or not demuxer_refuses(content[:-missing])
+
+    @pytest.mark.parametrize(
+        ("codec", "name", "suffix"),
+        [
+            ("libx265", "hevc", ".mp4"),
+            ("libsvtav1", "av1", ".mp4"),
+            ("libvpx-vp9", "vp9", ".mp4"),
+            ("mpeg4", "mpeg4", ".mov"),
+            ("libx264", "h264", ".3gp"),
+            ("libx264", "h264", ".ismv"),
+        ],
+    )
+    def test_other_codecs_and_containers(self, codec: str, name: str, suffix: str) -> None:
+        if codec not in av.codecs_available:
+            pytest.skip(f"this PyAV has no {codec}")
+        facts = read_mp4(io.BytesIO(mp4(1, size=SMALL, options={}, codec=codec, suffix=suffix)))
+
+        assert (facts.codec, facts.frames) == (name, 24)
 
     def test_lengths_of_64_bits(self) -> None:
         # the muxer leaves eight bytes in front of mdat for this

@@ -6,7 +6,9 @@ not know stands here, with the reason.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from datetime import timedelta
+from typing import Any
 
 from airflow import __version__
 from airflow.providers.common.compat.sdk import (
@@ -46,6 +48,8 @@ __all__ = [
     "XCom",
     "conf",
     "never_expire",
+    "start_span",
+    "stats",
     "validate_mapping_kwargs",
 ]
 
@@ -56,6 +60,28 @@ except ImportError:  # 2.11
         OperatorPartial,
         validate_mapping_kwargs,
     )
+
+
+def stats() -> Any:
+    """What sends Airflow's metrics: the module that a version keeps them in, or its ``Stats``.
+
+    Imported when it is used: no DAG file needs it.
+    """
+    from airflow.providers.common.compat.sdk import Stats
+
+    return Stats
+
+
+def start_span(name: str) -> AbstractContextManager[Any]:
+    """Begin a span of Airflow's tracer: its own up to 3.1, OpenTelemetry's from 3.2 on."""
+    try:
+        from airflow.traces.tracer import Trace  # type: ignore[import-not-found]  # 2.11 to 3.1
+    except ImportError:
+        from opentelemetry import trace
+
+        return trace.get_tracer("airflow_provider_kling").start_as_current_span(name)
+    span: AbstractContextManager[Any] = Trace.start_span(span_name=name)
+    return span
 
 
 def never_expire() -> timedelta:

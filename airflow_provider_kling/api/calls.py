@@ -215,6 +215,7 @@ class VendorCalls:
         watch: Watcher | None = None,
         first_look_after: float = 0.0,
         learn: Learner | None = None,
+        polled: Callable[[int], None] | None = None,
     ) -> Flow[Generation]:
         """Wait until a generation is completed and its video has a URL.
 
@@ -229,6 +230,7 @@ class VendorCalls:
         :param watch: told each status when it changes.
         :param first_look_after: seconds before the first look.
         :param learn: told how long it took, where ``submitted_at`` is known.
+        :param polled: told how many polls it took, whatever ended the wait.
         :raises GenerationFailedError: it ended in ``error``.
         :raises GenerationTimeoutError: the deadline passed.
         :raises KlingError: the vendor refuses to answer about it.
@@ -244,28 +246,34 @@ class VendorCalls:
         asking = self.endpoints.poll(generation_id)
         if first_look_after > 0:
             yield Sleep(first_look_after)
-        while True:
-            left = self._left(deadline, latest)
-            reply = yield Send(asking, None if left == math.inf else max(left, LAST_LOOK))
-            retry_after: float | None = None
-            try:
-                generation = self.endpoints.read_poll(reply, generation_id)
-            except KlingError as error:
-                tracker.on_error(error, self.now())
-                retry_after = getattr(error, "retry_after", None)
-            else:
-                elapsed = self.now() - since
-                if tracker.on_generation(generation):
-                    if learn is not None and submitted_at is not None:
-                        learn(elapsed, not_yet_at)
-                    return generation
-                not_yet_at = elapsed
-                del generation
-            del reply  # thousands wait here, each for minutes
-            left = self._left(deadline, latest)
-            if left <= 0:
-                raise timed_out(generation_id, tracker.last_word)
-            yield Sleep(min(self._next_wait(schedule, since, retry_after), left))
+        polls = 0
+        try:
+            while True:
+                left = self._left(deadline, latest)
+                polls += 1
+                reply = yield Send(asking, None if left == math.inf else max(left, LAST_LOOK))
+                retry_after: float | None = None
+                try:
+                    generation = self.endpoints.read_poll(reply, generation_id)
+                except KlingError as error:
+                    tracker.on_error(error, self.now())
+                    retry_after = getattr(error, "retry_after", None)
+                else:
+                    elapsed = self.now() - since
+                    if tracker.on_generation(generation):
+                        if learn is not None and submitted_at is not None:
+                            learn(elapsed, not_yet_at)
+                        return generation
+                    not_yet_at = elapsed
+                    del generation
+                del reply  # thousands wait here, each for minutes
+                left = self._left(deadline, latest)
+                if left <= 0:
+                    raise timed_out(generation_id, tracker.last_word)
+                yield Sleep(min(self._next_wait(schedule, since, retry_after), left))
+        finally:
+            if polled is not None:
+                polled(polls)
 
     def _left(self, deadline: float, latest: float) -> float:
         """Seconds until a deadline, by the clock that comes to it first.

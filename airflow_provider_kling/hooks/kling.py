@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kling.api.exceptions import (
@@ -167,15 +167,20 @@ class KlingHook(BaseHook):
         :raises KlingError: the vendor refuses to answer about it.
         """
         from airflow_provider_kling.api.catalog.models import schedule_for
+        from airflow_provider_kling.hooks import metrics
         from airflow_provider_kling.hooks.prepare_request import checked_generation_id
 
         generation_id = checked_generation_id(generation_id)
-        return self.get_conn().wait(
-            generation_id,
-            timeout=timeout,
-            schedule=schedule_for(poke_interval, model),
-            submitted_at=submitted_at,
-            watch=watch or self.log_status,
+        client = self.get_conn()
+        return client.run(
+            client.calls.wait_until_complete(
+                generation_id,
+                schedule=schedule_for(poke_interval, model),
+                deadline=client.calls.deadline(timeout),
+                submitted_at=submitted_at,
+                watch=watch or self.log_status,
+                polled=partial(metrics.count, metrics.POLLS),
+            )
         )
 
     def log_status(self, generation: Generation) -> None:

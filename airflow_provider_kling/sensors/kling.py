@@ -195,11 +195,12 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
 
     def _finished(self, context: Context, generation: Generation) -> dict[str, Any]:
         """Push what the vendor said of a completed generation, and what it cost."""
-        from airflow_provider_kling.task.results import push_cost, push_generation
+        from airflow_provider_kling.task.results import count_completion, push_cost, push_generation
 
         push = context["ti"].xcom_push
         push_generation(push, generation)
-        push_cost(self.hook, generation, push, self._request)
+        cost = push_cost(self.hook, generation, push, self._request)
+        count_completion(context, generation, cost, self._request)
         return generation.as_dict()
 
     @contextmanager

@@ -30,7 +30,10 @@ def failing_as_airflow_expects(context: Context, *, submits: bool = True) -> Ite
     try:
         yield
     except KlingError as error:
+        from airflow_provider_kling.hooks import metrics
+
         record_failure(context, error)
+        metrics.count_failure(metrics.task_tags(context), error)
         over = isinstance(error, GenerationFailedError) and not submits
         if over or error.recovery is Recovery.GIVE_UP:
             raise AirflowFailException(str(error)) from error

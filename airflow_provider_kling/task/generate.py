@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_kling.api.durable.submit import PendingSearch, SubmitInput
 from airflow_provider_kling.api.exceptions import KlingError, Recovery
 from airflow_provider_kling.api.generation import Generation
+from airflow_provider_kling.api.polling.poll_tracker import is_ready
+from airflow_provider_kling.hooks import metrics
 from airflow_provider_kling.task import xcom
 from airflow_provider_kling.task.preflight import check_target
 from airflow_provider_kling.task.results import (
     GenerationResult,
     Lineage,
     announce,
+    count_completion,
     push_cost,
     push_generation,
     save_video,
@@ -49,6 +52,7 @@ class Variant:
     :param generation: as the vendor described it when its video could be fetched.
     :param result: what the task made of it.
     :param failure: why there is no video.
+    :param reused: whether it was completed before this attempt began.
     """
 
     index: int
@@ -57,6 +61,7 @@ class Variant:
     generation: Generation | None = None
     result: GenerationResult | None = None
     failure: KlingError | None = None
+    reused: bool = False
 
 
 class GenerateRun:
@@ -130,7 +135,8 @@ class GenerateRun:
                 if isinstance(submitted, PendingSearch):
                     pending[key] = submitted
                     continue
-                record = submitted.record
+                record, stands = submitted.record, submitted.generation
+                variant.reused = submitted.reattached and stands is not None and is_ready(stands)
                 variant.generation_id = submitted.generation_id
                 variant.request = {
                     xcom.GENERATION_ID: submitted.generation_id,
@@ -200,6 +206,8 @@ class GenerateRun:
             push = partial(self._push, variant)
             push_generation(push, generation)
             cost = push_cost(self._hook, generation, push, variant.request)
+            if not variant.reused:
+                count_completion(self._context, generation, cost, variant.request)
             saved = None
             if options.path is not None:
                 saved = save_video(
@@ -246,6 +254,7 @@ class GenerateRun:
             if not self.several:
                 raise
             log.warning("%s", error)
+            metrics.count_failure(metrics.task_tags(self._context), error)
             self._push(variant, xcom.FAILURE, failed_event(error.generation_id or "", error))
             variant.failure = error
 

@@ -15,6 +15,7 @@ from airflow_provider_kling.api.calls import LONGEST_LOG_WINDOW
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.retry import CLOCK_SKEW
+from airflow_provider_kling.hooks import metrics
 from airflow_provider_kling.hooks.lineage import media_uris, place_uri, tell_assets
 from airflow_provider_kling.task import sidecar, xcom
 
@@ -144,6 +145,21 @@ def push_cost(
         cost = client.run(cost_of(client.calls, generation, since=since - CLOCK_SKEW, request=wanted))
     push(xcom.COST, cost.as_dict())
     return cost
+
+
+def count_completion(
+    context: Context, generation: Generation, cost: Cost, request: Mapping[str, Any] | None
+) -> None:
+    """Send the metrics of a generation that completed while this task waited for it.
+
+    :param request: see :class:`GenerationResult`.
+    """
+    tags, asked = metrics.task_tags(context), request or {}
+    submitted_at = asked.get("submitted_at")
+    seconds = None if submitted_at is None else time.time() - submitted_at
+    model = generation.model or asked.get("model")
+    metrics.count_completion(tags, model, seconds)
+    metrics.count(metrics.CREDITS, cost.credits or 0, **tags, model=model)
 
 
 def announce(

@@ -26,6 +26,8 @@ from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingErro
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.settings import checked_limit
+from airflow_provider_kling.api.transport.messages import Flow
+from airflow_provider_kling.hooks import metrics
 from airflow_provider_kling.task.arguments import request_parameters
 from airflow_provider_kling.task.inline_media import reveal
 from airflow_provider_kling.task.preflight import Preflight
@@ -164,12 +166,18 @@ class Submits:
         """
         store = RecordStore(self._context, wanted.attempt.identity.variant)
         client = self._hook.get_conn()
-        durable = DurableSubmit(client.calls, wanted)
         options = self._options
-        if not options.durable:
-            return client.run(durable.submit_regardless(), store.save)
-        flow = durable.submit_or_reattach(store.load(), elsewhere=options.deferrable, answer=answer)
-        return client.run(flow, store.save)
+        tags = metrics.task_tags(self._context)
+        operator = type(self._context["task"]).__name__
+        with metrics.ResumeDecision(operator, tags, RECORD_KEY) as on_decision:
+            durable = DurableSubmit(client.calls, wanted, on_decision)
+            flow: Flow[SubmitResult | PendingSearch] = durable.submit_regardless()
+            if options.durable:
+                flow = durable.submit_or_reattach(store.load(), elsewhere=options.deferrable, answer=answer)
+            submitted = client.run(flow, store.save)
+        if isinstance(submitted, SubmitResult) and not submitted.reattached:
+            metrics.count(metrics.SUBMITS, **tags, model=wanted.request.model)
+        return submitted
 
     def _is_first(self, attempt: TaskAttempt) -> bool:
         """Whether nothing was submitted before, as far as can be told without the vendor's logs."""

@@ -25,6 +25,7 @@ from airflow_provider_kling.api.polling.learned_durations import LearningSchedul
 from airflow_provider_kling.api.polling.shared_poller import OverdueError
 from airflow_provider_kling.api.transport.messages import Flow
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.hooks import metrics
 from airflow_provider_kling.triggers.arguments import TriggerArguments
 
 EVENT_SCHEMA: Final = 1
@@ -170,10 +171,15 @@ class KlingGenerationTrigger(BaseTrigger):
             watch=self._watch,
             first_look_after=EARLIEST_EVENT * (1.0 + FIRST_LOOKS_SPREAD * calls.rng()),
             learn=None if arguments.submitted_at is None else timetable.learn,
+            polled=_count_polls,
         )
 
     def _watch(self, generation: Generation) -> None:
         self.log.info("Generation %s: %s", generation.id, generation.raw_status)
+
+
+def _count_polls(polls: int) -> None:
+    metrics.count(metrics.POLLS, polls)
 
 
 def _event(payload: dict[str, Any]) -> TriggerEvent:

@@ -191,11 +191,18 @@ class DurableSubmit:
 
     :param calls: the conversations with the vendor.
     :param wanted: the generation that the task wants.
+    :param on_decision: told each decision, the record that it was made by, and how its generation stands.
     """
 
-    def __init__(self, calls: VendorCalls, wanted: SubmitInput) -> None:
+    def __init__(
+        self,
+        calls: VendorCalls,
+        wanted: SubmitInput,
+        on_decision: Callable[[Decision, Record | None, Generation | Unknown], None] | None = None,
+    ) -> None:
         self._calls = calls
         self._input = wanted
+        self._on_decision = on_decision
 
     def submit_or_reattach(
         self, stored: Any = None, *, elsewhere: bool = False, answer: SearchAnswer | None = None
@@ -240,6 +247,8 @@ class DurableSubmit:
                 looked_up=looked_up,
                 key_changed=self._key_changed(record, searched_with),
             )
+            if self._on_decision is not None:
+                self._on_decision(decision, record, stands)
             if decision.action is Action.STOP:
                 raise StoppedError(
                     decision.reason,

@@ -4,32 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import resource
+import socket
+import threading
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from airflow_provider_kling.api import calls
+from airflow_provider_kling.api.async_client import AsyncKlingClient
+from airflow_provider_kling.api.calls import VendorCalls
+from airflow_provider_kling.api.client import SLOWEST_DOWNLOAD, KlingClient
+from airflow_provider_kling.api.download import resumable_fetch
+from airflow_provider_kling.api.download.save_video import save_video
 from airflow_provider_kling.api.exceptions import (
     ApiError,
     ConnectionLostError,
+    DownloadError,
     KlingError,
     MalformedReplyError,
     Money,
+    Recovery,
+    Sent,
     SubmitUncertainError,
 )
-from airflow_provider_kling.api.generation import GenerationRequest
+from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
+from airflow_provider_kling.api.polling import shared_poller
 from airflow_provider_kling.api.polling.schedule import Schedule
+from airflow_provider_kling.api.polling.shared_poller import SharedPoller
 from airflow_provider_kling.api.retry import RetryPolicy
+from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.transport.endpoints import Endpoints
+from airflow_provider_kling.api.transport.messages import ConnectionLost, HttpResponse
+from airflow_provider_kling.api.transport.rate_limiter import Limiter
 from airflow_provider_kling.emulator import EmulatorThread
-from tests.contract.conftest import Connect
+from tests.contract.conftest import NAME, Connect
 from tests.misbehaving_server import (
     BROKEN,
     ENCODED,
     NEVER_ENDING,
+    OK,
     REDIRECTS,
     REFUSALS,
     SCENARIOS,
+    STANDING,
     Behaviour,
     Connection,
     hinting,
@@ -45,7 +67,8 @@ SLACK = 1.0
 """Seconds that a machine under load may add."""
 MEMORY = 48 * 1024
 """KiB that a scenario may add to what this process had in memory at most."""
-LIMITS = {"connect_timeout": CONNECT, "read_timeout": READ}
+LIMITS: dict[str, Any] = {"connect_timeout": CONNECT, "read_timeout": READ}
+COMPLETED = b'{"id": "x", "status": "completed", "video": {"url": "https://cdn.example.com/v.mp4"}}'
 
 
 @contextmanager
@@ -112,20 +135,18 @@ def test_early_hints_are_not_the_answer(connect: Connect, vendor: EmulatorThread
 @pytest.mark.parametrize("name", ["silence", "head that drips", "body that drips", "103 now and then"])
 def test_a_wait_keeps_its_time(connect: Connect, vendor: EmulatorThread, name: str):
     """However much longer the settings would give each of its polls."""
-    from airflow_provider_kling.api import calls
-
     with misbehaving(SCENARIOS[name]) as server, pytest.MonkeyPatch.context() as patch:
         patch.setattr(calls, "LAST_LOOK", 0.3)
         driver = connect(vendor, base_url=f"http://{server.address}", connect_timeout=30, read_timeout=30)
-        flow = driver.calls.wait_until_complete
         with bounded(0.5), pytest.raises(KlingError, match="g1"):
-            driver.run(flow("g1", schedule=Schedule.fixed(15), deadline=driver.calls.deadline(0.2)))
+            driver.run(
+                driver.calls.wait_until_complete(
+                    "g1", schedule=Schedule.fixed(15), deadline=driver.calls.deadline(0.2)
+                )
+            )
 
 
 def test_a_wait_that_is_cancelled_takes_its_request_with_it(vendor: EmulatorThread):
-    from airflow_provider_kling.api.async_client import AsyncKlingClient
-    from airflow_provider_kling.api.settings import Settings
-
     async def main(address: str) -> None:
         async with AsyncKlingClient(Settings("key", f"http://{address}")) as client:
             wait = asyncio.create_task(client.wait("g1", timeout=60))
@@ -140,14 +161,275 @@ def test_a_wait_that_is_cancelled_takes_its_request_with_it(vendor: EmulatorThre
         asyncio.run(main(server.address))
 
 
+# The shared poller: one account's hundred hanging polls, and the healthy ones beside them.
+
+
 def by_generation(poisoned: Behaviour) -> Behaviour:
-    """Polls of generations that begin with ``bad`` are poisoned; the others are answered in order."""
+    """Polls of generations that begin with ``bad`` are poisoned; the others complete at their third one."""
+    polls: Counter[bytes] = Counter()
 
     def behave(connection: Connection) -> None:
         if b"generation_id=bad" in connection.request:
             poisoned(connection)
-        connection.answer(
-            b'{"id": "x", "status": "completed", "video": {"url": "https://cdn.example.com/v.mp4"}}'
-        )
+        line = connection.request.partition(b"\r\n")[0]
+        polls[line] += 1
+        connection.answer(COMPLETED if polls[line] == 3 else STANDING)
 
     return behave
+
+
+@pytest.mark.parametrize(
+    ("name", "poisoned"),
+    [("silence", 96), ("headers that drip", 16), ("body that drips", 96), ("trailers that drip", 96)],
+)
+def test_hanging_polls_take_nobody_elses_place(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str, poisoned: int
+):
+    monkeypatch.setattr(shared_poller, "STUCK_AFTER", 0.2)
+
+    async def main() -> None:
+        settings = Settings("key", f"http://{server.address}", read_timeout=20)
+        calls = VendorCalls(Endpoints(settings, time.time))
+        poller = SharedPoller(
+            lambda: AsyncKlingClient(settings, connections=shared_poller.MOST_UNDER_WAY), Limiter()
+        )
+
+        def wait(generation_id: str) -> asyncio.Task[Generation]:
+            flow = calls.wait_until_complete(
+                generation_id, schedule=Schedule.fixed(1), deadline=calls.deadline(60)
+            )
+            return asyncio.create_task(poller.wait(flow))
+
+        hanging = [wait(f"bad{number}") for number in range(poisoned)]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(10):  # half of what each of the others may hang
+            for generation in await asyncio.gather(*(wait(f"good{number}") for number in range(50))):
+                assert generation.video_url
+        assert not any(wait.done() for wait in hanging)
+        for each in hanging:
+            each.cancel()
+        await asyncio.gather(*hanging, return_exceptions=True)
+        assert not poller.is_open
+        assert await asyncio.to_thread(server.wait_until_left)
+
+    with misbehaving(by_generation(NEVER_ENDING[name])) as server:
+        asyncio.run(main())
+    assert "have had no complete answer" in caplog.text
+
+
+def test_a_hanging_host_takes_no_place_of_another(monkeypatch: pytest.MonkeyPatch):
+    """Nor does a name that hangs in the system's resolver: its threads are its client's own."""
+    released = threading.Event()
+    look_up = socket.getaddrinfo
+
+    def hang(host: str, *args: Any, **kwargs: Any) -> Any:
+        if host == "hanging.invalid":
+            released.wait(20)
+            raise socket.gaierror(socket.EAI_AGAIN, "later")
+        return look_up("127.0.0.1" if host == "kling.test" else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+
+    async def main(address: str) -> None:
+        port = address.rpartition(":")[2]
+        options: dict[str, Any] = {"allow_plain_http": True, "connect_timeout": 0.5}
+        async with (
+            AsyncKlingClient(Settings("key", "http://hanging.invalid", **options)) as hanging,
+            AsyncKlingClient(Settings("key", f"http://kling.test:{port}", **options)) as healthy,
+        ):
+            lost = [
+                asyncio.create_task(hanging.send(hanging.calls.endpoints.poll(f"g{number}")))
+                for number in range(40)
+            ]
+            await asyncio.sleep(0.1)
+            with bounded(0.2):
+                reply = await healthy.send(healthy.calls.endpoints.poll("g1"))
+            assert isinstance(reply, HttpResponse)
+            for each in await asyncio.gather(*lost):
+                assert isinstance(each, ConnectionLost)
+                assert each.why.sent is Sent.NO
+
+    try:
+        with misbehaving(lambda connection: connection.answer(STANDING)) as server:
+            asyncio.run(main(server.address))
+    finally:
+        released.set()
+
+
+# Downloads.
+
+
+@pytest.fixture
+def fetching(vendor: EmulatorThread) -> Iterator[Callable[..., tuple[int, bytes]]]:
+    """Fetches a URL with a client whose base URL is loopback."""
+    opened: list[KlingClient] = []
+
+    def fetch(url: str, base_url: str = "http://127.0.0.1:9", **options: Any) -> tuple[int, bytes]:
+        client = KlingClient(Settings("key", base_url, **{**LIMITS, **options}))
+        opened.append(client)
+        with client.fetch(url, {}) as stream:
+            return stream.status, b"".join(stream.chunks(1024 * 1024))
+
+    yield fetch
+    for client in opened:
+        client.close()
+
+
+# Without a length and cut in its head, an answer looks like an empty video, which then is not taken for one.
+BREAKING = [name for name in BROKEN if name != "end in the head"]
+SLOW = {
+    name: NEVER_ENDING[name] for name in NEVER_ENDING if "without end" not in name and "terabyte" not in name
+}
+
+
+@pytest.mark.parametrize("name", [*BREAKING, *SLOW])
+def test_a_download(fetching: Callable[..., tuple[int, bytes]], name: str):
+    with misbehaving(SCENARIOS[name]) as server:
+        with (
+            bounded(CONNECT + 2 * READ),
+            pytest.raises(ConnectionLostError, match="download stopped") as caught,
+        ):
+            fetching(f"http://{server.address}/v.mp4?ksSecret=hush")
+        assert server.wait_until_left()
+    assert caught.value.money is Money.ALREADY_PAID
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in NEVER_ENDING if "without end" in name or "terabyte" in name]
+)
+def test_a_download_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str):
+    """Neither the time nor the disk has to hold all of it."""
+    monkeypatch.setattr(resumable_fetch, "MOST_BYTES", 8 * 1024 * 1024)
+    with misbehaving(SCENARIOS[name]) as server:
+        client = KlingClient(Settings("key", "http://127.0.0.1:9", **LIMITS))
+        with bounded(CONNECT + 2 * READ + 4), client, pytest.raises(DownloadError) as caught:
+            save_video(
+                client.fetch,
+                lambda: Generation(
+                    "g1", GenerationStatus.COMPLETED, "completed", f"http://{server.address}/v.mp4"
+                ),
+                tmp_path / "v.mp4",
+                generation_id="g1",
+                retries=RetryPolicy(attempts=1),
+            )
+    assert caught.value.money is Money.ALREADY_PAID
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ENCODED)
+def test_an_encoded_video_is_refused_unread(tmp_path: Path, name: str):
+    with misbehaving(SCENARIOS[name]) as server:
+        client = KlingClient(Settings("key", "http://127.0.0.1:9", **LIMITS))
+        with bounded(1), client, pytest.raises(DownloadError, match=r"encoded|answered 500"):
+            save_video(
+                client.fetch,
+                lambda: Generation(
+                    "g1", GenerationStatus.COMPLETED, "completed", f"http://{server.address}/v.mp4"
+                ),
+                tmp_path / "v.mp4",
+                generation_id="g1",
+                retries=RetryPolicy(attempts=1),
+            )
+
+
+def test_a_slow_download_that_goes_on_is_not_given_up(fetching: Callable[..., tuple[int, bytes]]):
+    """It takes longer than any of the time-outs, and brings enough in each."""
+    pieces = 12
+
+    def behave(connection: Connection) -> None:
+        connection.send(OK + b"Content-Length: %d\r\n\r\n" % (pieces * SLOWEST_DOWNLOAD))
+        for _ in range(pieces):
+            connection.send(bytes(SLOWEST_DOWNLOAD))
+            time.sleep(READ / 4)
+        connection.close()
+
+    with misbehaving(behave) as server:
+        began = time.monotonic()
+        status, body = fetching(f"http://{server.address}/v.mp4")
+        assert time.monotonic() - began > 2 * READ
+    assert (status, len(body)) == (200, pieces * SLOWEST_DOWNLOAD)
+
+
+# Where a video's URL may lead.
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1", "localhost", "[::1]", "0.0.0.0", "[::ffff:127.0.0.1]", "127.1", "2130706433",
+        "10.1.2.3", "192.168.1.1", "172.16.0.1", "169.254.169.254", "100.64.0.1", "[fe80::1]", "[fd00::1]",
+        "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "224.0.0.1", "255.255.255.255",
+    ],
+)  # fmt: skip
+def test_a_videos_url_leads_neither_here_nor_into_the_network(
+    fetching: Callable[..., tuple[int, bytes]], host: str
+):
+    """As long as the base URL is the vendor's: not even a connection is tried."""
+    with pytest.raises(ConnectionLostError, match="must not be connected to") as caught:
+        fetching(f"https://{host}/v.mp4?ksSecret=hush", "https://api.aimlapi.com")
+    assert caught.value.recovery is Recovery.GIVE_UP
+    assert caught.value.money is Money.ALREADY_PAID
+    assert "hush" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("names")
+def test_a_redirect_leads_nowhere_else_either(
+    fetching: Callable[..., tuple[int, bytes]], certificate: str, monkeypatch: pytest.MonkeyPatch
+):
+    with misbehaving(lambda connection: connection.answer(b"secret")) as inside:
+
+        def redirect(connection: Connection) -> None:
+            location = f"Location: https://{inside.address}/latest/meta-data".encode()
+            connection.answer(b"", location, status=b"302 Found")
+
+        with misbehaving(redirect, certificate) as cdn:
+            port = cdn.address.rpartition(":")[2]
+            # The first hop's host is that of the base URL, which is always allowed.
+            with pytest.raises(ConnectionLostError, match="must not be connected to"):
+                fetching(f"https://{NAME}:{port}/v.mp4", f"https://{NAME}", ca_bundle=certificate)
+            assert len(cdn.requests) == 1
+        assert inside.requests == []
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """What names resolve to: addresses in turn, as of a name server that rebinds."""
+    table: dict[str, list[str]] = {NAME: ["127.0.0.1"]}
+    look_up = socket.getaddrinfo
+
+    def resolve(host: str, port: int, *args: Any, **kwargs: Any) -> Any:
+        if host not in table:
+            return look_up(host, port, *args, **kwargs)
+        answers = table[host]
+        address = answers.pop(0) if len(answers) > 1 else answers[0]
+        return look_up(address, port, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    return table
+
+
+def test_a_name_is_resolved_once_and_what_was_checked_is_used(
+    fetching: Callable[..., tuple[int, bytes]], names: dict[str, list[str]]
+):
+    names["rebinding.example.com"] = ["192.0.2.1", "127.0.0.1"]
+    with misbehaving(lambda connection: connection.answer(b"secret")) as inside:
+        port = inside.address.rpartition(":")[2]
+        options = {"allow_plain_http": True, "allow_private_network": True}
+        with pytest.raises(ConnectionLostError, match="download stopped"):
+            fetching(f"http://rebinding.example.com:{port}/v", "https://api.aimlapi.com", **options)
+        assert len(names["rebinding.example.com"]) == 1
+        assert inside.requests == []
+
+
+def test_a_private_address_is_allowed_where_the_connection_says_so(
+    fetching: Callable[..., tuple[int, bytes]], certificate: str, names: dict[str, list[str]]
+):
+    """The name goes to TLS all the same: the certificate is that of the name, and not of the address."""
+    names[NAME] = ["127.0.0.1"]
+    with misbehaving(lambda connection: connection.answer(b"a video"), certificate) as cdn:
+        port = cdn.address.rpartition(":")[2]
+        url = f"https://{NAME}:{port}/v.mp4"
+        assert fetching(url, "https://localhost", ca_bundle=certificate) == (200, b"a video")
+        with pytest.raises(ConnectionLostError, match=r"127\.0\.0\.1, which is this machine"):
+            fetching(url, "https://api.aimlapi.com", ca_bundle=certificate, allow_private_network=True)

@@ -126,8 +126,7 @@ class VendorCalls:
             except KlingError as error:
                 if not certainly_refused(error):
                     raise SubmitUncertainError(
-                        f"It is not certain whether the vendor accepted this generation of "
-                        f"{request.model}. {error.what}",
+                        f"The submit to {request.model} ended without a generation id. {error.what}",
                         client_request_id=client_request_id,
                     ) from error
                 if error.recovery is not Recovery.RETRY_CALL or attempt >= SUBMIT_RETRIES.attempts:

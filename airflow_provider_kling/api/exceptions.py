@@ -9,7 +9,7 @@
       ConnectionLostError            no answer; ``sent`` says whether the request can have arrived
       ApiError                       the vendor refused: status, message, request id
         AuthenticationError · InsufficientBalanceError · BadRequestError · NotFoundError
-        RateLimitError · ServiceUnavailableError
+        RateLimitError · ServiceUnavailableError (GatewayError)
       MalformedReplyError            an answer of a shape nobody can read
       BudgetError                    the request costs more than the limit or the balance allows
       StoppedError                   the operator decided not to submit, and a person has to decide
@@ -47,6 +47,7 @@ class Money(enum.StrEnum):
     """What an error means for money, in the words that the user reads."""
 
     NOT_SPENT = "No money was spent."
+    NOTHING_SENT = "Nothing was sent, so this cost nothing."
     MAY_BE_SPENT = "The vendor may have accepted the request, and then it is billed."
     GOES_ON = "The generation goes on at the vendor and is billed when it completes."
     ONCE = "Asking costs nothing; the generation is billed once, when it completes."
@@ -154,7 +155,7 @@ class MediaError(InvalidRequestError):
 class ConfigurationError(KlingError, ValueError):
     """The connection or the settings cannot be used as they are; nothing was sent."""
 
-    money = Money.NOT_SPENT
+    money = Money.NOTHING_SENT
 
 
 class ConnectionLostError(KlingError):
@@ -235,6 +236,12 @@ class ServiceUnavailableError(ApiError):
 
     recovery = Recovery.RETRY_CALL
     advice = "Retries usually help; otherwise ask the vendor with the request id."
+
+
+class GatewayError(ServiceUnavailableError):
+    """A firewall, proxy or login page answered, and not the vendor."""
+
+    advice = "Check the firewall, proxy or VPN on the way to the vendor, and the connection's host and proxy."
 
 
 class MalformedReplyError(KlingError):

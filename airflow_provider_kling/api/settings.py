@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_kling.api.bounds import within
 from airflow_provider_kling.api.exceptions import ConfigurationError
@@ -22,6 +23,8 @@ LOWEST_RATE: Final = 1.0
 """Requests per minute; the least that can be configured."""
 HIGHEST_RATE: Final = 60_000.0
 """Requests per minute; the most that can be configured."""
+_VENDOR_DOMAIN: Final = "aimlapi.com"
+_VERSION = re.compile(r"/v[12](?=/|$)")
 _LONGEST_TIMEOUT: Final = 3600.0
 
 
@@ -30,8 +33,9 @@ class Settings:
     """Everything that a client needs to know of one account.
 
     :param api_key: the vendor's API key. Kept out of ``repr``.
-    :param base_url: scheme and host, with a path prefix where a gateway needs one. Plain http is
-        refused except to loopback.
+    :param base_url: scheme and host, with a path prefix where a gateway needs one. ``/v1`` or ``/v2`` at its
+        end, as in the vendor's samples, and a generation path are left out. Plain http is refused except to
+        loopback.
     :param generation_path: :data:`VENDOR_PATH` (default) or :data:`UNIVERSAL_PATH`; the vendor
         serves the same bodies on both.
     :param connect_timeout: seconds that a connection may take: name, TCP, a proxy's tunnel and TLS together.
@@ -90,6 +94,7 @@ class Settings:
                 f"The base URL {bare_url(self.base_url)!r} has a user, a query or a fragment.",
                 advice="Give scheme and host only; the key belongs in the password field.",
             )
+        self._leave_out_endpoint(parts)
         self.check_scheme(self.base_url)
         if self.generation_path not in GENERATION_PATHS:
             raise ConfigurationError(
@@ -116,6 +121,30 @@ class Settings:
             checked_limit(self.max_cost_usd)
         except ValueError as error:
             raise ConfigurationError(f"max_cost_usd: {error}") from None
+
+    def _leave_out_endpoint(self, parts: SplitResult) -> None:
+        """Cut the base URL out of a longer one: the vendor's samples end in ``/v2``.
+
+        :raises ConfigurationError: what has to be left out, where that cannot be done here.
+        """
+        path = parts.path.rstrip("/")
+        prefix = path
+        for endpoint in GENERATION_PATHS:
+            if path.endswith(endpoint):
+                prefix = path.removesuffix(endpoint)
+                object.__setattr__(self, "generation_path", endpoint)
+        if version := _VERSION.search(prefix):
+            prefix, rest = prefix[: version.start()], prefix[version.end() :]
+        else:
+            rest = path if (parts.hostname or "").endswith(_VENDOR_DOMAIN) and path == prefix else ""
+        base_url = f"{parts.scheme}://{parts.netloc}{'' if prefix == rest else prefix.rstrip('/')}"
+        if rest:
+            raise ConfigurationError(
+                f"The base URL {bare_url(self.base_url)!r} names more than a host.",
+                advice=f"Leave its path out, and give {base_url}.",
+            )
+        if prefix != parts.path:
+            object.__setattr__(self, "base_url", base_url)
 
     def check_scheme(self, url: str) -> None:
         """Refuse plain http to other hosts than loopback.

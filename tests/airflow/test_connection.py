@@ -120,7 +120,7 @@ class TestReading:
     ) -> None:
         refused = refusal(airflow, connection)
         assert "ConfigurationError" in refused
-        assert "No money was spent." in refused
+        assert "Nothing was sent, so this cost nothing." in refused
         for words in said:
             assert words in refused
 

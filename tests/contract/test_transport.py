@@ -301,7 +301,7 @@ def test_a_bundle_without_certificates(
 
     with pytest.raises(ConfigurationError, match=r"CA bundle .*own\.pem' cannot be used") as caught:
         ask()
-    assert caught.value.money is Money.NOT_SPENT
+    assert caught.value.money is Money.NOTHING_SENT
 
 
 def test_a_bundle_can_be_a_folder(connect: Connect, secure: EmulatorThread, tmp_path: Path):

@@ -17,6 +17,7 @@ from airflow_provider_kling.api.exceptions import (
     AuthenticationError,
     BadRequestError,
     ConnectionLostError,
+    GatewayError,
     InsufficientBalanceError,
     KlingError,
     Money,
@@ -74,6 +75,16 @@ _DEEPEST_NAME: Final = 4
 _NAME_KEYS: Final = ("name", "type", "error_code", "errorCode", "code")
 _OWN_KEYS: Final = ("requestId", "statusCode")
 """What the vendor's error bodies have, and a gateway's own do not."""
+_OWN_HEADER: Final = "x-inference-id"
+"""What each answer of the vendor carries."""
+_NEVER_REACHED: Final = (407, 521, 523, 525, 526)
+"""With these a proxy, or Cloudflare in front of the vendor, says that it made no connection: the proxy
+wants a password (407), the vendor is down (521), has no route (523), or agrees on no TLS (525, 526). All
+others are uncertain (at 520, 522, 524, 502 and 504 a connection may have carried the submit): asking the
+vendor's logs costs minutes, submitting again costs a video."""
+_JUDGES_THE_REQUEST: Final = (400, 411, 413, 414, 415, 422, 431)
+"""What a gateway itself finds wrong with a submit, its size above all: a repeat is refused again. Any other
+refusal that is not the vendor's passes like an outage: networks get repaired, and the video is paid for."""
 
 
 def error_from_response(
@@ -101,29 +112,65 @@ def error_from_response(
     ticket = f" (request id {request_id})" if request_id else ""
 
     if 300 <= status < 400:
-        return BadRequestError(
+        return GatewayError(
             f"The {call} request{about} was answered with a redirect ({status}) to "
             f"{_host_of(response.headers.get('location', ''))}. It was not "
             "followed, because the API key must not reach another host.",
             status=status,
             message=message,
-            money=_money_of_refusal(call),
-            advice="Check the host of the connection.",
+            money=Money.NOT_SPENT if call is Call.SUBMIT else None,
+            recovery=Recovery.RETRY_TASK if call is Call.SUBMIT else None,
+            advice="Check the host of the connection, and whether this network asks for a login.",
             generation_id=generation_id,
         )
+    cannot_pay = status in (403, 429) and _CANNOT_PAY.search(message) and not _RATE.search(message)
+    from_vendor = bool(own) or _OWN_HEADER in response.headers or (bool(details) and cannot_pay)
     kind = _STATUS_ERRORS.get(status) or (ServiceUnavailableError if status >= 500 else BadRequestError)
-    if status in (403, 429) and _CANNOT_PAY.search(message) and not _RATE.search(message):
+    if cannot_pay and from_vendor:
         kind = InsufficientBalanceError
+    gateway = not from_vendor and _is_a_gateways(status, call)
+    if gateway:
+        kind = GatewayError
+    who = "A firewall, proxy or other gateway, and not the vendor," if gateway else "The vendor"
     error = kind(
-        f"The vendor answered the {call} request{about} with {status}: {message}{ticket}.",
+        f"{who} answered the {call} request{about} with {status}: {message}{ticket}.",
         status=status,
         message=message,
         request_id=request_id,
         retry_after=retry_after,
         from_vendor=bool(own),
+        advice=None if gateway else _advice(kind, call, request_id),
+        # A submit is not sent again by itself here: the task's retry asks the vendor's logs first.
+        recovery=Recovery.RETRY_TASK if gateway and call is Call.SUBMIT else None,
         generation_id=generation_id,
     )
     return _of_submit(error) if call is Call.SUBMIT else error
+
+
+def _is_a_gateways(status: int, call: Call) -> bool:
+    """Whether a refusal without the vendor's JSON is some gateway's and may pass."""
+    if status in (408, 429) or status >= 500:
+        return False
+    return call is not Call.SUBMIT or status not in _JUDGES_THE_REQUEST
+
+
+def _advice(kind: type[ApiError], call: Call, request_id: str | None) -> str | None:
+    """What to do next, where the kind's own advice is about another call."""
+    if kind is ServiceUnavailableError and request_id is None:
+        return "Retries usually help."
+    if kind is RateLimitError and call is not Call.SUBMIT:
+        return "Retries help; requests_per_minute in the connection's extra prevents it."
+    if kind is NotFoundError and call is not Call.POLL:
+        if call is Call.SUBMIT:
+            return "Check the model, and the connection's host and generation path."
+        return "Check the host of the connection."
+    if kind is BadRequestError and call is Call.POLL:
+        return "Check the generation id, and that the connection is the one that submitted it."
+    if kind is BadRequestError and call is not Call.SUBMIT:
+        return "Check the host of the connection; a retry would be refused again."
+    if kind is InsufficientBalanceError and call is not Call.SUBMIT:
+        return "Top up the AI/ML API account or raise the key's limit."
+    return None
 
 
 def error_from_no_response(
@@ -147,13 +194,14 @@ def _of_submit(error: _Error) -> _Error:
 def certainly_refused(error: KlingError) -> bool:
     """Whether a submit that met this error was certainly not accepted, so that nothing is billed.
 
-    True when it was never sent, or when the vendor itself refused it. A time-out, a connection
-    lost after sending, an unreadable answer and a gateway's 5xx are not certain.
+    True when it was never sent, when the vendor itself refused it, or when a gateway did, which forwards
+    nothing that it refuses. A time-out, a connection lost after sending, an unreadable answer and most of a
+    gateway's 5xx are not certain.
     """
     if isinstance(error, ConnectionLostError):
         return error.sent is Sent.NO
-    if isinstance(error, ServiceUnavailableError):
-        return error.status == 503 and error.from_vendor
+    if isinstance(error, ServiceUnavailableError) and not isinstance(error, GatewayError):
+        return error.status in _NEVER_REACHED or (error.status == 503 and error.from_vendor)
     return isinstance(error, ApiError)
 
 
@@ -215,10 +263,6 @@ def _where(place: Any) -> str:
         return ""
     names = [str(each) for each in place if isinstance(each, str | int)]
     return f" ({'.'.join(names[1:] or names)})" if names else ""
-
-
-def _money_of_refusal(call: Call) -> Money | None:
-    return Money.NOT_SPENT if call is Call.SUBMIT else None
 
 
 def _host_of(url: str) -> str:

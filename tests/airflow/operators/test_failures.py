@@ -168,7 +168,9 @@ class TestNoRetry:
     def test_a_connection_without_a_key(self, airflow: RealAirflow, vendor: EmulatorThread) -> None:
         run = airflow.run(generate(), AIRFLOW_CONN_KLING_DEFAULT=json.dumps({"conn_type": "kling"}))
 
-        assert_failed_for_good(run, "'kling_default' has no API key", "password field", "No money was spent.")
+        assert_failed_for_good(
+            run, "'kling_default' has no API key", "password field", "Nothing was sent, so this cost nothing."
+        )
 
 
 class TestRetry:

@@ -32,7 +32,7 @@ _HEADINGS: Final = {
 A task's first try, with the default policy: `on_uncertain_submit="resubmit"`, and five minutes in which an
 uncertain submit is looked for in the vendor's logs before the next one. *Requests* counts the submits while
 the fault lasts, *billed* what the vendor charged for them in the end. The message of a `SubmitUncertainError`
-begins with *It is not certain whether the vendor accepted this generation of ...*""",
+begins with *The submit to ... ended without a generation id.*""",
     "poll": """\
 ## Poll
 
@@ -54,7 +54,7 @@ failed. *Accepted* means here that it happens within the video, not before. *Req
 video's URL was opened.""",
 }
 _PREFACES: Final = re.compile(
-    r"It is not certain whether the vendor accepted this generation of \S+\. "
+    r"The submit to \S+ ended without a generation id\. "
     r"|It is not known whether an earlier submit was accepted, .*? could not be searched\. "
     r"|The time to wait for generation \S+ is over; "
 )

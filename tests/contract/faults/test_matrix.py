@@ -27,7 +27,6 @@ HOPELESS = {
     "403",
     "403, out of credits",
     "404",
-    "redirect to another host",
 }
 """What no repetition mends: submits and log look-ups are not repeated, a wait believes it after
 three times in a row, over a minute at least. (To the CDN, a refusal means that the URL expired, and a fresh one is tried.)"""

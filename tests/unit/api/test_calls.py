@@ -18,6 +18,7 @@ from airflow_provider_kling.api.exceptions import (
     AuthenticationError,
     BadRequestError,
     ConnectionLostError,
+    GatewayError,
     GenerationFailedError,
     GenerationTimeoutError,
     InsufficientBalanceError,
@@ -208,7 +209,7 @@ REFUSED_FOR_GOOD = [
     (refusal(409), BadRequestError),
     (refusal(422), BadRequestError),
     (refusal(429, "balance too low"), InsufficientBalanceError),
-    (answer(None, 307, location="https://elsewhere"), BadRequestError),
+    (answer(None, 307, location="https://elsewhere"), GatewayError),
     (lost(FailureReason.CERTIFICATE), ConnectionLostError),
     (lost(FailureReason.TLS), ConnectionLostError),
     (lost(FailureReason.UNSENDABLE), ConnectionLostError),
@@ -249,7 +250,7 @@ def test_what_a_repeat_cannot_mend_is_not_sent_again(reply: Reply, kind: type[Kl
     driven = submitted(reply)
     assert type(driven.error) is kind
     assert driven.error.money is Money.NOT_SPENT
-    assert driven.error.recovery is Recovery.GIVE_UP
+    assert driven.error.recovery is not Recovery.RETRY_CALL
 
 
 REPLIES = st.one_of(

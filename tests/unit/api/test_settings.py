@@ -78,7 +78,7 @@ def test_base_urls_that_are_refused(url: str, why: str):
     with pytest.raises(ConfigurationError, match=why) as caught:
         Settings(KEY, base_url=url)
     assert "hunter2" not in str(caught.value)
-    assert caught.value.money is Money.NOT_SPENT
+    assert caught.value.money is Money.NOTHING_SENT
     assert caught.value.advice
 
 
@@ -146,3 +146,37 @@ def test_the_error_is_a_value_error_and_one_of_ours():
 )
 def test_which_hosts_are_this_machine(host: str, loops: bool):
     assert is_loopback(host) is loops
+
+
+@pytest.mark.parametrize(
+    ("given", "base_url", "path"),
+    [
+        ("https://api.aimlapi.com/v2", "https://api.aimlapi.com", VENDOR_PATH),
+        ("https://api.aimlapi.com/v1/", "https://api.aimlapi.com", VENDOR_PATH),
+        ("https://api.aimlapi.com//v2", "https://api.aimlapi.com", VENDOR_PATH),
+        ("https://gateway.example.com/kling/v2", "https://gateway.example.com/kling", VENDOR_PATH),
+        ("https://gateway.example.com/v3", "https://gateway.example.com/v3", VENDOR_PATH),
+        (f"https://api.aimlapi.com{VENDOR_PATH}", "https://api.aimlapi.com", VENDOR_PATH),
+        (f"https://gateway.example.com/p{UNIVERSAL_PATH}/", "https://gateway.example.com/p", UNIVERSAL_PATH),
+        ("http://127.0.0.1:8080/v2", "http://127.0.0.1:8080", VENDOR_PATH),
+    ],
+)
+def test_a_version_or_an_endpoint_in_the_base_url_is_left_out(given: str, base_url: str, path: str):
+    settings = Settings("key", given)
+    assert (settings.base_url, settings.generation_path) == (base_url, path)
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ("https://api.aimlapi.com/v1/chat/completions", "https://api.aimlapi.com"),
+        ("https://api.aimlapi.com/v2/billing", "https://api.aimlapi.com"),
+        ("https://api.aimlapi.com/models", "https://api.aimlapi.com"),
+        ("https://gateway.example.com/kling/v2/logs", "https://gateway.example.com/kling"),
+    ],
+)
+def test_another_endpoint_in_the_base_url_is_refused_by_name(given: str, wanted: str):
+    with pytest.raises(ConfigurationError) as caught:
+        Settings("key", given)
+    assert repr(given) in str(caught.value)
+    assert caught.value.advice == f"Leave its path out, and give {wanted}."

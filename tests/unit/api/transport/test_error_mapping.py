@@ -13,6 +13,7 @@ from airflow_provider_kling.api.exceptions import (
     AuthenticationError,
     BadRequestError,
     ConnectionLostError,
+    GatewayError,
     InsufficientBalanceError,
     KlingError,
     MalformedReplyError,
@@ -119,10 +120,72 @@ def test_503_counts_as_a_refusal_only_from_the_vendor_itself():
     assert fault(answer(None, 503)).money is MayBe
 
 
+GATEWAYS = [
+    answer(PAGE, 403),
+    answer(b"error code: 1010", 403),
+    answer({"message": "Forbidden"}, 403),
+    answer(b"", 401),
+    answer({"detail": "Not Found"}, 404),
+    answer(b"Proxy Authentication Required", 407),
+    answer(b"<html>Your credit card and your balance: log in</html>", 403),
+    answer(b"no", 405),
+    answer(b"no", 451),
+]
+"""Refusals that are not the vendor's."""
+
+
+@pytest.mark.parametrize("call", Call)
+@pytest.mark.parametrize(
+    "response", GATEWAYS, ids=lambda response: f"{response.status} {response.body[:20]!r}"
+)
+def test_what_a_gateway_refuses_passes_like_an_outage(response: HttpResponse, call: Call):
+    error = fault(response, call, generation_id="g1" if call is Call.POLL else None)
+    assert isinstance(error, GatewayError)
+    assert error.recovery is (Recovery.RETRY_TASK if call is Call.SUBMIT else Recovery.RETRY_CALL)
+    assert error.money is (NotSpent if call is Call.SUBMIT else None)
+    assert "API key" not in str(error)
+    assert "not the vendor" in str(error)
+
+
+def test_what_carries_the_vendors_header_is_the_vendors():
+    error = fault(answer(b"", 401, x_inference_id="g1"))
+    assert type(error) is AuthenticationError
+
+
+@pytest.mark.parametrize("status", [400, 413, 414, 422])
+def test_a_gateway_that_finds_the_submit_itself_wrong_is_not_asked_again(status: int):
+    assert type(fault(answer(PAGE, status))) is BadRequestError
+    assert type(fault(answer(PAGE, status), Call.POLL)) is GatewayError
+
+
+@pytest.mark.parametrize("status", [520, 521, 522, 523, 524, 525, 526, 502, 504, 530])
+def test_which_gateways_say_that_they_never_reached_the_vendor(status: int):
+    error = fault(answer(PAGE, status))
+    assert error.recovery is Recovery.RETRY_CALL
+    assert error.money is (NotSpent if status in (521, 523, 525, 526) else MayBe)
+
+
+@pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 409, 429, 500, 503])
+@pytest.mark.parametrize("call", Call)
+def test_advice_fits_the_call(status: int, call: Call):
+    message = "Out of credits" if status == 402 else "no"
+    advice = fault(refusal(status, message), call).advice
+    assert advice
+    if call is not Call.SUBMIT:
+        assert "Correct the request" not in advice
+        assert "parallel tasks" not in advice
+        assert "clear the task" not in advice
+    if call is not Call.POLL:
+        assert "submitted it" not in advice
+    without_id = fault(answer(PAGE, 500), call)
+    assert "request id" not in str(without_id)
+
+
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
 def test_a_redirect_is_not_followed_and_names_only_the_host(status: int):
     error = fault(answer(None, status, location="https://evil.example.com/x?to=secret"))
-    assert isinstance(error, BadRequestError)
+    assert isinstance(error, GatewayError)
+    assert error.recovery is Recovery.RETRY_TASK
     assert "evil.example.com" in str(error)
     assert "secret" not in str(error)
     assert error.money is NotSpent

@@ -33,6 +33,7 @@ from airflow_provider_kling.api.transport.messages import (
 )
 from airflow_provider_kling.api.transport.response_parsing import (
     LedgerPage,
+    identifier,
     number,
     read_generation,
     read_ledger,
@@ -153,7 +154,7 @@ class Endpoints:
             return read_generation(self._object(response, Call.SUBMIT), key=self.settings.api_key)
         except MalformedReplyError:
             # The vendor documents that this header of a submit's answer is the generation id.
-            if header_id := response.headers.get(INFERENCE_ID_HEADER, "").strip():
+            if header_id := identifier(response.headers.get(INFERENCE_ID_HEADER, "").strip()):
                 return Generation(header_id, GenerationStatus.UNKNOWN, "")
             raise
 

@@ -15,6 +15,7 @@ from airflow_provider_kling.api.transport.error_mapping import MESSAGE_KEYS, err
 
 _LONGEST_ID: Final = 500
 _LONGEST_NUMBER: Final = 40  # digits
+_LONGEST_TEXT = 8192  # of a URL, an id or a name: what is longer reaches no XCom, record, trigger row or log
 _MOST_BYTES = 1 << 50  # of a video; what is longer is no length
 
 
@@ -185,8 +186,8 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def text(value: Any) -> str | None:
-    """A string that is not empty; None for anything else."""
-    return value if isinstance(value, str) and value else None
+    """A string that is neither empty nor longer than a URL can be; None for anything else."""
+    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT else None
 
 
 def identifier(value: Any) -> str | None:

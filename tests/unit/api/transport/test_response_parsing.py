@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import Any
 
 import pytest
@@ -113,3 +114,22 @@ def test_an_id_fits_in_one_line_and_in_a_database(raw: str) -> None:
     assert read == raw
     assert read.isprintable()
     read.encode()
+
+
+@pytest.mark.parametrize("length", [8_192, 8_193, 1_000_000])
+def test_a_url_has_a_longest_length(length: int):
+    url = "https://cdn.example.com/".ljust(length, "a")
+    generation = read_generation({"id": "g1", "status": "completed", "video": {"url": url}})
+    assert generation.video_url == (url if length <= 8_192 else None)
+    assert len(generation.raw_status) < 100
+
+
+@pytest.mark.parametrize("word", ["x" * 1_000_000, "a?" * 500_000, "\n" * 1_000_000 + "x"])
+def test_what_is_only_shown_is_short(word: str):
+    body = {"id": "g1", "status": word, "error": {"name": word, "message": word}, word: 1}
+    generation = read_generation({**body, "status": "error"})
+    assert generation.failure is not None
+    assert max(map(len, (read_generation(body).raw_status, *astuple(generation.failure)))) <= 500
+    with pytest.raises(MalformedReplyError) as caught:
+        read_generation({word: 1})
+    assert len(str(caught.value)) < 1000

@@ -259,8 +259,7 @@ class _Reader:
         """Every sample of the sample tables: a chunk's samples stand one behind the other at its offset."""
         sizes: Sequence[int]
         count, constant, sizes = _sample_sizes(stbl)
-        if b"stsc" in stbl:
-            _table(stbl[b"stsc"], 12)
+        _table(_need(stbl, b"stsc"), 12)
         entries, table = _table(_need(stbl, b"stts"), 8)
         times = _numbers("I", 2 * entries, table)
         timed = sum(times[::2])
@@ -432,6 +431,8 @@ def _runs(stsc: memoryview, chunks: int) -> Iterator[tuple[int, int, int, int]]:
         after = numbers[entry * 3 + 3] if entry + 1 < entries else chunks + 1
         if first != expected or (after <= first and entry + 1 < entries):
             raise _damaged("chunks out of order")
+        if per_chunk >> 31:  # players read it as a negative number
+            raise _damaged(f"chunks of {per_chunk:,} samples")
         expected = after
         yield first - 1, min(after - 1, chunks), per_chunk, description
 

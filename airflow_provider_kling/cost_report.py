@@ -52,7 +52,7 @@ class CostTable:
     """What generations cost.
 
     :param title: what is summed.
-    :param rows: by dag, task and model, the dearest first.
+    :param rows: by dag, task and model, the most expensive first.
     :param missing: generation ids that the vendor's logs do not list yet; they can lag.
     """
 
@@ -114,8 +114,8 @@ class KlingCostReport:
     def of_run(self, context: Context, task_ids: Sequence[str] | None = None) -> CostTable:
         """The generations of the dag run that this is called in.
 
-        Each task's XCom tells which they are, so dag and task have their full names. What an
-        earlier try submitted and a later one did not adopt is not among them. They are looked for
+        Each task's XCom tells which they are, so dag and task have their full names. A generation of a
+        previous attempt that a later one did not re-attach to is not among them. They are searched for
         back to when the run began for the first time, 90 days at most.
 
         :param context: Airflow's, of a task downstream of those that generate.
@@ -221,7 +221,7 @@ def _rows(
 def _began(run: Any) -> float:
     """Epoch seconds of when a dag run began for the first time, or some time before.
 
-    A clear sets ``queued_at`` and ``start_date`` anew. What it leaves alone, ``run_after`` (Airflow 3)
+    A clear resets ``queued_at`` and ``start_date``. What it leaves alone, ``run_after`` (Airflow 3)
     and ``logical_date``, is long ago in a backfill, so it only counts where there was a clear.
     """
     names = ["queued_at", "start_date"]

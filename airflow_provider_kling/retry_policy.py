@@ -4,7 +4,7 @@
 
     KlingGenerateOperator(..., retries=5, retry_policy=KlingRetryPolicy())
 
-Without it the task still fails at once on what a retry cannot mend, and retries the rest after its
+Without it the task still fails at once on what a retry cannot fix, and retries the rest after its
 own ``retry_delay``.
 """
 
@@ -22,9 +22,9 @@ _PATIENCE = Backoff(base=30.0, cap=900.0, longest_retry_after=3600.0)
 
 
 class KlingRetryPolicy(RetryPolicy):
-    """Fail fast on what a retry cannot mend, wait what the vendor asked on 429, back off on the rest.
+    """Fail fast on what a retry cannot fix, wait as long as the vendor asked on 429, back off on the rest.
 
-    The wait is drawn from the upper half of 30 s, doubled with each try up to 15 minutes; a longer
+    The wait is drawn from the upper half of 30 s, doubled with each attempt up to 15 minutes; a longer
     ``Retry-After`` of the vendor is kept, up to an hour.
     """
 
@@ -34,7 +34,7 @@ class KlingRetryPolicy(RetryPolicy):
         """Decide on a retry; errors that are not this provider's are left to the task's own settings.
 
         :param exception: what the task raised.
-        :param try_number: 1 for the first try; goes on counting when the task is cleared.
+        :param try_number: 1 for the first attempt; keeps counting when the task is cleared.
         :param max_tries: the last try's number, which each clear raises.
         :param context: tells how many retries the task has, and so how often it failed since the clear.
         """
@@ -42,7 +42,7 @@ class KlingRetryPolicy(RetryPolicy):
         if error is None:
             return RetryDecision.default()
         if error.recovery is Recovery.GIVE_UP:
-            return RetryDecision.fail(reason=f"{type(error).__name__}: a retry cannot mend it")
+            return RetryDecision.fail(reason=f"{type(error).__name__}: a retry cannot fix it")
         retries = context["task"].retries if context else max_tries
         failures = max(1, try_number - max(0, max_tries - retries))
         seconds = _PATIENCE.delay(failures, lambda: 0.5 + random.random() / 2)
@@ -61,7 +61,7 @@ class KlingRetryPolicy(RetryPolicy):
 
     @classmethod
     def deserialize(cls, data: dict[str, Any]) -> KlingRetryPolicy:
-        """Make it anew.
+        """Create it.
 
         :param data: not used.
         """

@@ -218,7 +218,7 @@ class AsyncKlingClient:
                 if response.content.is_eof():  # a poll's answer comes in one piece with its head
                     answer = response.content.read_nowait()
                 else:
-                    # The time-out of aiohttp's own starts anew with each byte.
+                    # aiohttp's own time-out restarts with each byte.
                     async with asyncio.timeout(self.settings.read_timeout):
                         answer = await _read(response)
                 cut = len(answer) > LONGEST_REPLY
@@ -227,7 +227,7 @@ class AsyncKlingClient:
             return behind_proxy(_loss(error, opened, host), proxy)
 
     async def open(self) -> aiohttp.ClientSession:
-        """Make ready to send; :meth:`send` does it where nobody has.
+        """Prepare for sending; :meth:`send` does it if it was not called.
 
         Certificates are read in a thread, as that takes tens of milliseconds.
         """
@@ -251,7 +251,7 @@ class AsyncKlingClient:
             except ConfigurationError:  # it is being written just now
                 new = None
             if new is not None and self._session is refusing:  # no other request was quicker
-                self._retired.append(refusing)  # somebody may still be sending over it
+                self._retired.append(refusing)  # requests may still use it
                 self._trusts, self._session = new[0], self._new_session(new[1])
         return None if self._session is refusing else self._session
 

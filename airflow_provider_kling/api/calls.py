@@ -2,7 +2,7 @@
 
 A flow yields an effect (:class:`~.messages.Send` or ``Pause``) and receives
 its reply. A client drives it with a transport and a clock; a test drives it with a list of replies.
-So retries, deadline, patience with unknown statuses and care with money are decided once, for the
+So retries, deadline, unknown statuses and the safety of a submit are decided once, for the
 blocking client, the async client and the triggerer alike.
 """
 
@@ -52,7 +52,7 @@ LAST_LOOK: Final = 10.0
 LOG_PACE: Final = 0.3
 """Seconds between pages of the logs: the vendor takes 200 requests in 60 s."""
 MOST_LOG_PAGES: Final = 1000
-"""Pages of one search at most, should the vendor's logs have no end."""
+"""Pages of one search at most, in case the vendor's logs have no end."""
 LONGEST_LOG_WINDOW: Final = 90 * 86_400.0
 """Seconds that one log query may span; the vendor documents 92 days at most."""
 LONGEST_LOG_SPAN: Final = 4 * LONGEST_LOG_WINDOW
@@ -132,7 +132,7 @@ class VendorCalls:
                 if error.recovery is not Recovery.RETRY_CALL or attempt >= SUBMIT_RETRIES.attempts:
                     raise
                 wait = self._wait_after(error, attempt, SUBMIT_RETRIES)
-                log.info("The submit was not accepted and is sent again in %.1f s: %s", wait, error.what)
+                log.info("The submit was not accepted; sending it again in %.1f s: %s", wait, error.what)
                 yield Sleep(wait)
             else:
                 if client_request_id is not None and not self.endpoints.keeps(reply, client_request_id):
@@ -222,14 +222,14 @@ class VendorCalls:
         deadline, and even a refusal must come :data:`~.retry.FATAL_POLLS` times in a row, over
         :data:`~.retry.FATAL_SECONDS` at least.
 
-        :param schedule: when to look.
+        :param schedule: when to poll.
         :param deadline: epoch seconds; one last poll is made then, which gets :data:`LAST_LOOK` seconds.
             Infinity is none. A clock that is set back meanwhile does not move it.
         :param submitted_at: epoch seconds of the submit, which the schedule counts from; None for now.
-        :param watch: told each status when it changes.
-        :param first_look_after: seconds before the first look.
-        :param learn: told how long it took, where ``submitted_at`` is known.
-        :param polled: told how many polls it took, whatever ended the wait.
+        :param watch: called with each status when it changes.
+        :param first_look_after: seconds before the first poll.
+        :param learn: called with how long it took, where ``submitted_at`` is known.
+        :param polled: called with how many polls it took, whatever ended the wait.
         :raises GenerationFailedError: it ended in ``error``.
         :raises GenerationTimeoutError: the deadline passed.
         :raises KlingError: the vendor refuses to answer about it.
@@ -297,7 +297,7 @@ class VendorCalls:
     ) -> Flow[T]:
         """Make a free call, and repeat it while that can help.
 
-        :param refusals: how many hopeless answers it takes to believe them.
+        :param refusals: how many permanent refusals in a row are believed.
         :param retries: None for the usual ones.
         """
         retries = retries or self.read_retries
@@ -313,7 +313,7 @@ class VendorCalls:
                 if refusals <= 0 or (passing and attempt >= retries.attempts):
                     raise
                 wait = self._wait_after(error, attempt, retries) + (0.0 if passing else REFUSED_PAUSE)
-                log.info("The %s request is sent again in %.1f s: %s", request.call, wait, error.what)
+                log.info("Repeating the %s request in %.1f s: %s", request.call, wait, error.what)
             yield Sleep(wait)
 
     def _wait_after(self, error: KlingError, attempt: int, retries: RetryPolicy) -> float:

@@ -10,7 +10,7 @@
       ApiError                       the vendor refused: status, message, request id
         AuthenticationError · InsufficientBalanceError · BadRequestError · NotFoundError
         RateLimitError · ServiceUnavailableError (GatewayError)
-      MalformedReplyError            an answer of a shape nobody can read
+      MalformedReplyError            an answer that cannot be read
       BudgetError                    the request costs more than the limit or the balance allows
       StoppedError                   the operator decided not to submit, and a person has to decide
       UnusableRecordError            the record of a previous attempt cannot be read
@@ -36,11 +36,11 @@ class Recovery(enum.Enum):
     """What can still help after an error."""
 
     RETRY_CALL = "retry the call"
-    """Passing trouble: the same call may succeed a moment later, and so may a retry of the task."""
+    """Temporary: the same call may succeed a moment later, and so may a retry of the task."""
     RETRY_TASK = "retry the task"
-    """This call is over; a later try of the task may succeed."""
+    """This call failed; a later attempt of the task may succeed."""
     GIVE_UP = "give up"
-    """Nothing changes by trying again: a person has to act."""
+    """A retry does not help: a person has to act."""
 
 
 class Money(enum.StrEnum):
@@ -48,10 +48,10 @@ class Money(enum.StrEnum):
 
     NOT_SPENT = "No money was spent."
     NOTHING_SENT = "Nothing was sent, so this cost nothing."
-    MAY_BE_SPENT = "The vendor may have accepted the request, and then it is billed."
-    GOES_ON = "The generation goes on at the vendor and is billed when it completes."
-    ONCE = "Asking costs nothing; the generation is billed once, when it completes."
-    ALREADY_PAID = "The generation is paid for; trying again costs nothing more."
+    MAY_BE_SPENT = "The vendor may have accepted the request; if so, it is billed."
+    GOES_ON = "The generation keeps running at the vendor and is billed on completion."
+    ONCE = "Status checks cost nothing; the generation is billed once, on completion."
+    ALREADY_PAID = "The generation is already paid for; a retry costs nothing more."
     NOT_CHARGED = "The vendor does not charge for a generation that failed."
 
 
@@ -251,21 +251,21 @@ class MalformedReplyError(KlingError):
 
 
 class BudgetError(KlingError):
-    """The generation was not submitted: it costs too much, or more than there is, or nobody knows."""
+    """The generation was not submitted: too expensive, or its price is unknown."""
 
     money = Money.NOT_SPENT
 
 
 class StoppedError(KlingError):
-    """The decision was not to submit, and a person has to look."""
+    """The provider decided not to submit; a person has to decide."""
 
 
 class UnusableRecordError(KlingError):
-    """A record that this version cannot read: whether something was paid cannot be told from it."""
+    """A record that this version cannot read: it does not tell whether something was paid."""
 
     advice = (
-        "Look the task's client request id up in the vendor's logs. Then remove the record (task state "
-        "store, key 'kling_generation') to submit anew, or update the provider if a newer one wrote it."
+        "Search the vendor's request log for the task's client request id. Then remove the record (task "
+        "state store, key 'kling_generation') to submit again, or update the provider."
     )
 
 

@@ -15,7 +15,7 @@ class GenerationStatus(enum.StrEnum):
 
     The vendor documents ``queued``, ``generating``, ``completed`` and ``error``. Other words have been met
     on the same API and on Kling's own, and are read as the nearest documented one; so is a word that holds
-    one of them, such as ``task_failed``. A word that nobody knows is ``unknown``, and counts as still
+    one of them, such as ``task_failed``. An unlisted word is ``unknown``, and counts as still
     working: to wait until the deadline costs time alone, while to take a working generation for failed
     would pay for a second one. A video's URL beside an unknown word says that it is completed.
     """
@@ -118,7 +118,7 @@ def is_hopeless(failure: Failure) -> bool:
 
     The vendor documents no list of names, so both its name and its message are read. Words for trouble that
     passes win over words for a bad request: "the moderation service timed out" says nothing about the
-    request. A reason that nobody knows counts as passing too: a failed generation is not charged and the
+    request. An unlisted reason counts as temporary too: a failed generation is not charged and the
     task's own retries bound how often it is submitted again, while giving up would lose the night's video.
     """
     said = f"{failure.name} {failure.message}"

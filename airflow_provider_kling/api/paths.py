@@ -18,7 +18,7 @@ PLACEHOLDERS: Final = ("generation_id", "model", "client_request_id")
 """What a target path may name in braces."""
 
 UNKNOWN_MODEL: Final = "unknown-model"
-"""What ``{model}`` becomes where nobody knows the model: a video that is paid is saved all the same."""
+"""What ``{model}`` becomes if the model is unknown: a paid video is saved anyway."""
 
 DEFAULT_NAME: Final = "{generation_id}.mp4"
 """What a target path that ends with a slash is completed with."""
@@ -194,7 +194,7 @@ def check_path(path: object) -> None:
     """Check a target path as its author wrote it, before anything is spent.
 
     :param path: see :func:`expand_path`.
-    :raises InvalidRequestError: an unknown placeholder, stray braces, a template that nobody renders,
+    :raises InvalidRequestError: an unknown placeholder, stray braces, a template that is not rendered,
         a ``..`` in it, a file URI with a host, or a path object that names no file.
     """
     try:
@@ -292,7 +292,7 @@ def _named(path: object) -> str:
         raise ValueError(str(error)) from None
     if not PurePosixPath(text).suffix:
         raise ValueError(
-            "a path object drops the slash at its end, so that a directory cannot be told from a file "
+            "a path object drops the slash at its end, so a directory looks the same as a file "
             "without a suffix; write the path as text, or name a file"
         )
     return text

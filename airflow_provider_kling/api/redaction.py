@@ -23,7 +23,7 @@ _TAG = re.compile(r"<(/?[a-z0-9]*+)[^<>]*+>", re.IGNORECASE)
 _NEVER_SHOWN: Final = ("script", "style")
 _LONGEST_MESSAGE: Final = 500
 _LONGEST_READ: Final = 20_000
-"""Characters of a text that are looked at for a message."""
+"""Characters of a text that are read for a message."""
 _LONGEST = 60  # characters of a value that a message quotes
 _SIGNATURES: Final = tuple(
     (signed_by, re.compile(parameters, re.IGNORECASE))
@@ -135,7 +135,7 @@ def bare_url(url: str) -> str:
 
 
 def unsigned(url: str) -> str:
-    """A URL without the query parameters that sign it, so that signing anew changes nothing."""
+    """A URL without the query parameters that sign it, so that signing again changes nothing."""
     parts = urlsplit(url)
     pairs = [(unquote_plus(pair.partition("=")[0]), pair) for pair in parts.query.split("&")]
     names = {name.lower() for name, _ in pairs}

@@ -17,7 +17,7 @@ Random = Callable[[], float]
 """Returns a number in [0, 1)."""
 
 FATAL_POLLS: Final = 3
-"""How many hopeless answers in a row (wrong key, unknown generation) are believed. One alone may be
+"""How many permanent refusals in a row (wrong key, unknown generation) are believed. One alone may be
 a hiccup of a load balancer, and behind it stands a video that is paid for."""
 
 FATAL_SECONDS: Final = 60.0
@@ -31,7 +31,7 @@ TROUBLE_TOLD: Final = 300.0
 """Seconds after which a wait that still meets trouble, or meets it again, says so again."""
 
 FINAL_LOOKS: Final = 3
-"""How many looks after ``completed`` may lack the video's URL before the wait ends as unreadable."""
+"""How many polls after ``completed`` may lack the video's URL before the wait ends as unreadable."""
 
 CLOCK_SKEW: Final = 900.0
 """Seconds by which our clock and the vendor's may differ; searches of its logs reach so much further."""

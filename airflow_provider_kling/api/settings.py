@@ -51,7 +51,7 @@ class Settings:
         machine's own are permitted where the base URL is one of them, and the base URL's host always is.
     :param requests_per_minute: requests that one process sends at most, 1 to 60000 a minute; None
         sends as many as the vendor lets through.
-    :param max_cost_usd: dearest generation that may be submitted, in USD, where the task names no
+    :param max_cost_usd: limit for one generation, in USD, where the task names no
         limit of its own; None for no limit.
     :raises ConfigurationError: what is wrong, and what is allowed.
     """

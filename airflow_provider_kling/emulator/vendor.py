@@ -182,7 +182,7 @@ def unauthorized() -> Refusal:
 
 def out_of_credits() -> Refusal:
     """The account cannot pay for what it asks."""
-    return Refusal(403, "The account has run out of credits. Top up its balance to go on.")
+    return Refusal(403, "The account has run out of credits. Top up its balance to continue.")
 
 
 def too_many_at_once(limit: int) -> Refusal:

@@ -28,7 +28,7 @@ class ConnectionLike(Protocol):
 
 
 class _BlockingLookUp:
-    """A hook without an asynchronous look-up: the blocking one is then made in a thread."""
+    """A hook without an asynchronous lookup: the blocking one is then made in a thread."""
 
     get_connection = staticmethod(BaseHook.get_connection)
 
@@ -43,7 +43,7 @@ async def read_settings(conn_id: str) -> Settings:
     try:
         connection = await get_async_connection(conn_id)
     except AirflowNotFoundException:
-        # dag.test() of Airflow 3.3 finds what the database holds by blocking look-ups only.
+        # dag.test() of Airflow 3.3 finds what the database holds by blocking lookups only.
         connection = await get_async_connection(conn_id, hook=cast("type[BaseHook]", _BlockingLookUp))
     # Where there is no extra, nothing of it needs to be masked: fewer messages to the supervisor.
     extra = await get_async_extra_dejson(connection) if connection.extra else {}

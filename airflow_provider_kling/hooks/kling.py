@@ -161,7 +161,7 @@ class KlingHook(BaseHook):
         :param poke_interval: seconds between polls; None polls where completion is likely.
         :param model: the model, whose usual duration sharpens that.
         :param submitted_at: epoch seconds of the submit; None for now.
-        :param watch: told each status when it changes.
+        :param watch: called with each status when it changes.
         :raises GenerationFailedError: it ended in an error.
         :raises GenerationTimeoutError: the time is over; it may still complete.
         :raises KlingError: the vendor refuses to answer about it.
@@ -197,7 +197,7 @@ class KlingHook(BaseHook):
         client_request_id: str | None = None,
         expected_seconds: float | None = None,
     ) -> SavedVideo:
-        """Land the video of a completed generation, whole and verified, or not at all.
+        """Save the video of a completed generation: complete and verified, or not at all.
 
         :param path: a local path, or the URI or path of an object in storage
             (``s3://conn@bucket/key``); may name ``{generation_id}``, ``{model}``; one that ends

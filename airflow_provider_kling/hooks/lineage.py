@@ -52,7 +52,7 @@ def media_uris(described: Any) -> list[str]:
 
 
 def collect(hook: BaseHook, *, inputs: Iterable[str] = (), outputs: Iterable[str] = ()) -> None:
-    """Tell Airflow's collector of hook-level lineage; costs nothing where nobody listens."""
+    """Report to Airflow's collector of hook-level lineage; costs nothing without listeners."""
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
     collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call]  # Airflow's is untyped
@@ -69,7 +69,7 @@ def tell_assets(
 
     An alias among the outlets gets an asset of its own for each video, by the video's URI.
 
-    :param facts: of each generation, plain JSON; ``path`` is where the video is, if it was landed.
+    :param facts: of each generation, plain JSON; ``path`` is where the video is, if it was saved.
     :param several: whether an asset's event gets a list of each fact.
     """
     from airflow.providers.common.compat.sdk import Asset, AssetAlias

@@ -1,4 +1,4 @@
-"""KlingDownloadOperator lands the video of a generation."""
+"""KlingDownloadOperator saves the video of a generation."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
-    """Land the video of a completed generation: whole and verified, or not at all.
+    """Save the video of a completed generation: complete and verified, or not at all.
 
-    Asks for a fresh URL, streams in constant memory, resumes where the connection breaks, checks
-    that it is a whole video, and only then gives the file its name. Never submits anything.
+    Requests a fresh URL, streams in constant memory, resumes where the connection breaks, verifies
+    that it is complete, and only then gives the file its name. Never submits anything.
     Returns the path, and pushes it as XCom ``path``, beside what is known of the file as ``video``.
 
     :param generation_id: the generation, usually from XCom.
@@ -38,7 +38,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
         file is an error.
     :param sidecar: write a JSON file beside the video: ids, times, checksum, and the request where a
         KlingGenerateOperator upstream made it.
-    :raises AirflowFailException: what a retry cannot mend.
+    :raises AirflowFailException: what a retry cannot fix.
     """
 
     template_fields: Sequence[str] = ("generation_id", "path", "kling_conn_id")
@@ -68,7 +68,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
         refuse(self.problems_when_parsed({"path": path}, complete=True))
 
     def execute(self, context: Context) -> str:
-        """Land the video.
+        """Save the video.
 
         :return: the path, with its placeholders filled.
         """
@@ -92,7 +92,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
         return saved.path
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """The video, for the OpenLineage provider; without it nobody asks."""
+        """The video, for the OpenLineage provider, which calls this where it is installed."""
         from airflow_provider_kling.hooks.lineage import openlineage
 
         return openlineage(*self.lineage)

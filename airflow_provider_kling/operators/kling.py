@@ -1,4 +1,4 @@
-"""KlingGenerateOperator submits a generation, and waits for it and lands its video if so wanted."""
+"""KlingGenerateOperator submits a generation; optionally it waits for it and saves its video."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
     Returns the generation id, and pushes it as XCom ``generation_id`` as soon as it is known,
     beside ``client_request_id`` and ``request``, what was asked for. With ``wait_for_completion`` it
     also waits, and then pushes what the sensor pushes, ``video_url`` and, as ``generation``, the
-    generation as a dict, beside ``cost``; see :class:`.Cost`. With ``path`` it also lands the video,
+    generation as a dict, beside ``cost``; see :class:`.Cost`. With ``path`` it also saves the video,
     as :class:`.KlingDownloadOperator` does, and pushes ``path`` and ``video``.
 
-    A retry, a killed worker or a cleared task does not submit the same work again: it adopts what
-    an earlier try submitted. See the parameters from ``durable`` on.
+    A retry, a killed worker or a cleared task does not submit the same work again: it re-attaches to
+    what a previous attempt submitted. See the parameters from ``durable`` on.
 
     :param model: the vendor's model id.
     :param prompt: what should happen in the video.
@@ -73,24 +73,25 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
     :param convert_image: make a JPEG or PNG of images that the vendor does not take: WebP, AVIF, GIF,
         TIFF, BMP, HEIC (with the extra ``heic``), or too large ones. The log says what was done. Images
         given as a URL are passed on as they are.
-    :param max_cost_usd: dearest generation that may be submitted, in USD, by the vendor's live price
-        list; a generation that is adopted costs nothing more. None takes the connection's limit.
+    :param max_cost_usd: limit for one generation, in USD, by the vendor's live price list;
+        re-attaching to a generation costs nothing more. None takes the connection's limit.
     :param check_balance: submit only what the account's balance covers.
     :param wait_for_completion: wait until the video is there.
     :param deferrable: wait in the triggerer instead of on the worker.
     :param poke_interval: seconds between polls, 1 to 3600; None polls where completion is likely.
     :param timeout: seconds to wait at most.
-    :param durable: use what earlier tries submitted. False submits on every try, and pays for each.
-    :param on_changed_request: an earlier try of this task instance submitted another request:
+    :param durable: re-attach to what previous attempts submitted. False submits, and pays, on every
+        attempt.
+    :param on_changed_request: a previous attempt of this task instance submitted another request:
         ``submit`` this one, or ``fail``.
     :param on_uncertain_submit: a submit that may have been accepted is not in the vendor's logs:
         ``resubmit``, or ``fail``.
     :param on_clear: the task is cleared after its generation completed: ``reuse`` it, or
         ``regenerate`` and pay again.
-    :param uncertain_grace: seconds in which an uncertain submit is looked for in the vendor's logs, which
-        may list a generation only when it is done; None for three times the model's usual duration,
-        and 300 at least.
-    :raises AirflowFailException: what a retry cannot mend. When the DAG is parsed: every problem of
+    :param uncertain_grace: seconds in which the vendor's request log is searched for an uncertain
+        submit. The log may list a generation only when it is done. None for three times the model's usual
+        duration, and 300 at least.
+    :raises AirflowFailException: what a retry cannot fix. When the DAG is parsed: every problem of
         the request that is known by then.
     """
 
@@ -237,7 +238,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
             return run.report()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
-        """Pictures in and videos out, for the OpenLineage provider; without it nobody asks."""
+        """Pictures in and videos out, for the OpenLineage provider, which calls this where installed."""
         from airflow_provider_kling.hooks.lineage import openlineage
 
         run = self._current_run

@@ -44,8 +44,8 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
     expires, so fetch the video soon, or by KlingDownloadOperator, which asks for a fresh one. Pushes
     also ``cost``, as far as the vendor's answer and the account's ledger tell it.
 
-    Example: with ``timeout=3600`` and ``deferrable=True`` the task looks once, frees its worker,
-    is polled in the triggerer some 13 times if the generation takes four minutes, and goes on
+    Example: with ``timeout=3600`` and ``deferrable=True`` the task checks once, frees its worker,
+    is polled in the triggerer some 13 times if the generation takes four minutes, and resumes
     about 6 seconds after the vendor is done. A generation that takes longer than an hour fails the
     task without a retry (``soft_fail=True``: skips it), and can be waited for again by clearing it.
 
@@ -56,7 +56,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
     :param timeout: seconds to wait at most.
     :param model: the model, whose usual duration sharpens when to poll; known without it where a
         KlingGenerateOperator upstream submitted the generation, as is when.
-    :raises AirflowFailException: the generation ended in an error, or a retry mends nothing.
+    :raises AirflowFailException: the generation ended in an error, or a retry cannot fix it.
     :raises AirflowSensorTimeout: the time is over; the generation may still complete.
     """
 
@@ -132,7 +132,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
             return self._finished(context, generation)
 
     def poke(self, context: Context) -> PokeReturnValue | bool:
-        """Check the status once; trouble that may pass is waited out."""
+        """Check the status once; temporary trouble does not end the wait."""
         from airflow_provider_kling.api.calls import is_ready
         from airflow_provider_kling.api.exceptions import KlingError, Recovery
 
@@ -142,7 +142,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
             except KlingError as error:
                 if error.recovery is Recovery.GIVE_UP:
                     raise
-                self.log.warning("A poll failed; still waiting: %s", error)
+                self.log.warning("Polling generation %s failed; still waiting: %s", self.generation_id, error)
                 return False
             self.hook.log_status(generation)
             if not is_ready(generation):
@@ -165,7 +165,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
     def _poked(self, context: Context) -> Any:
         from airflow_provider_kling.api.calls import timed_out
 
-        late = timed_out(self.generation_id, f"{self.timeout:g} s were given")
+        late = timed_out(self.generation_id, f"its timeout is {self.timeout:g} s")
         try:
             return super().execute(context)
         except AirflowSensorTimeout as error:

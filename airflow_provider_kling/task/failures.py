@@ -19,9 +19,9 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def failing_as_airflow_expects(context: Context, *, submits: bool = True) -> Iterator[None]:
-    """Fail the task without a retry where a retry mends nothing; let every other error be retried.
+    """Fail the task without a retry where a retry cannot help; let every other error be retried.
 
-    :param context: Airflow's; the error is recorded in XCom ``failure``, for whoever looks at the task.
+    :param context: Airflow's; the error is recorded in XCom ``failure``, for whoever inspects the task.
     :param submits: whether a retry of this task submits again. One that only waits for a generation, or
         downloads its video, finds a failed one failed again.
     :raises AirflowFailException: with the error's whole message.

@@ -102,7 +102,7 @@ class GenerateRun:
         """Check every request, its pictures and the target, before anything is paid.
 
         :param requested: arguments of the operator; a list of them for several variants.
-        :param again: whether this attempt goes on after a deferral.
+        :param again: whether this attempt continues after a deferral.
         :raises KlingError: nothing was submitted.
         """
         self.several = not isinstance(requested, Mapping)

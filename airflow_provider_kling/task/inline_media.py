@@ -47,7 +47,7 @@ def is_template(text: str) -> bool:
 
 
 def hide(value: Any) -> Any:
-    """The value with each data URI in it hidden; one that is still a template is set anew when rendered."""
+    """The value with each data URI in it hidden; one that is still a template is set again when rendered."""
     if isinstance(value, str) and value.lstrip()[:5].lower() == "data:" and not is_template(value):
         return InlineMedia(value.strip())
     return _each(value, hide)

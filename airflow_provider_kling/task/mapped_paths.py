@@ -35,7 +35,7 @@ _TEXT_ATTRIBUTES: Final = frozenset({"conf", "xcom_pull"})
 def may_differ(path: str, *, pulls_differ: bool = False, rendered: bool = False) -> bool:
     """Whether a template can give each mapped instance a path of its own.
 
-    A name that nobody here knows, such as a macro of the user's, may differ: to refuse a DAG that works is
+    An unknown name, such as a macro of the user's, may differ: to refuse a DAG that works is
     the worse mistake, and a path that turns out to be taken is noticed before the video is paid.
 
     :param path: a text with templates.

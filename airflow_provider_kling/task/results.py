@@ -41,9 +41,9 @@ class Lineage(NamedTuple):
 class GenerationResult:
     """What became of a generation.
 
-    :param path: where its video was landed; None for nowhere.
+    :param path: where its video was saved; None for nowhere.
     :param duration: seconds of video.
-    :param request: what was asked for, as :class:`.GenerateRun` pushes it; None where nobody knows.
+    :param request: what was asked for, as :class:`.GenerateRun` pushes it; None if unknown.
     :param cost: as :meth:`.Cost.as_dict` writes it.
     """
 
@@ -81,7 +81,7 @@ def save_video(
 
     :param request: see :class:`GenerationResult`.
     :return: the video, and where it is.
-    :raises DownloadError: the generation stays paid and can be landed again.
+    :raises DownloadError: the generation stays paid and can be saved again.
     """
     asked = request or {}
     expected = None
@@ -168,10 +168,10 @@ def announce(
     """Put what was made into the events of the task's outlet assets.
 
     :param outlets: the task's.
-    :param results: all that the task made. Airflow keeps what is told here only in the part of a
-        task that ends it, so that nothing may be told before a deferral.
+    :param results: all that the task made. Airflow keeps what is announced here only if the task does not
+        defer afterwards, so call it at the end.
     :param several: whether an asset's event gets a list of each fact, as the XComs have it.
-    :return: what OpenLineage is told.
+    :return: the datasets for OpenLineage.
     """
     facts = [each.facts for each in results]
     tell_assets(context, outlets, facts, several=several)

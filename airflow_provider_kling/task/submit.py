@@ -112,7 +112,7 @@ def attempt_of(context: Context, variant: int | None = None) -> TaskAttempt:
 def _previous_attempts(dag_run: Any, kind: AttemptKind, retry_delay: Any) -> tuple[float, float]:
     """Epoch seconds between which previous attempts ran, as far as the dag run tells.
 
-    A clear sets ``queued_at`` and ``start_date`` anew, and a run may have no logical date; ``run_after``
+    A clear resets ``queued_at`` and ``start_date``, and a run may have no logical date; ``run_after``
     (Airflow 3) never changes.
     """
     names = ("run_after", "logical_date", "queued_at", "start_date")
@@ -180,7 +180,7 @@ class Submits:
         return submitted
 
     def _is_first(self, attempt: TaskAttempt) -> bool:
-        """Whether nothing was submitted before, as far as can be told without the vendor's logs."""
+        """Whether nothing was submitted before, as far as is known without the vendor's request log."""
         stored = RecordStore(self._context, attempt.identity.variant).load()
         return stored == NOTHING or (stored is None and attempt.kind is AttemptKind.FIRST)
 

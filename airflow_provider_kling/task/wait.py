@@ -127,7 +127,7 @@ class Wait:
         return generation
 
     def resume(self, event: Any, *, model: str | None = None, waited_for: str = "") -> Generation:
-        """Read the trigger's event; the video's URL is asked for afresh, as it expires.
+        """Read the trigger's event; a fresh URL of the video is requested, as it expires.
 
         :param waited_for: the generation id, for an event that does not tell it.
         :raises KlingError: why the wait ended without a video.

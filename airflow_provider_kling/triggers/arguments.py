@@ -1,4 +1,4 @@
-"""What a trigger's row asks for, read with indulgence.
+"""Lenient parsing of serialized trigger arguments.
 
 Rows outlive upgrades and downgrades, and people write them by hand. Airflow stops the triggerer
 when a trigger's constructor raises (3.3), so nothing is checked there, and what cannot be read

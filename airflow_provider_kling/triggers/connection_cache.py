@@ -1,7 +1,7 @@
 """The connections that the waits of an event loop use: each read once for all who ask.
 
 Airflow's API server restarts and secrets backends have hiccups. A reading that fails or gets no
-answer is repeated, by one task for all, and nobody's wait ends by it before its own time is over.
+answer is repeated, by one task for all, and ends no wait before that wait's own time is over.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class UnreadableError(Exception):
 
 
 class _CachedConnection:
-    """One connection: as it was read last, and being read again while somebody wants to know."""
+    """One connection: as it was read last, and being read again while a wait needs it."""
 
     def __init__(self, conn_id: str) -> None:
         self.settings: Settings | None = None
@@ -70,16 +70,16 @@ class _CachedConnection:
         if not task.done():
             self.asking += 1
             try:
-                # Who is cancelled while it is read takes it from nobody else.
+                # One wait's cancellation does not end the read for the others.
                 await asyncio.wait({task}, timeout=None if math.isinf(at_most) else max(0.0, at_most))
             finally:
                 self.asking -= 1
         if not task.done() or task.cancelled():
-            raise UnreadableError(f"the connection {self._conn_id!r} could not be read: {self._trouble}")
+            raise UnreadableError(f"connection {self._conn_id!r} could not be read: {self._trouble}")
         return task.result()
 
     def stop(self) -> None:
-        """Nobody wants to know any more."""
+        """No wait needs it any more."""
         if self._task is not None:
             self._task.cancel()
 
@@ -108,7 +108,7 @@ class _CachedConnection:
                 self._fail(error, attempt)
             else:
                 if attempt > 1:
-                    log.info("The connection %r was read at last.", self._conn_id)
+                    log.info("Read connection %r after %d attempts.", self._conn_id, attempt)
                 if settings != self.settings:
                     self.settings = settings
                 limiter_for(settings)  # the configured rate that was read last counts
@@ -122,16 +122,16 @@ class _CachedConnection:
         self._trouble = f"{type(error).__name__}{f': {said}' if said else ''}"
         if attempt == 1:
             log.warning(
-                "The connection %r could not be read, which is repeated until it works: %s",
+                "Could not read connection %r; retrying: %s",
                 self._conn_id,
                 self._trouble,
             )
 
     def _missing(self) -> ConfigurationError:
         return ConfigurationError(
-            f"For {MISSING_FOR / 60:.0f} minutes the triggerer found no connection {self._conn_id!r}.",
-            advice="Create it where triggerers find it, not workers alone; then clear the task, which waits "
-            "for the same generation again.",
+            f"The triggerer found no connection {self._conn_id!r} for {MISSING_FOR / 60:.0f} minutes.",
+            advice="Create it where triggerers can read it, not only workers; then clear the task, which "
+            "waits for the same generation again.",
             recovery=Recovery.RETRY_TASK,
         )
 
@@ -156,7 +156,7 @@ class ConnectionCache:
         return await self._of(conn_id).get(fresh, at_most)
 
     def look_again(self, conn_id: str, *, fresh: float) -> None:
-        """Have a connection that is used read beside what goes on; nobody waits for it.
+        """Read a connection again in the background, while it is in use.
 
         :param fresh: seconds ago that it may have been read.
         """

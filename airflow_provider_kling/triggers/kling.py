@@ -33,14 +33,14 @@ EARLIEST_EVENT: Final = 5.0
 """Seconds before the first poll, and before any event. One within about two seconds of the deferral
 can make LocalExecutor fail the task: the worker has not reported its own end yet (measured on 3.3.2)."""
 FIRST_LOOKS_SPREAD: Final = 0.5
-"""Up to this share later, so that the triggers of a restarted triggerer do not look all at once."""
+"""Up to this share later, so that the triggers of a restarted triggerer do not poll all at once."""
 OVERDUE: Final = 180.0
-"""Seconds after the deadline that the last look may take, should requests be held back or the
+"""Seconds after the deadline that the final status check may take, if requests are rate limited or the
 connection be unreadable; the wait then ends without it."""
 ENDED: Final = "This wait ended: the task was stopped or cleared, or another triggerer took it over."
 HELD_BACK: Final = (
-    "its last look did not come about, as requests of this connection are held back or get no answer, "
-    "or as this machine's clock was set back"
+    "the final status check never ran: requests on this connection were rate limited or unanswered, or the "
+    "system clock moved back"
 )
 
 
@@ -150,7 +150,7 @@ class KlingGenerationTrigger(BaseTrigger):
         yield _event(event)
 
     async def on_kill(self) -> None:
-        """Say what goes on; Airflow 3.3 and newer.
+        """Log that the generation keeps running; Airflow 3.3 and newer.
 
         Airflow calls it when a person stops the task, and also when a stalled triggerer comes back.
         """
@@ -202,13 +202,13 @@ def nothing_to_wait_for() -> KlingError:
     """The error for a trigger that names no generation."""
     return KlingError(
         "The trigger names no generation id, so there is nothing to wait for.",
-        advice="If a generation was submitted, it goes on at the vendor and is billed: wait for it with "
-        "KlingGenerationSensor(generation_id=...); the task that submitted it has logged the id.",
+        advice="If a generation was submitted, it keeps running and is billed on completion: wait for "
+        "it with KlingGenerationSensor(generation_id=...); the task that submitted it has logged the id.",
     )
 
 
 def completed_event(generation: Generation) -> dict[str, Any]:
-    """The event of a completed generation. It names no URL: that is signed, and asked for afresh."""
+    """The event of a completed generation. It names no URL, which expires: a fresh one is requested later."""
     return {
         "schema": EVENT_SCHEMA,
         "generation_id": generation.id,
@@ -233,7 +233,7 @@ def read_event(event: Any, waited_for: str = "") -> TriggerResult:
     """Read an event, loudly: a malformed one raises with what it holds.
 
     :param waited_for: the generation id, for an event that does not tell it.
-    :raises KlingError: it is not an event of this trigger; the generation goes on.
+    :raises KlingError: it is not an event of this trigger; the generation keeps running.
     """
     if not isinstance(event, Mapping) or not isinstance(event.get("generation_id"), str):
         raise KlingError(
@@ -271,12 +271,12 @@ def read_event(event: Any, waited_for: str = "") -> TriggerResult:
 
 
 def goes_on(generation_id: str, why: str = "The task was stopped.") -> str:
-    """What to say when a wait ends while its generation works: the vendor has no cancel.
+    """The warning for a wait that ends while its generation runs: the vendor has no cancel API.
 
     :param why: what ended it.
     """
     return (
-        f"{why} Generation {generation_id} goes on at the vendor, which has no cancel, and is"
-        " billed when it completes. A later try of the task adopts it; until then it can be waited for with "
+        f"{why} Generation {generation_id} keeps running: the vendor has no cancel API. It is billed on "
+        "completion. The next attempt of this task re-attaches to it; you can also wait for it with "
         f"KlingGenerationSensor(generation_id={generation_id!r})."
     )

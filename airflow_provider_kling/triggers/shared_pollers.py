@@ -1,6 +1,6 @@
-"""Which waiting room serves which connection: one for each, in each event loop.
+"""Which shared poller serves which connection: one for each, in each event loop.
 
-A connection that was changed (a rotated key, another host) gets a room of its own; who waits in
+A connection that was changed (a rotated key, another host) gets a poller of its own; the waits in
 the old one moves over when its next poll is due.
 """
 
@@ -48,7 +48,7 @@ FRESH_AFTER_A_REFUSAL: Final = 5.0
 FRESH_IN_TROUBLE: Final = 180.0
 """Seconds; while requests get lost or meet errors, the host may have been changed for that reason."""
 METRICS_TIMEOUT: Final = 30.0
-"""Seconds after which nobody is interested in the live figures any more."""
+"""Seconds after which the live figures are not needed any more."""
 _PASSING: Final = (408, 429)
 
 
@@ -57,7 +57,7 @@ class ConnectionChangedError(Exception):
 
 
 class _Client(AsyncKlingClient):
-    """A client that notices when its connection was changed, and looks when it has reason to."""
+    """A client that notices when its connection was changed, and checks when it has reason to."""
 
     def __init__(self, cache: ConnectionCache, conn_id: str, settings: Settings) -> None:
         super().__init__(settings, connections=MOST_UNDER_WAY)
@@ -90,7 +90,7 @@ class _Client(AsyncKlingClient):
 
 
 class _ConnectionPoller(SharedPoller):
-    """The room of one connection as it was read, and the decisions for its waits."""
+    """The poller of one connection as it was read, and the decisions for its waits."""
 
     def __init__(self, cache: ConnectionCache, conn_id: str, settings: Settings) -> None:
         super().__init__(lambda: _Client(cache, conn_id, settings), limiter_for(settings))
@@ -100,14 +100,14 @@ class _ConnectionPoller(SharedPoller):
 
 
 class PollerEntry(NamedTuple):
-    """Somebody's place in a room."""
+    """One wait's place in a poller."""
 
     poller: _ConnectionPoller
     pending: PendingWait
 
 
 class SharedPollers:
-    """The waiting rooms of one event loop, and what its waits have taught."""
+    """The shared pollers of one event loop, and the durations they have learned."""
 
     def __init__(self) -> None:
         self.durations: defaultdict[str, DurationStats] = defaultdict(DurationStats)
@@ -119,7 +119,7 @@ class SharedPollers:
 
     @classmethod
     def of_this_loop(cls) -> SharedPollers:
-        """The rooms of the running event loop; a session never leaves the loop it was opened in."""
+        """The pollers of the running event loop; a session never leaves the loop it was opened in."""
         loop = asyncio.get_running_loop()
         if loop not in _POLLERS:
             _POLLERS[loop] = cls()
@@ -134,14 +134,14 @@ class SharedPollers:
         schedule: Schedule,
         at_most: float,
     ) -> PollerEntry:
-        """Begin a wait in the room of a connection.
+        """Begin a wait in the poller of a connection.
 
         :param begin: makes the flow.
         :param model: what is waited for, where it is known; its live figures sharpen the schedule.
         :param schedule: as the user's DAG built it.
         :param at_most: seconds, the reading of the connection included; see
             :meth:`.SharedPoller.wait`.
-        :return: await its future, catch :class:`ConnectionChangedError` to enter anew, and leave.
+        :return: await its future, catch :class:`ConnectionChangedError` to enter again, and leave.
         :raises ConfigurationError: the connection cannot be used, or is not there.
         :raises UnreadableError: it could not be read in all that time.
         """
@@ -169,7 +169,7 @@ class SharedPollers:
     async def is_outdated(self, entry: PollerEntry, error: KlingError, *, at_most: float) -> bool:
         """Whether a wait met an error because its connection is another by now: reads it again.
 
-        :param seat: of one who has not left yet.
+        :param seat: of a wait that has not left yet.
         :param at_most: seconds to wait for that; at least one reading gets its time. Where it cannot
             be read until then, the error stands.
         """
@@ -202,7 +202,7 @@ class SharedPollers:
                 async with asyncio.timeout(METRICS_TIMEOUT):
                     live = await poller.wait(live_schedule(poller.settings, model, known))
             except Exception as error:
-                log.info("How long %s takes at the moment could not be asked: %r", model, error)
+                log.info("Could not fetch the current duration of model %s: %r", model, error)
             finally:
                 self._tidy()
             if live is not None:
@@ -213,7 +213,7 @@ class SharedPollers:
         task.add_done_callback(self._asking.discard)
 
     def _tidy(self) -> None:
-        """Forget the rooms that nobody is in."""
+        """Forget the pollers without waits."""
         for key in [key for key, poller in self._pollers.items() if not len(poller)]:
             del self._pollers[key]
         self._cache.forget_all_but({conn_id for conn_id, _ in self._pollers})

@@ -168,7 +168,7 @@ class _ConnectionSearch:
                 self._queue.discard(search)
 
     async def _serve(self) -> None:
-        """Search through the shared poller of the connection until nobody waits any more."""
+        """Search through the shared poller of the connection until no wait is left."""
         from airflow_provider_kling.triggers.shared_pollers import ConnectionChangedError, SharedPollers
 
         pollers = SharedPollers.of_this_loop()

@@ -96,7 +96,7 @@ def test_everything_is_named_at_once(airflow: RealAirflow) -> None:
         ),
         (
             f'.partial(task_id="g", {FINE}, path="out/clip.mp4").expand(duration=[5, 10])',
-            ["all mapped tasks would land at 'out/clip.mp4'", "{generation_id}"],
+            ["all mapped tasks would be saved at 'out/clip.mp4'", "{generation_id}"],
         ),
     ],
 )
@@ -117,7 +117,7 @@ def test_mapped_tasks_are_checked_too(airflow: RealAirflow, mapped: str, said: l
         ),
         (
             'KlingDownloadOperator.partial(task_id="d", path="clip.mp4").expand(generation_id=["g", "h"])',
-            "all mapped tasks would land",
+            "all mapped tasks would be saved",
         ),
         ("task.kling_generate(poke_interval=-1)(lambda a: a).expand(a=['x'])", "-1"),
     ],

@@ -238,7 +238,7 @@ def test_a_task_marked_as_failed_says_that_its_generation_goes_on(
 
     run.set_state(task_id, "failed")
 
-    said = f"Generation {generation_id} goes on at the vendor, which has no cancel"
+    said = f"Generation {generation_id} keeps running: the vendor has no cancel API"
     eventually(lambda: said in run.log(task_id), PATIENCE, f"{said!r} in the log of {task_id}")
 
 

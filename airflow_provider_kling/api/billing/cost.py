@@ -25,7 +25,7 @@ from airflow_provider_kling.api.transport.response_parsing import Charge
 log = logging.getLogger(__name__)
 
 MOST_LEDGER_PAGES: Final = 5
-"""Pages of the ledger in which one charge is looked for; it is among the newest entries."""
+"""Pages of the ledger that are searched for one charge; it is among the newest entries."""
 
 COST_RETRIES: Final = RetryPolicy(attempts=2)
 """For a figure that is good to have, and not worth a long wait on a worker."""
@@ -40,7 +40,7 @@ class Cost:
     The vendor publishes no rate between credits and USD, so neither is computed from the other.
 
     :param credits: charged; None where only an estimate is known.
-    :param usd: in USD; None where nobody says.
+    :param usd: in USD; None if unknown.
     :param source: where ``credits`` comes from, and ``usd`` where there are none: ``usage`` (the
         answer about the generation), ``ledger`` (the account's), ``estimate`` (the price list).
         None where nothing is known.
@@ -61,7 +61,7 @@ class Cost:
 class Budget:
     """What is checked before a submit.
 
-    :param max_usd: dearest generation that may be submitted, in USD; None for no limit.
+    :param max_usd: limit for one generation, in USD; None for no limit.
     :param check_balance: whether the account's balance must cover it.
     """
 
@@ -95,7 +95,7 @@ class Budget:
 def _check_limit(model: str, known: Estimate | None, limit: float) -> None:
     if known is None:
         raise BudgetError(
-            f"What this generation of {model} costs is not known: the vendor's price list has no price that "
+            f"The cost of this generation of {model} is unknown: the vendor's price list has no price that "
             f"fits the request, and the limit is {limit:g} USD.",
             advice="Give the parameters that the price depends on (duration, for example), or run the task "
             "without max_cost_usd, and without that of the connection.",
@@ -184,7 +184,7 @@ def _unless_trouble(asking: Flow[Any]) -> Flow[Any]:
     try:
         return (yield from asking)
     except KlingError as error:
-        log.warning("What the generation cost could not be asked everywhere: %s", error.what)
+        log.warning("Could not look up part of the generation's cost: %s", error.what)
         return None
 
 

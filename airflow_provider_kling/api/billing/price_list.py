@@ -125,7 +125,7 @@ def estimate(request: GenerationRequest, pricing: Pricing | None) -> Estimate | 
     """What a request will cost; None where the price list cannot tell.
 
     Parameters that are not given count with the model's documented defaults. Of variants the most
-    specific one that fits applies, and of equally specific ones the dearest.
+    specific one that fits applies, and of equally specific ones the most expensive.
 
     :param request: validated, so that its values have the documented types.
     """

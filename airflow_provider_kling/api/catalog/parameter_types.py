@@ -235,7 +235,7 @@ def _is_path(value: object) -> bool:
 
 
 def _travels(text: str) -> bool:
-    head = text[:200].lower()  # the rest may be megabytes, and nothing of it is looked at
+    head = text[:200].lower()  # the rest may be megabytes, and is not read
     if head.startswith(("http://", "https://")):
         return len(text) > len("https://")
     described, base64, _ = head.partition(";base64,")

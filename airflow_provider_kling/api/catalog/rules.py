@@ -1,6 +1,6 @@
 """Rules between parameters of one model.
 
-A rule looks at parameters that were read already and yields what cannot be right, in sentences
+A rule reads parameters that were parsed already and yields what cannot be right, in sentences
 without the model's name. What is pending may still turn out right, so no rule ever objects to it.
 """
 

@@ -36,7 +36,7 @@ __all__ = [
     "with_image",
 ]
 
-_USUAL_IMAGE_PARAMETER: Final = "image_url"  # of the models that nobody here knows
+_USUAL_IMAGE_PARAMETER: Final = "image_url"  # of unknown models
 
 _SHOWN_PROBLEMS: Final = 20
 

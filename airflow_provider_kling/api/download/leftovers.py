@@ -81,7 +81,7 @@ def sweep_storage(fs: Any, folder: str, generation_id: str) -> None:
                 fs.rm_file(info["name"])
                 log.info("Removed %s, which an interrupted save left more than a day ago.", info["name"])
     except Exception as error:  # storage libraries raise what they like
-        log.debug("Did not look for leftovers in %s (%s).", folder, type(error).__name__)
+        log.debug("Did not search %s for leftovers of interrupted saves (%s).", folder, type(error).__name__)
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def _is_stale(modified: float) -> bool:
 
 
 def _is_abandoned(path: str, mine: bool) -> bool:
-    """Whether nobody holds the lock. Where there are no locks, only age tells."""
+    """Whether the lock is free. Where there are no locks, only age decides."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:

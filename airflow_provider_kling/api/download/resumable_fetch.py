@@ -266,7 +266,7 @@ class VideoSource:
                 retry_after = parse_retry_after(reply.headers.get("retry-after"), self._now())
                 raise _TroubleError(f"its server answered {status}", retry_after=retry_after)
             if status not in (200, 206, 416):
-                # 403, 404 and 410 are how an expired signature looks; a fresh URL is free
+                # 403, 404 and 410 are what an expired signature gets; a fresh URL is free
                 raise _TroubleError(f"its server answered {status}", stale=True)
             if encoding := body_encoding(reply.headers):
                 raise _TroubleError(f"its server sent it encoded with {clean(encoding[:100])!r}", stale=True)
@@ -302,7 +302,7 @@ class VideoSource:
             if not trouble.stale or failures > 1:
                 wait = self._retries.delay(failures, self._random, trouble.retry_after)
             log.warning(
-                "The video of generation %s: %s. Trying again in %.1f s; %d bytes are here.",
+                "The video of generation %s: %s. Retrying in %.1f s; %d bytes received so far.",
                 self._generation_id,
                 trouble,
                 wait,

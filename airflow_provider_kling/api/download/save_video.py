@@ -73,7 +73,7 @@ def save_video(
         in its name) nothing is downloaded, so that a retry costs nothing; where neither tells, it
         is compared with the video. Another file is an error. True replaces whatever is there.
     :param expected_seconds: length that was asked for; another one is logged.
-    :param retries: patience with the CDN; None for the usual.
+    :param retries: how often to retry the CDN; None for the default.
     :param pause: how to wait, in seconds.
     :param random: jitter in [0, 1).
     :param now: epoch seconds.

@@ -1,4 +1,4 @@
-"""Where a video lands: a local file or an object in storage, whole under its name or not at all."""
+"""Where a video is saved: a local file or an object in storage, complete under its name or not at all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ATOMIC_PUT: Final[dict[str, dict[str, Any]]] = {
     **{protocol: {"max_concurrency": 1, "overwrite": True} for protocol in ("abfs", "abfss", "az")},
 }
 """Protocols whose objects appear whole when the upload is committed, and how their fsspec
-filesystems are told to upload in constant memory. All others get a temporary name and a move."""
+filesystems are asked to upload in constant memory. All others get a temporary name and a move."""
 
 _FOLDER_TRIES: Final = 5
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -53,12 +53,12 @@ _FOR_A_PERSON_TOO: Final = (errno.EROFS, errno.ENAMETOOLONG, errno.EINVAL, errno
 
 
 class TakenError(Exception):
-    """Somebody wrote the target since we looked, and it may not be overwritten."""
+    """The target was written since it was checked, and it may not be overwritten."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Unseen:
-    """What is there may not be looked at."""
+    """The connection has no permission to look up what is there."""
 
     why: str
 
@@ -264,7 +264,7 @@ class LocalTarget:
 class StorageTarget:
     """An object in storage: staged on the local disk, and put in one step once it is verified.
 
-    A right to write is enough: what may not be looked at is written without a look, and never in
+    Permission to write is enough: what may not be looked up is written without checking, and never in
     place of something else where the storage can tell.
     """
 
@@ -323,7 +323,7 @@ class StorageTarget:
             options = dict(_ATOMIC_PUT.get(self._protocol, {}))
             if isinstance(there, _Unseen):
                 log.info(
-                    "This connection may not look for %s (%s); writing it without a look.",
+                    "This connection has no permission to look up %s (%s); writing without checking first.",
                     self.shown,
                     there.why,
                 )
@@ -354,7 +354,7 @@ class StorageTarget:
             raise TakenError from None
 
     def _without_replacing(self) -> dict[str, Any]:
-        """How this filesystem is told to write only where nothing is, as far as it can be told."""
+        """How to make this filesystem write only where nothing exists, as far as it can."""
         put = getattr(self._fs, "_put_file", None) or self._fs.put_file
         parameters = inspect.signature(put).parameters
         if self._protocol in _ATOMIC_PUT:
@@ -381,7 +381,10 @@ class StorageTarget:
     def _check(self, path: str, staged: Path, advice: str) -> None:
         expected, info = staged.stat().st_size, self._info(path)
         if isinstance(info, _Unseen):
-            log.info("This connection may not look at %s after writing it; the storage took it.", self.shown)
+            log.info(
+                "This connection has no permission to look up %s; the storage accepted the upload.",
+                self.shown,
+            )
         elif info is None or info["size"] != expected:
             stored = "nothing is" if info is None else f"{info['size']} bytes are"
             raise DownloadError(
@@ -422,7 +425,7 @@ def _troubles(verb: str, shown: str, generation_id: str, kinds: type[Exception] 
         raise
     except kinds as error:
         number = error.errno if isinstance(error, OSError) else None
-        advice = "Run the task again: it lands the same generation, and nothing is left half written."
+        advice = "Run the task again: it saves the same generation. No incomplete file is left."
         recovery = Recovery.RETRY_TASK
         if number in _FULL:
             why = "no space is left on the disk"

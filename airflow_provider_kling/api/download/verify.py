@@ -29,7 +29,7 @@ def probe(source: str | os.PathLike[str] | BinaryIO, *, generation_id: str) -> V
         return read_mp4(source)
     except Mp4Error as error:
         raise DownloadError(
-            f"What came as the video of generation {generation_id} {error}.",
+            f"The file downloaded as the video of generation {generation_id} {error}.",
             advice="Run the task again: it fetches the same generation from a fresh URL.",
             generation_id=generation_id,
         ) from error
@@ -42,7 +42,7 @@ def warn_of_other_length(duration: float, expected_seconds: float | None, genera
     worth a warning. Another length is no error: the video is paid for, and complete.
 
     :param duration: seconds, as the file says.
-    :param expected_seconds: seconds that were asked for; None where nobody knows.
+    :param expected_seconds: seconds that were requested; None if unknown.
     """
     if expected_seconds is None:
         return

@@ -21,7 +21,7 @@ _CONTENT: Final = b"?"
 def probe_write(fs: Any, protocol: str, path: str, generation_id: str) -> None:
     """Begin to write an object, and take it back.
 
-    On S3 and Google Cloud Storage an upload of the very object is begun and given up, so that nothing ever
+    On S3 and Google Cloud Storage an upload of the object itself is started and aborted, so that nothing ever
     appears, and the right to write it is enough. Anywhere else a small object with a temporary name is put
     beside it and removed, as saving does there.
 

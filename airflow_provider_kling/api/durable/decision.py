@@ -40,7 +40,7 @@ class SubmitPolicy:
     :param on_uncertain_submit: a submit that may have been accepted is not in the vendor's logs:
         ``resubmit``, or ``fail``.
     :param on_clear: a finished task is cleared: ``reuse`` its generation, or ``regenerate``.
-    :param uncertain_grace: seconds after an uncertain submit in which it is looked for in the logs,
+    :param uncertain_grace: seconds after an uncertain submit in which the logs are searched for it,
         which lag behind and may not list a job before it is done; None for :func:`usual_grace` of the
         model. After a crash they count from when it was sent.
     """
@@ -57,7 +57,7 @@ class Action(enum.Enum):
     REATTACH = "re-attach and wait"
     USE = "use the completed generation"
     SUBMIT = "submit"
-    LOOK_UP = "look in the vendor's logs"
+    LOOK_UP = "search the vendor's request log"
     ASK = "ask how the recorded generation stands"
     STOP = "stop"
 
@@ -102,7 +102,7 @@ def decide(
         every submit is recorded first, or this is the very first attempt. False where nothing is stored, or
         where the store may have been emptied since.
     :param stands: what the vendor says of the record's generation; ``NOT_FOUND`` for a 404.
-    :param looked_up: ``NOT_FOUND`` when the logs were searched in vain: for a submit without an id;
+    :param looked_up: ``NOT_FOUND`` when the logs do not list it: for a submit without an id;
         where ``complete`` is False, for those later than the record's.
     :param key_changed: whether the record's submit was sent with another API key. The logs list only the
         requests of the key that asks, so that "not found" is then no answer.
@@ -181,7 +181,7 @@ def _stop_for_key(record: Record) -> Decision:
 
 
 def _may_have_successor(generation: Generation, policy: SubmitPolicy) -> bool:
-    """Whether a later try can have submitted anew, though it knew of this generation."""
+    """Whether a later attempt may have submitted again, though it knew of this generation."""
     completed = generation.status is GenerationStatus.COMPLETED
     return generation.status is GenerationStatus.ERROR or (completed and policy.on_clear == "regenerate")
 
@@ -224,7 +224,7 @@ def _known(generation: Generation, kind: AttemptKind, policy: SubmitPolicy) -> D
 
 
 def _differing(generation: Generation, record: Record, request: Fingerprint) -> Decision:
-    """An automatic retry asks for something else: the work is the same, and nobody chose to pay again."""
+    """An automatic retry has another request: it is the same work, and no person chose to pay again."""
     said = f"The request of this retry differs (changed: {_what_changed(record, request)}), but"
     if generation.status is GenerationStatus.ERROR:
         return Decision(
@@ -272,7 +272,7 @@ def _submit_uncertain(policy: SubmitPolicy, said: str) -> Decision:
     if policy.on_uncertain_submit == "fail":
         return Decision(
             Action.STOP,
-            f"{said}, and on_uncertain_submit='fail': nothing was submitted. Look in the vendor's dashboard; "
+            f"{said}, and on_uncertain_submit='fail': nothing was submitted. Check the vendor's dashboard; "
             "if it is not there, set on_uncertain_submit='resubmit' and clear the task.",
         )
     return Decision(

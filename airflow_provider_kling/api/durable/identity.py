@@ -19,7 +19,7 @@ _ACCOUNT: Final = "account (connection and URL)"
 
 @dataclass(frozen=True, slots=True)
 class TaskIdentity:
-    """A task instance, whatever the number of its tries.
+    """A task instance, the same for all of its attempts.
 
     :param map_index: -1 where the task is not mapped.
     :param variant: which of several generations of the task instance; None where it makes one.
@@ -87,10 +87,10 @@ def fingerprint(body: Mapping[str, Any], account: str) -> Fingerprint:
 def client_request_id(work: TaskIdentity, request: Fingerprint, count: int) -> str:
     """The ``X-Client-Request-Id`` of a submit: 1 to 128 characters of ``A-Z a-z 0-9 . _ : -``.
 
-    The same for each try of the same work, so that a later try finds it in the vendor's logs.
+    The same for each attempt of the same work, so that a later one finds it in the vendor's request log.
     Readable in front, exact behind: the digest covers everything, separators included.
 
-    :param count: how often this work was deliberately submitted anew.
+    :param count: how often this work was deliberately resubmitted.
     """
     exact = _digest([*work.place, request.digest, count])[:32]
     place = f"{_readable(work.dag_id)}:{_readable(work.task_id)}"

@@ -23,7 +23,7 @@ class Record:
     :param model: the model asked for.
     :param fingerprint: digest of the request and the account.
     :param parts: see :attr:`.Fingerprint.parts`.
-    :param count: how often this work was deliberately submitted anew before.
+    :param count: how often this work was deliberately resubmitted before.
     :param intended_at: epoch seconds, just before the submit.
     :param generation_id: what the vendor answered; None until then.
     :param attempt: the number of the attempt that last continued with it.
@@ -57,18 +57,18 @@ class Record:
         schema = stored.get("schema") if isinstance(stored, Mapping) else None
         if not _is_count(schema) or schema < 1:
             raise UnusableRecordError(
-                "The record of this task's earlier submit cannot be read; nothing was submitted."
+                "The record of the previous attempt's submit cannot be read; nothing was submitted."
             )
         if schema > SCHEMA:
             raise UnusableRecordError(
-                f"The record of this task's earlier submit has schema {schema}, and this version of the "
+                f"The record of the previous attempt's submit has schema {schema}, and this version of the "
                 f"provider reads up to {SCHEMA}; nothing was submitted."
             )
         known: dict[str, Any] = {name: stored.get(name) for name in cls.__dataclass_fields__}
         known["key_mark"] = stored.get("key_mark", "")
         if not _is_sound(known):
             raise UnusableRecordError(
-                "The record of this task's earlier submit is damaged; nothing was submitted."
+                "The record of the previous attempt's submit is damaged; nothing was submitted."
             )
         return cls(**known)
 

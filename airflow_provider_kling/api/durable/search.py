@@ -1,4 +1,4 @@
-"""Looking submits up in the vendor's request logs, by their client request ids; without I/O.
+"""Searching the vendor's request log for submits, by their client request ids; without I/O.
 
 The logs have no filter for a client request id, lag behind, list a job in flight late, list only the
 requests of the key that asks, and compare a model exactly with the name in the row, which need not be the
@@ -36,7 +36,7 @@ MOST_MODELS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class SubmitSearch:
-    """What to look for: the submits of one work.
+    """What to search for: the submits of one work.
 
     :param names: client request ids that they may carry.
     :param model: the model asked for.
@@ -83,7 +83,7 @@ class _Matches:
         self._passed_over = passed_over
 
     def take(self, row: LogRow) -> bool:
-        """Look at a row.
+        """Read a row.
 
         :return: whether every search has its row.
         """
@@ -180,8 +180,8 @@ def search_logs(calls: VendorCalls, search: SubmitSearch) -> Flow[LogRow | None]
 class SearchQueue:
     """One search for all who wait for one on the same account.
 
-    :param found: told each search that is over, and the row that tells of it; None where none was accepted.
-    :param failed: told each search that cannot be answered, and why.
+    :param found: called with each finished search and its row; None where none was accepted.
+    :param failed: called with each search that cannot be answered, and why.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ class SearchQueue:
         self._due.pop(search, None)
 
     def run(self, calls: VendorCalls) -> Flow[None]:
-        """Search until nobody waits any more.
+        """Search until no wait is left.
 
         While the logs cannot be read everybody keeps waiting, :data:`UNREADABLE_FOR` seconds beyond the
         grace at most.

@@ -1,8 +1,8 @@
-"""A generation is paid once: submit, or adopt what an earlier try submitted.
+"""A generation is paid once: submit, or re-attach to what a previous attempt submitted.
 
 The order is what makes it safe. The intent is remembered before the submit and the generation id
 right after its answer, so that a crash between any two steps leaves either nothing that was sent,
-or a trace from which the next try finds the generation in the vendor's logs.
+or a trace from which the next attempt finds the generation in the vendor's request log.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class SubmitInput:
 
 @dataclass(frozen=True, slots=True)
 class SubmitResult:
-    """The generation that a task goes on with.
+    """The generation that a task continues with.
 
     :param record: what is remembered of it; always with an id.
     :param reattached: True where a previous submit is used, at no further cost.
@@ -88,11 +88,11 @@ class SubmitResult:
 
 @dataclass(frozen=True, slots=True)
 class PendingSearch:
-    """A submit of which only the vendor's logs can tell, to be searched for by somebody else.
+    """A submit that only the vendor's request log can confirm, to be searched for elsewhere.
 
     It is plain JSON on its way, so that the attempt can continue in another process.
 
-    :param search: what to look for.
+    :param search: what to search for.
     :param record: what is known of the submit; None where there is no record.
     :param kind: why the task runs; after a submit of this attempt it is a retry.
     :param complete: see :func:`.decide`.
@@ -174,7 +174,7 @@ log = logging.getLogger(__name__)
 
 _ROW_FACTS: Final = 5
 MOST_SUBMITS: Final = 3
-"""Submits of one try at most, should each one be uncertain and the user want them repeated."""
+"""Submits of one attempt at most, if each one is uncertain and on_uncertain_submit is 'resubmit'."""
 
 
 def _uncertain(search: SubmitSearch) -> SubmitUncertainError:
@@ -210,10 +210,10 @@ class DurableSubmit:
         """Submit, or re-attach to what a previous attempt submitted.
 
         :param stored: what was remembered last, as plain JSON; None for nothing.
-        :param elsewhere: whether somebody else searches the vendor's logs where that can take long; then
-            this ends with a :class:`PendingSearch`, and is begun again with its answer.
-        :param answer: what the search came to; ``stored`` is not looked at then.
-        :raises StoppedError: the decision is that a person has to look; nothing was submitted.
+        :param elsewhere: whether the vendor's request log is searched elsewhere if that can take long; then
+            this ends with a :class:`PendingSearch`, and is started again with its answer.
+        :param answer: the result of the search; ``stored`` is not read then.
+        :raises StoppedError: a person has to decide; nothing was submitted.
         :raises UnusableRecordError: the record cannot be read; nothing was submitted.
         :raises KlingError: the submit was refused, or the vendor could not be asked.
         """
@@ -299,7 +299,7 @@ class DurableSubmit:
                     if uncertain is not None:
                         raise error.with_money(Money.MAY_BE_SPENT) from error.__cause__
                     raise
-                # From here on this try knows all that can have been submitted, and it is no longer
+                # From here on this attempt knows all that can have been submitted, and it is no longer
                 # the person's clear that asks for more.
                 kind, complete = AttemptKind.RETRY, True
                 stands, looked_up = Unknown.NOT_ASKED, Unknown.NOT_ASKED
@@ -325,7 +325,7 @@ class DurableSubmit:
     def intent(self, count: int = 0) -> Record:
         """The record of a submit that is about to be made.
 
-        :param count: how often this work was deliberately submitted anew before.
+        :param count: how often this work was deliberately resubmitted before.
         """
         wanted = self._input
         return Record(
@@ -352,7 +352,7 @@ class DurableSubmit:
     def _key_changed(self, record: Record | None, searched_with: str | None) -> bool:
         """Whether the record's submit was made with another key than the logs are searched with.
 
-        :param searched_with: the mark of the key that somebody else searched with; None for our own.
+        :param searched_with: the mark of the key that the search elsewhere used; None for our own.
         """
         if record is None or not record.key_mark:
             return False
@@ -403,7 +403,7 @@ class DurableSubmit:
             return Unknown.NOT_FOUND
 
     def _search_for(self, record: Record | None, began: float | None) -> SubmitSearch | None:
-        """What to look for in the vendor's logs; None where there can be nothing.
+        """What to search for in the vendor's request log; None where there can be nothing.
 
         :param began: epoch seconds from which the grace counts; None for when it was sent, as far as that
             is known.
@@ -422,7 +422,7 @@ class DurableSubmit:
         )
 
     def _look_briefly(self, search: SubmitSearch) -> Flow[Mapping[SubmitSearch, LogRow | None]]:
-        """Search once, here: most often it is found, and nobody has to wait."""
+        """Search once, here: most often it is found, and no wait is needed."""
         try:
             return (yield from look(self._calls, [search], set(), briefly=True))
         except SubmitUncertainError as error:
@@ -446,7 +446,7 @@ class DurableSubmit:
         return found
 
     def _names(self, record: Record | None) -> Mapping[str, Record]:
-        """Client request ids to look for, with the record each stands for."""
+        """Client request ids to search for, with the record each stands for."""
         if record is not None and record.generation_id is None:
             return {record.client_request_id: record}
         counts = range(record.count + 1 if record else 0, self._input.attempt.most_attempts * MOST_SUBMITS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 HEAD: Final = 64
-"""How many bytes :func:`content_of` looks at."""
+"""How many bytes :func:`content_of` reads."""
 
 # (offset, bytes, name)
 _SIGNATURES: Final[tuple[tuple[int, bytes, str], ...]] = (

@@ -4,7 +4,7 @@
 input, what it makes its standard output, both plain files, and its last line on standard error says
 what came of it, as JSON.
 
-It imports nothing of the package, as it starts in each worker anew.
+It imports nothing of the package, as each worker starts it in a process of its own.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _opened(source: BinaryIO, formats: tuple[str, ...]) -> Any:
 def _shrink(image: Any) -> None:
     """Have a JPEG decoded at a half, a quarter or an eighth where it would take too much memory.
 
-    :raises RefusedError: it takes too much all the same.
+    :raises RefusedError: it needs too much memory or time.
     """
     width, height = image.size
     pixels = f"has {width} x {height} pixels"

@@ -107,7 +107,7 @@ def resolve(
     :param place: where the value stands, and what it is.
     :param open_path: opens the URI of an object storage.
     :param sign_seconds: send a URL signed for so many seconds instead of the bytes where the
-        storage can sign; the content is checked all the same. None sends the bytes.
+        storage can sign; the content is checked as well. None sends the bytes.
     :param convert: make a JPEG or PNG of an image that the vendor does not take as it is: of another
         format, or too large. The checksum stays that of the content as it was found.
     :raises InvalidRequestError: naming the parameter, the file, what was found and what is allowed.
@@ -246,7 +246,7 @@ def _is_too_large(file: BinaryIO) -> bool:
 
 
 def _sound_or_video(found: Found, allowed: _Allowed) -> str:
-    """The MIME type of a sound or a video, whose structure is looked at."""
+    """The MIME type of a sound or a video, whose structure is checked."""
     content = content_of(found.file.read(HEAD))
     if content not in allowed.types:
         raise _other_content(found, content, allowed)

@@ -46,7 +46,7 @@ class UnusableError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A medium, copied to where nobody else can change it.
+    """A medium, copied to where nothing else can change it.
 
     :param name: what a message may call it.
     :param file: the copy, open at its start.

@@ -54,7 +54,7 @@ class DurationStats:
 
         Between the last poll that said "not yet" and this one nothing is known, so its duration is
         taken to be what the belief so far makes of any duration in between. It counts the less, the
-        surer it was to lie there: what nobody watched, during an outage or from one slow fixed poll
+        surer it was to lie there: what was not observed, during an outage or from one slow fixed poll
         to the next, neither counts as a slow generation nor confirms what was believed before.
 
         :param model: the vendor's model id.

@@ -1,4 +1,4 @@
-"""What a wait makes of each answer: go on, be done, or end with an error."""
+"""What each answer means for a wait: continue, completed, or failed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class PollTracker:
         """The last thing known, for the message of a time-out."""
         if self._trouble is not None:
             return f"the last poll failed: {self._trouble}"
-        return f"its last status was {self._raw_status!r}"
+        return f"last status: {self._raw_status!r}"
 
     def on_generation(self, generation: Generation) -> bool:
         """Take in a good answer; true when the wait is over.
@@ -57,7 +57,7 @@ class PollTracker:
             if generation.status is GenerationStatus.UNKNOWN and new:
                 self._unknown_statuses.add(generation.raw_status)
                 log.warning(
-                    "Generation %s has a status this version does not know, %r; it counts as still working.",
+                    "Generation %s has an unknown status, %r; treating it as still running.",
                     self._id,
                     generation.raw_status,
                 )
@@ -127,7 +127,7 @@ def without_url(generation: Generation) -> MalformedReplyError:
     return MalformedReplyError(
         f"Generation {generation.id} is completed, but the vendor's answer names no URL of the video.",
         money=Money.ALREADY_PAID,
-        advice="Wait for the same generation id again later; do not submit anew.",
+        advice="Wait for the same generation id again later; do not submit it again.",
         recovery=Recovery.RETRY_TASK,
         generation_id=generation.id,
     )
@@ -136,7 +136,7 @@ def without_url(generation: Generation) -> MalformedReplyError:
 def timed_out(generation_id: str, last_word: str) -> GenerationTimeoutError:
     """The error for a wait whose deadline passed."""
     return GenerationTimeoutError(
-        f"The time to wait for generation {generation_id} is over; {last_word.rstrip('.')}.",
+        f"Timed out waiting for generation {generation_id}; {last_word.rstrip('.')}.",
         generation_id=generation_id,
         advice=f"Wait for it again with KlingGenerationSensor(generation_id={generation_id!r}, timeout=...).",
     )

@@ -6,7 +6,7 @@ is likely, rarely where it is not. The hazard is that of a log-normal duration, 
 the vendor publishes about its models.
 
 Everything depends on the seconds since the submit, never on the process, so that a restarted
-triggerer goes on where the old one stopped. Nothing here reads a clock or draws a random number.
+triggerer continues where the old one stopped. Nothing here reads a clock or draws a random number.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ WIDEST_SPREAD: Final = 0.8
 
 # The log-normal in units of z = log(t / usual) / spread. Before the first z nothing happens. After
 # the last (92 % are done) the log-normal is no longer believed: a generation that old is of a kind
-# that nobody has measured, and its hazard is taken to fall like 1 / t, so that waits grow.
+# that has not been measured, and its hazard is taken to fall like 1 / t, so that waits grow.
 _FIRST_Z: Final = -6.0
 _LAST_Z: Final = 1.4
 _STEPS: Final = 148
@@ -64,12 +64,12 @@ _STEP: Final = (_LAST_Z - _FIRST_Z) / _STEPS
 
 
 Learner = Callable[[float, float], None]
-"""Told of a completed generation: seconds from the submit to the poll that saw it completed, and to
+"""Called with a completed generation: seconds from the submit to the poll that saw it completed, and to
 the last poll that did not (0 where there was none)."""
 
 
 class Timetable(Protocol):
-    """When to look next: a :class:`Schedule`, or one that gets sharper on the way."""
+    """When to poll next: a :class:`Schedule`, or one that learns on the way."""
 
     def next_wait(self, elapsed: float) -> float:
         """Seconds from now until the next poll.
@@ -120,7 +120,7 @@ class Schedule:
         """Poll where completion is likely.
 
         :param usual_seconds: the model's usual seconds from submit to completed; None for a model
-            that nobody knows, which is then taken to be like the vendor's others.
+            that is unknown, which then counts as the vendor's others.
         :raises ValueError: it is not between 1 and 86400.
         """
         return cls(usual_seconds=USUAL_SECONDS if usual_seconds is None else usual_seconds)

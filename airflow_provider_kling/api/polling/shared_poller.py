@@ -1,6 +1,6 @@
-"""The waiting room: one poller for all who wait on the same account.
+"""The shared poller: one for all waits on the same account.
 
-A wait is a flow (:mod:`~airflow_provider_kling.api.calls`), and the room drives thousands of them:
+A wait is a flow (:mod:`~airflow_provider_kling.api.calls`), and the poller drives thousands of them:
 pauses become entries of one heap, due requests are released in ticks, a few workers send them over
 one session. Who waits only awaits a future. All decisions stay in the flows, all restraint in the
 limiter; here is only when and by whom the next step is done.
@@ -50,7 +50,7 @@ STUCK_AFTER: Final = 2.0
 STUCK_TOLD: Final = 300.0
 """Seconds after which the log says again that requests are stuck."""
 OVERDUE_CHECK: Final = 60.0
-"""Seconds between two looks for waiters who are overdue."""
+"""Seconds between two checks for overdue waits."""
 _FEWEST_TO_SWEEP: Final = 64
 _UNANSWERED: Final = (FailureReason.CONNECT_TIMEOUT, FailureReason.READ_TIMEOUT, FailureReason.SLOW)
 
@@ -60,7 +60,7 @@ class OverdueError(Exception):
 
 
 class Sender(Protocol):
-    """What a room sends with: an :class:`~airflow_provider_kling.api.async_client.AsyncKlingClient`."""
+    """What a poller sends with: an :class:`~airflow_provider_kling.api.async_client.AsyncKlingClient`."""
 
     async def open(self) -> object: ...
 
@@ -102,8 +102,8 @@ class SharedPoller:
     """Drives the flows of all who wait on one account, in one event loop.
 
     It opens with the first waiter and closes with the last; another one opens it again. Should its
-    event loop end first, it closes with that. What befalls one waiter touches no other: a request
-    that is not answered in :data:`STUCK_AFTER` seconds gives its place to another, and goes on beside
+    event loop ends first, it closes with that. One wait's failure never affects the others: a request
+    that is not answered in :data:`STUCK_AFTER` seconds frees its place for another, and continues beside
     them until its own deadline.
 
     :param connect: makes what it sends with; called each time it opens.
@@ -118,7 +118,7 @@ class SharedPoller:
         self._limiter = limiter
         self._workers = workers
         self._loop = asyncio.get_running_loop()
-        # Nothing of the room belongs to the trigger that happens to come first.
+        # Nothing of the poller belongs to the trigger that happens to come first.
         self._context = contextvars.Context()
         self._pending: set[PendingWait] = set()
         self._order = itertools.count()
@@ -151,7 +151,7 @@ class SharedPoller:
         """Wait until a flow ends; cancelling this ends it.
 
         :param flow: not yet started; polls and pauses only.
-        :param at_most: seconds after which it is given up, should it not have ended by itself: a
+        :param at_most: seconds after which it is given up if it has not ended by itself: a
             flow keeps its own deadline, but only when it gets its turn.
         :return: the flow's result.
         :raises OverdueError: it was given up, :data:`OVERDUE_CHECK` seconds later at most.
@@ -175,7 +175,7 @@ class SharedPoller:
         return pending
 
     async def leave(self, pending: PendingWait) -> None:
-        """End a wait, over or not; the last one closes the room."""
+        """End a wait, over or not; the last one closes the poller."""
         pending.future.cancel()  # nothing, where it is done
         pending.flow.close()
         self._pending.discard(pending)
@@ -200,7 +200,7 @@ class SharedPoller:
         self._set_timer()
 
     async def _open(self) -> None:
-        """The room's own task: from the first waiter to the last."""
+        """The poller's own task: from the first wait to the last."""
         sender = self._connect()
         overdue: asyncio.Task[None] | None = None
         self._failure = self._loop.create_future()
@@ -226,10 +226,10 @@ class SharedPoller:
             try:
                 await sender.close()
             except Exception as error:
-                log.warning("A session could not be closed properly: %r", error)
+                log.warning("Could not close an HTTP session properly: %r", error)
 
     def _hire(self, sender: Sender, suspect: PendingWait | None = None) -> None:
-        """Begin another worker: one that goes on and on, or one for a single waiter that is suspect."""
+        """Start another worker: one that keeps running, or one for a single wait that is suspect."""
         work = self._work(sender) if suspect is None else self._look_at(suspect, sender)
         worker = self._loop.create_task(work, context=self._context)
         self._crew.add(worker)
@@ -240,7 +240,7 @@ class SharedPoller:
     def _left(self, worker: asyncio.Task[None], *, sender: Sender) -> None:
         """A worker ended: its only waiter is served, it was replaced, or its waiter left in the midst."""
         if worker not in self._crew:
-            return  # the room is closed
+            return  # the poller is closed
         self._crew.discard(worker)
         self._busy.pop(worker, None)
         if worker not in self._stuck:
@@ -250,7 +250,7 @@ class SharedPoller:
         self._serve_suspects(sender)
 
     def _over(self, task: asyncio.Task[None]) -> None:
-        """End the room where one of its own tasks failed: never is there silently nobody to do its work."""
+        """Close the poller if one of its own tasks failed, so that no wait hangs silently."""
         if not task.cancelled() and (failed := task.exception()) is not None:
             self._end(failed)
 
@@ -267,7 +267,7 @@ class SharedPoller:
                 self._fail(pending, OverdueError())
 
     def _set_stuck_timer(self, sender: Sender | None, after: float = STUCK_AFTER) -> None:
-        """Look for what is stuck, while requests are under way; None for not at all."""
+        """Check for stuck requests, while requests are under way; None for not at all."""
         if self._stuck_timer is not None:
             self._stuck_timer.cancel()
             self._stuck_timer = None
@@ -292,7 +292,7 @@ class SharedPoller:
             self._stuck_told = now
             log.warning(
                 "%d requests have had no complete answer for %.0f s. They keep waiting until their read "
-                "time-out; polls of other generations of this connection go on.",
+                "time-out; polls of other generations of this connection continue.",
                 len(late),
                 STUCK_AFTER,
             )
@@ -305,7 +305,7 @@ class SharedPoller:
                 self._hire(sender, pending)
 
     def _ended(self, host: asyncio.Task[None]) -> None:
-        """Whatever ended the room's task: who still waits is told, and the next one opens it again."""
+        """The poller's task ended: fail the remaining waits; the next wait starts it again."""
         self._closing.discard(host)
         failure = None if host.cancelled() else host.exception()
         if self._host is not host:
@@ -346,7 +346,7 @@ class SharedPoller:
             reply = await sender.send(request, pending.at_most)
             report(self._limiter, request, reply)
         except asyncio.CancelledError:
-            if not pending.is_over and worker in self._crew:  # neither it left nor the room is closing
+            if not pending.is_over and worker in self._crew:  # neither it left nor the poller is closing
                 self._end(RuntimeError("The session of the wait was ended from outside."))
             raise
         except Exception as error:
@@ -362,7 +362,7 @@ class SharedPoller:
                 self._set_stuck_timer(None)
 
     async def _turn_of(self, pending: PendingWait) -> None:
-        """Wait until the limiter lets somebody go: first come, first served."""
+        """Wait until the limiter permits a request: first come, first served."""
         self._held_back += 1
         try:
             async with self._head:  # a fair lock
@@ -390,14 +390,14 @@ class SharedPoller:
                 heapq.heappush(self._later, (due, next(self._order), pending))
                 self._set_timer()
             else:
-                self._fail(pending, TypeError(f"a waiting room cannot do {type(effect).__name__}"))
+                self._fail(pending, TypeError(f"a shared poller cannot do {type(effect).__name__}"))
 
     def _fail(self, pending: PendingWait, error: BaseException) -> None:
         if not pending.is_over:
             pending.future.set_exception(error)
 
     def _set_timer(self) -> None:
-        """Wake up at the first tick at which somebody is due; not at all while nobody is."""
+        """Wake up at the first tick at which a wait is due; not at all while none is."""
         if not self._later:
             if self._timer is not None:
                 self._timer.cancel()

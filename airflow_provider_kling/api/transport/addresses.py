@@ -23,7 +23,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 class AddressPolicy:
     """What the addresses of videos may be.
 
-    :param own_host: host name of the base URL, which whoever made the connection chose: always allowed.
+    :param own_host: host name of the base URL, which the author of the connection chose: always allowed.
     :param loopback: whether this machine is allowed.
     :param private: whether private, link-local and other addresses that are not public are.
     """

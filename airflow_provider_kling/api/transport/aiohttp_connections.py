@@ -75,9 +75,9 @@ class BoundedResponseHandler(ResponseHandler):
 
 
 class OwnThreadsResolver(AbstractResolver):
-    """Resolves names in threads of its own: names that hang hold up nobody else's.
+    """Resolves names in threads of its own: a name that hangs does not delay others.
 
-    :param seconds: after which a look-up is given up.
+    :param seconds: after which a resolution is given up.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -117,7 +117,7 @@ class OwnThreadsResolver(AbstractResolver):
 class BoundedConnector(aiohttp.TCPConnector):
     """A connector whose answers are bounded.
 
-    :param connecting: seconds that a name's look-up may take.
+    :param connecting: seconds that resolving a name may take.
     """
 
     def __init__(self, *, connecting: float, **options: Any) -> None:

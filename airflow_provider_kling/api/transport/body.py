@@ -1,4 +1,4 @@
-"""The body of a submit with pictures in it, which nobody ever has in memory whole."""
+"""The body of a submit with pictures in it, which is never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _CHUNK: Final = 3 * 64 * 1024
 
 
 class DataUri:
-    """A medium as a data URI, encoded anew from a file each time that it is sent.
+    """A medium as a data URI, encoded from a file each time that it is sent.
 
     It keeps the file open, and has it to itself: what was checked is what is sent. A temporary file
     that has no name any more is gone with it.
 
     :param mime: its type.
-    :param file: its content. The caller may close it, and nobody may write to it any more.
+    :param file: its content. The caller may close it, and nothing may write to it any more.
     """
 
     def __init__(self, mime: str, file: BinaryIO) -> None:
@@ -77,7 +77,7 @@ def encoded(body: Mapping[str, Any]) -> bytes | JsonBody:
     :param body: plain, but for a :class:`DataUri` wherever one stands.
     """
     media: list[DataUri] = []
-    mark = secrets.token_hex(16)  # nobody can have it in a prompt
+    mark = secrets.token_hex(16)  # no prompt can contain it
 
     def marked(value: Any) -> str:
         if not isinstance(value, DataUri):

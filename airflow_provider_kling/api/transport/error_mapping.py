@@ -44,8 +44,8 @@ _CANNOT_PAY = re.compile(
     r"|spending (?:limit|cap)|insufficient quota|exceeded your (?:current )?quota|quota (?:is )?exceeded)\b",
     re.IGNORECASE,
 )
-"""Words of a 403 or 429 that waiting does not help: somebody has to pay. Any other 429 is a rate limit: its
-retries end by themselves, while a task that gives up at night stays failed until somebody clears it."""
+"""Words of a 403 or 429 that waiting does not help: a person has to pay. Any other 429 is a rate limit: its
+retries end by themselves, while a task that gives up at night stays failed until a person clears it."""
 _RATE = re.compile(
     r"\bfree[\s-]?tier|\bfree limit|\b(?:per|for the|each|an) (?:second|minute|hour|day)\b|\bhourly\b"
     r"|\bdaily\b|\brate[\s-]?limit|\btoo many requests|\bconcurren",
@@ -100,7 +100,7 @@ def error_from_response(
     :param call: which endpoint was asked.
     :param generation_id: the generation it was about.
     :param retry_after: seconds the answer asked to wait.
-    :param key: the API key, to keep it out of the message should the answer repeat it.
+    :param key: the API key, to keep it out of the message if the answer repeats it.
     """
     details = _json_object(response.body)
     message = clean(error_text(details), key) if details else unreadable(response, key)

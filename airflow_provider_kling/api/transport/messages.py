@@ -68,7 +68,7 @@ class HttpResponse:
 
     :param headers: with names in lower case.
     :param truncated: True when the body was longer than anybody should read, and was cut.
-    :param encoding: what the body is encoded with though nobody asked for that; it was not read then.
+    :param encoding: what the body is encoded with although that was not requested; it was not read then.
     """
 
     status: int
@@ -165,7 +165,7 @@ class Sleep:
 
 @dataclass(frozen=True, slots=True)
 class SaveRecord:
-    """Effect: store this where it survives a crash, before going on; the reply is None.
+    """Effect: store this where it survives a crash, before continuing; the reply is None.
 
     :param record: plain JSON.
     """

@@ -1,7 +1,7 @@
 """How fast a connection may be used: one restraint for all who share it.
 
 No I/O and no sleeping: callers ask :meth:`Limiter.acquire` before a request and tell
-:meth:`Limiter.on_reply` what came back. The waiting room and the blocking client use the same
+:meth:`Limiter.on_reply` what came back. The shared poller and the blocking client use the same
 class, each in its own process; the vendor counts over all of them.
 """
 
@@ -31,14 +31,14 @@ _PAUSE_JITTER: Final = 0.1  # upwards only: never earlier than the vendor asked
 _CUT_BY_429: Final = 0.5
 _CUT_BY_5XX: Final = 0.8
 _SECONDS_BETWEEN_CUTS_BY_5XX: Final = 1.0
-_LEAST_SHARE_AFTER_5XX: Final = 0.05  # of the goal: what still works at the vendor goes on
+_LEAST_SHARE_AFTER_5XX: Final = 0.05  # of the goal: what still works at the vendor continues
 _WEIGHT_OF_A_REPLY: Final = 0.1
 _TROUBLE: Final = 0.25
 _NO_TROUBLE: Final = 1e-3
 
 # Additive increase: the rate that was too much is reached again after half a minute; beyond it
 # nothing is known, and the increase grows with the rate. Steps count ten seconds at most, because
-# a rate that nobody used proves nothing.
+# a rate that was not used proves nothing.
 _SECONDS_TO_REGAIN: Final = 60.0
 _SECONDS_TO_GOAL: Final = 600.0
 _LONGEST_STEP: Final = 10.0
@@ -59,7 +59,7 @@ class Limiter:
     of it; then the rate grows steadily until it is free again.
 
     :param per_minute: see :meth:`configure`.
-    :param clock: monotonic seconds. Should it jump, backwards or far ahead, the limiter neither
+    :param clock: monotonic seconds. If it jumps, backwards or far ahead, the limiter neither
         stalls nor lets a burst go.
     :param random: numbers in [0, 1) for the jitter.
     :raises ValueError: the rate is not allowed.
@@ -204,7 +204,7 @@ class Limiter:
         self._last_cut = self._now
 
     def _measured(self) -> float:
-        """Requests a second of late."""
+        """Recent requests a second."""
         return self._went / max(self._age, 1.0)
 
     def _advance(self) -> None:
@@ -295,18 +295,18 @@ class RateChange:
         match self.state:
             case RateState.PAUSED:
                 return (
-                    f"The vendor answered {self.status}: all requests of this connection pause for "
-                    f"{self.pause:.0f} s, then go on {rate} and speed up again."
+                    f"The vendor answered {self.status}: pausing all requests of this connection for "
+                    f"{self.pause:.0f} s, then continuing {rate} and speeding up again."
                 )
             case RateState.SLOWED:
                 return (
-                    f"The vendor answers {self.status} again and again: requests of this "
-                    f"connection go on {rate} and speed up again."
+                    f"The vendor keeps answering {self.status}: slowing the requests of this connection "
+                    f"down; they continue {rate} and speed up again."
                 )
             case RateState.HELD_BACK:
                 return (
-                    "The connection's configured rate holds requests back: they go on "
-                    f"{rate}. Nothing is lost; videos are noticed later."
+                    f"requests_per_minute of the connection is limiting requests: they are sent {rate}. "
+                    "No poll is lost; completions are noticed later."
                 )
             case RateState.FREE:
                 return f"Requests of this connection are back to normal, {rate}."

@@ -77,7 +77,7 @@ def read_generation(body: Mapping[str, Any], asked_id: str | None = None, *, key
     :param body: the JSON object.
     :param asked_id: the id that was asked for; it stands for the answer's own, as the answer is
         about what was asked. None for a submit, whose answer must name one.
-    :param key: the API key, to keep it out of messages should the answer repeat it.
+    :param key: the API key, to keep it out of messages if the answer repeats it.
     :raises MalformedReplyError: no id, or no status.
     """
     raw_id, raw_status = body.get("id"), body.get("status")
@@ -124,7 +124,7 @@ def read_log_page(body: Mapping[str, Any], page_size: int, key: str = "") -> Log
     :raises MalformedReplyError: no rows that can be read.
     """
     # The documentation names the rows' keys and the pagination's, but not the list's own name.
-    # Never "no rows" in doubt: for who looks for a submit, that would be a reason to pay again.
+    # Never "no rows" in doubt: to a search for a submit, that would be a reason to pay again.
     rows = _rows(body, "logs", key)
     has_more = mapping(body.get("pagination")).get("has_more")
     return LogPage(

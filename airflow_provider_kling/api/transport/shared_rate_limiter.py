@@ -1,4 +1,4 @@
-"""One limiter for each account in a process, and what is told to it."""
+"""One limiter for each account in a process, and what is reported to it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def limiter_for(settings: Settings) -> Limiter:
 def report(limiter: Limiter, request: HttpRequest, reply: HttpResponse | ConnectionLost) -> None:
     """Tell a limiter what was answered, and log, once, what it makes of that.
 
-    Not told: what is not about the account's rate, such as a 429 that speaks of the balance or an
+    Not reported: what is not about the account's rate, such as a 429 that speaks of the balance or an
     answer of the public metrics and prices.
     """
     if isinstance(reply, ConnectionLost) or request.call in _PUBLIC:

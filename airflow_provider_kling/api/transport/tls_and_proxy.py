@@ -49,7 +49,7 @@ def trusted_now(settings: Settings, unless: FileState = None) -> tuple[FileState
         state = None
     else:
         state = found.st_mtime_ns, found.st_size, found.st_ino
-    # Looked at before it is read, so that what is written meanwhile counts as newer.
+    # Checked before it is read, so that what is written meanwhile counts as newer.
     return None if unless is not None and state == unless else (state, trusted(settings)[1])
 
 

@@ -1,7 +1,7 @@
 """The blocking client's connections: each phase of an exchange has one deadline, down to the socket.
 
 The time-outs of requests and urllib3 are for one read: a server that sends a byte now and then
-starts them anew with each. Here every read and write of a socket is given only what is left of the
+restarts them with each. Here every read and write of a socket is given only what is left of the
 phase that is under way.
 """
 
@@ -278,7 +278,7 @@ class TimedAdapter(HTTPAdapter):
 def resolve(host: str, port: int, seconds: float) -> list[str]:
     """The addresses of a host, each once.
 
-    :param seconds: after which the look-up is left behind: the system's resolver knows no time-out.
+    :param seconds: after which the resolution is abandoned: the system's resolver has no time-out.
     :raises TimeoutError: it took longer.
     :raises socket.gaierror: there are none.
     """

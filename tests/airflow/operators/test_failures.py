@@ -218,8 +218,8 @@ class TestRetry:
         (generation,) = vendor.generations
         assert_to_be_retried(
             run,
-            f"The time to wait for generation {generation['id']} is over",
-            "billed when it completes",
+            f"Timed out waiting for generation {generation['id']}",
+            "billed on completion",
             f"KlingGenerationSensor(generation_id='{generation['id']}', timeout=...)",
         )
         assert run["generate"].xcom["generation_id"] == generation["id"]

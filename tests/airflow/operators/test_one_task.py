@@ -325,7 +325,7 @@ def test_where_no_price_is_known_and_a_limit_is_set_nothing_is_paid(
     """)
 
     assert run["generate"].state == "failed"
-    assert "is not known" in run.log
+    assert "is unknown" in run.log
     assert "the limit is 100 USD" in run.log
     assert submits(vendor) == 0
 

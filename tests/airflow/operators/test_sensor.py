@@ -94,8 +94,8 @@ def test_it_gives_up_after_its_timeout(
     assert run["wait"].tries == 1
     if not soft_fail:
         assert "AirflowSensorTimeout" in run.log
-    assert f"generation {generation_id} is over" in run.log
-    assert "billed when it completes" in run.log
+    assert f"Timed out waiting for generation {generation_id}" in run.log
+    assert "billed on completion" in run.log
     assert f"KlingGenerationSensor(generation_id='{generation_id}', timeout=...)" in run.log
 
 

@@ -245,7 +245,7 @@ def test_variants_that_would_land_on_one_path_are_refused_before_they_are_paid(
     """)
 
     assert run["tell"].state == "failed"
-    assert "Several videos cannot all land at" in run.log
+    assert "Several videos cannot all be saved at" in run.log
     assert submits(vendor) == 0
 
 

@@ -15,53 +15,53 @@ _INTRODUCTION: Final = """\
 
 Every fault against every call, from real runs of both clients (on `requests` and on `aiohttp`) against the
 [emulator](emulator.md), local sockets and a local TLS server. Both clients gave the same outcome in every
-row; downloads are made by the blocking one. `make test` runs it all anew and compares it with this page, and
+row; downloads are made by the blocking one. `make test` runs all of it again and compares it with this page;
 `python scripts/fault_matrix.py` writes the page.
 
 In every run: no generation was paid twice; an error that says that no money was spent was right; the API key
 was in no message and no log line, and never reached the CDN or a host that a redirect named.
 
 *Lasting* is what the user sees of a fault that does not end, *once* of one that happens a single time (a
-dash: not tried). Messages are shortened: *ID* and *host* stand for what they are, and the advice at their end
+dash: not tested). Messages are shortened: *ID* and *host* stand for what they are, and the advice at their end
 is left out. Back-off and `Retry-After` are kept, on the emulator's clock.
 """
 _HEADINGS: Final = {
     "submit": """\
 ## Submit
 
-A task's first try, with the default policy: `on_uncertain_submit="resubmit"`, and five minutes in which an
-uncertain submit is looked for in the vendor's logs before the next one. *Requests* counts the submits while
+A task's first attempt, with the default policy: `on_uncertain_submit="resubmit"`, and five minutes in which the
+vendor's request log is searched for an uncertain submit before the next one. *Requests* counts the submits while
 the fault lasts, *billed* what the vendor charged for them in the end. The message of a `SubmitUncertainError`
 begins with *The submit to ... ended without a generation id.*""",
     "poll": """\
 ## Poll
 
-A wait of three minutes that asks once a minute, for a generation that takes six seconds. Polls cost nothing:
-in each row the generation was billed once. The message of a `GenerationTimeoutError` begins with *The time to
-wait for generation ID is over*, and ends with how to wait for it again.""",
+A wait of three minutes that polls once a minute, for a generation that takes six seconds. Polls cost nothing:
+in each row the generation was billed once. The message of a `GenerationTimeoutError` begins with *Timed
+out waiting for generation ID*, and ends with how to wait for it again.""",
     "logs": """\
 ## Request logs
 
-A retry after a worker was killed between its submit and the answer: the generation is looked for before
+A retry after a worker was killed between its submit and the answer: the log is searched for its generation before
 anything is paid. In each row it was submitted once and billed once. The message of the
 `SubmitUncertainError` begins with *It is not known whether an earlier submit was accepted, and the vendor's
 request log, which would tell, could not be searched.*""",
     "download": """\
 ## Download
 
-A finished video, to a local file. Downloads cost nothing, and none left a file, whole or half, when it
-failed. *Accepted* means here that it happens within the video, not before. *Requests* counts how often the
+A finished video, to a local file. Downloads cost nothing, and none left a file, complete or incomplete, when it
+failed. *Accepted* means here that the fault happens within the video, not before it. *Requests* counts how often the
 video's URL was opened.""",
 }
 _PREFACES: Final = re.compile(
     r"The submit to \S+ ended without a generation id\. "
     r"|It is not known whether an earlier submit was accepted, .*? could not be searched\. "
-    r"|The time to wait for generation \S+ is over; "
+    r"|Timed out waiting for generation \S+; "
 )
 _BILLED: Final = {
     (0, None): "nothing",
     (0, Money.NOT_SPENT): "nothing",
-    (0, Money.MAY_BE_SPENT): "nothing, which nobody can know here",
+    (0, Money.MAY_BE_SPENT): "nothing, which the client cannot know",
     (1, None): "once",
 }
 

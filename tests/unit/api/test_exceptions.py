@@ -58,7 +58,7 @@ def test_an_error_arrives_as_it_was(kind: type[KlingError], travel):
     assert (
         str(arrived)
         == str(error)
-        == "What happened. The generation is paid for; trying again costs nothing more. Do this."
+        == "What happened. The generation is already paid for; a retry costs nothing more. Do this."
     )
 
 

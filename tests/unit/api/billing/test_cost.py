@@ -180,7 +180,7 @@ def test_above_the_limit(calls: VendorCalls) -> None:
 
 @pytest.mark.parametrize("listed", [[], [{"id": MODEL}], [{"id": "another", "pricing": {}}]])
 def test_no_price_and_a_limit(calls: VendorCalls, listed: list[Any]) -> None:
-    with pytest.raises(BudgetError, match=r"is not known.* limit is 9 USD"):
+    with pytest.raises(BudgetError, match=r"is unknown.* limit is 9 USD"):
         check(calls, Vendor(prices={"data": listed}), Budget(9))
 
 

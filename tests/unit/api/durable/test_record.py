@@ -111,7 +111,7 @@ def test_a_damaged_record_stops_and_says_what_to_do(stored: Any):
     with pytest.raises(UnusableRecordError, match="nothing was submitted") as caught:
         Record.decode(stored)
     assert caught.value.recovery is Recovery.GIVE_UP
-    assert "logs" in caught.value.advice
+    assert "request log" in caught.value.advice
 
 
 @given(JSON | st.dictionaries(st.sampled_from([*sound()]), JSON) | JSON.map(lambda value: sound(count=value)))

@@ -536,7 +536,7 @@ def test_the_configured_rate_is_kept_and_told_once(caplog: pytest.LogCaptureFixt
 
     with caplog.at_level(logging.WARNING, "airflow_provider_kling.api.transport.shared_rate_limiter"):
         run(main())
-    assert len([r for r in caplog.records if "holds requests back" in r.getMessage()]) == 1
+    assert len([r for r in caplog.records if "is limiting requests" in r.getMessage()]) == 1
 
 
 @pytest.mark.parametrize("crowd", [3, 300])

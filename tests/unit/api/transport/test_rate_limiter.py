@@ -484,7 +484,7 @@ def test_sensible_rates_are_taken(per_minute):
     [
         (RateChange(RateState.PAUSED, 429, 31.6, 300.0), ("429", "32 s", "300 a minute")),
         (RateChange(RateState.SLOWED, 502, 0.0, 480.2), ("502", "480 a minute")),
-        (RateChange(RateState.HELD_BACK, None, 0.0, 200.0), ("configured", "200 a minute")),
+        (RateChange(RateState.HELD_BACK, None, 0.0, 200.0), ("requests_per_minute", "200 a minute")),
         (RateChange(RateState.FREE, None, 0.0, None), ("normal", "without a limit")),
         (RateChange(RateState.FREE, None, 0.0, 200.0), ("normal", "200 a minute")),
     ],

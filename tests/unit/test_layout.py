@@ -242,3 +242,43 @@ def test_what_hides_secrets_is_in_api_redaction() -> None:
             ):
                 wrong.append(f"{module}, line {node.lineno}: {ast.unparse(node)}")
     assert wrong == []
+
+
+TESTED_ELSEWHERE = {
+    # what takes a socket: both clients against the emulator and misbehaving servers
+    "api.client": "tests/contract",
+    "api.async_client": "tests/contract",
+    "api.download": "tests/contract/test_fetch.py",
+    "api.transport": "tests/contract/test_transport.py",
+    # tables and small parts that the tests of their only users cover
+    "api.catalog": "tests/unit/api/catalog/test_validation.py",
+    "api.durable.attempt": "tests/unit/api/durable/test_decision.py",
+    "api.polling.poll_tracker": "tests/unit/api/test_calls.py",
+    # what takes Airflow: runs of real DAGs
+    "decorators": "tests/airflow/operators",
+    "operators": "tests/airflow/operators",
+    "sensors": "tests/airflow/operators/test_sensor.py",
+    "task": "tests/airflow/operators",
+    "triggers": "tests/airflow/triggers",
+    "hooks": "tests/airflow",
+    "get_provider_info": "tests/airflow/test_provider_metadata.py",
+    "retry_policy": "tests/airflow/operators/test_failures.py",
+    "version_compat": "tests/airflow",
+    # a server, driven over HTTP
+    "emulator": "tests/contract/emulator",
+    "ui": "tests/ui",
+}
+"""Modules without a file of their own in ``tests/unit``, by folder or name, and what tests them."""
+
+
+def test_each_module_has_a_file_of_tests_at_the_same_path() -> None:
+    missing = []
+    for path in files():
+        if path.name.startswith("__"):
+            continue
+        beside = path.relative_to(ROOT / PACKAGE)
+        if not (ROOT / "tests" / "unit" / beside.parent / f"test_{beside.name}").exists():
+            missing.append(name_of(path))
+    assert [module for module in missing if not is_in(module, set(TESTED_ELSEWHERE))] == []
+    assert [part for part in TESTED_ELSEWHERE if not any(is_in(module, {part}) for module in missing)] == []
+    assert [place for place in TESTED_ELSEWHERE.values() if not (ROOT / place).exists()] == []

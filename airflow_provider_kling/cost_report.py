@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
+from airflow_provider_kling.api.billing.usage import accepted_rows, aligned_text, csv_text
 from airflow_provider_kling.api.calls import LONGEST_LOG_WINDOW
 from airflow_provider_kling.api.durable.identity import place_in
 from airflow_provider_kling.api.retry import CLOCK_SKEW
@@ -75,24 +74,15 @@ class CostTable:
         total = CostRow("total", "", "", credits=self.credits, usd=self.usd)
         total.generations = sum(row.generations for row in self.rows)
         total.failed = sum(row.failed for row in self.rows)
-        cells = [list(_COLUMNS), *(_shown(row) for row in (*self.rows, total))]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        lines = [
-            "  ".join(_aligned(*pair) for pair in zip(line, widths, _TO_THE_RIGHT, strict=True))
-            for line in cells
-        ]
-        lines = [self.title, *(line.rstrip() for line in lines)]
+        shown = [_shown(row) for row in (*self.rows, total)]
+        lines = [self.title, aligned_text(_COLUMNS, shown, _TO_THE_RIGHT)]
         if self.missing:
             lines.append(f"Not in the vendor's logs yet, and not summed: {', '.join(self.missing)}")
         return "\n".join(lines)
 
     def csv(self) -> str:
         """As CSV, a line for each row and none for the sum."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_COLUMNS)
-        writer.writerows([getattr(row, name) for name in _COLUMNS] for row in self.rows)
-        return text.getvalue()
+        return csv_text(_COLUMNS, ([getattr(row, name) for name in _COLUMNS] for row in self.rows))
 
 
 _COLUMNS: Final = tuple(each.name for each in fields(CostRow))
@@ -130,7 +120,10 @@ class KlingCostReport:
             task_of |= dict.fromkeys(_texts(pulled), task_id)
         client = self._client()
         since = max(_began(run) - CLOCK_SKEW, client.calls.now() + CLOCK_SKEW - LONGEST_LOG_WINDOW)
-        rows = _rows(client, since, math.inf, lambda row: row.inference_id in task_of, most=len(task_of))
+        calls = client.calls
+        rows = client.run(
+            accepted_rows(calls, since, math.inf, lambda row: row.inference_id in task_of, most=len(task_of))
+        )
         missing = task_of.keys() - {row.inference_id for row in rows}
         return CostTable(
             f"What the run {run.run_id} of {ti.dag_id} cost:",
@@ -170,9 +163,11 @@ class KlingCostReport:
         def fits(row: LogRow) -> bool:
             return row.created is None or begins <= row.created < ends
 
+        client = self._client()
+        rows = client.run(accepted_rows(client.calls, begins, ends, fits))
         return CostTable(
             title or f"What {start.isoformat()} to {end.isoformat()} cost:",
-            _summed((*_place(row), row) for row in _rows(self._client(), begins, ends, fits)),
+            _summed((*_place(row), row) for row in rows),
         )
 
     def tell(self, table: CostTable, csv_path: str | None = None) -> None:
@@ -192,30 +187,6 @@ class KlingCostReport:
         from airflow_provider_kling.hooks.kling import KlingHook
 
         return KlingHook(self.kling_conn_id).get_conn()
-
-
-def _rows(
-    client: KlingClient, since: float, until: float, fits: Callable[[LogRow], bool], most: float = math.inf
-) -> list[LogRow]:
-    """Rows of accepted submits, each generation once, in as many queries as the vendor's window takes.
-
-    :param most: how many generations there are at most; once they are found it ends.
-    """
-    found: dict[str, LogRow] = {}
-
-    def collect(row: LogRow) -> bool:
-        if row.inference_id is not None and fits(row):
-            known = found.get(row.inference_id)
-            if known is None or (known.usd or 0.0) < (row.usd or 0.0):
-                found[row.inference_id] = row
-        return len(found) >= most
-
-    until = min(until, client.calls.now() + CLOCK_SKEW)
-    while until > since and len(found) < most:
-        begins = max(since, until - LONGEST_LOG_WINDOW)
-        client.run(client.calls.find_row(collect, since=begins, until=until))
-        until = begins
-    return list(found.values())
 
 
 def _began(run: Any) -> float:
@@ -267,7 +238,3 @@ def _items(row: CostRow) -> list[tuple[str, Any]]:
 
 def _plain(value: Any) -> str:
     return f"{value:.0f}" if isinstance(value, float) else str(value)
-
-
-def _aligned(cell: str, width: int, to_the_right: bool) -> str:
-    return cell.rjust(width) if to_the_right else cell.ljust(width)

@@ -124,7 +124,7 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": _modules("hooks.kling"),
-        "operators": _modules("operators.kling", "operators.download"),
+        "operators": _modules("operators.kling", "operators.download", "operators.reconcile"),
         "sensors": _modules("sensors.kling"),
         "triggers": _modules("triggers.kling", "triggers.submit_search"),
         "connection-types": [

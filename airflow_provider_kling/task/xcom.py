@@ -26,6 +26,8 @@ PATH: Final = "path"
 """Where the video was saved."""
 VIDEO: Final = "video"
 """What is known of the saved file: size in bytes, SHA-256, seconds, width, height."""
+ORPHANS: Final = "orphans"
+"""What was paid and never saved: generation id, dag, task and USD of each, 1000 at most."""
 FAILURE: Final = "failure"
 """Why there is no video, as a trigger's event tells it; of several variants, a list with None elsewhere."""
 

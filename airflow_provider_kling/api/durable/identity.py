@@ -93,7 +93,7 @@ def client_request_id(work: TaskIdentity, request: Fingerprint, count: int) -> s
     :param count: how often this work was deliberately resubmitted.
     """
     exact = _digest([*work.place, request.digest, count])[:32]
-    place = f"{_readable(work.dag_id)}:{_readable(work.task_id)}"
+    place = f"{readable(work.dag_id)}:{readable(work.task_id)}"
     indexes = [f"{work.map_index}"] if work.map_index >= 0 else []
     if work.loop_index is not None:
         indexes.append(f"{_LOOP}{work.loop_index}")
@@ -123,7 +123,8 @@ def place_in(client_request_id: str) -> Place | None:
     return Place(parts[1], parts[2], parts[3] if len(parts) == 6 else "")
 
 
-def _readable(name: str) -> str:
+def readable(name: str) -> str:
+    """The part of a name that a client request id holds."""
     return _FOREIGN.sub("-", name)[:32]
 
 

@@ -1,0 +1,215 @@
+"""KlingReconcileOperator finds videos that were paid and never saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.task.arguments import (
+    Check,
+    CheckedWhenParsed,
+    check_path_if_known,
+    checked_choice,
+    refuse,
+)
+from airflow_provider_kling.task.failures import failing_as_airflow_expects
+from airflow_provider_kling.version_compat import BaseOperator
+
+if TYPE_CHECKING:
+    from airflow_provider_kling.api.durable.reconciliation import ReconciledRow
+    from airflow_provider_kling.hooks.kling import KlingHook
+    from airflow_provider_kling.version_compat import Context
+
+DEFAULT_SPAN = 86_400.0
+"""Seconds before ``end`` at which the span begins, where ``start`` is not given."""
+MOST_ORPHANS_IN_XCOM = 1000
+
+
+class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
+    """Compare what this provider submitted, by the vendor's request logs, with the videos that were saved.
+
+    A task can fail for good after its generation was paid, or be deleted with its DAG. This finds such
+    generations by the client request ids that the provider gives to its submits, looks up how each stands,
+    and whether its video is where ``path`` says. It reads, and spends nothing; with ``action="save"`` it
+    saves what is missing. The logs lag: leave the last hour out, or run it again.
+
+    The task logs a table of the orphans, pushes counts and orphans as XCom, and writes all rows as CSV where
+    ``csv_path`` is given. Reading keeps within the vendor's limit of 200 log requests a minute. A retry reads
+    the logs again, and saves what is still missing.
+
+    The logs list the requests of the key that asks: generations that were submitted with another key of the
+    account are not among them.
+
+    :param path: where videos are, as :class:`.KlingGenerateOperator` takes it: a local path or the URI of an
+        object, with ``{generation_id}`` or ``{client_request_id}``, or with a slash at its end. None only
+        lists the generations.
+    :param start: beginning of the span, a datetime or ISO 8601 text, UTC where it names no zone; None for a
+        day before the end.
+    :param end: end of the span, likewise; None for now.
+    :param dag_ids: DAGs whose generations are looked at; None for all.
+    :param action: ``report`` only reads; ``save`` also saves the videos that are missing.
+    :param csv_path: where the CSV goes: a local path, or the URI of an object. What is there is replaced.
+    :param kling_conn_id: the connection whose key submitted.
+    :raises AirflowFailException: what a retry cannot help.
+    :return: the counts: ``generations``, ``completed``, ``working``, ``failed``, ``unknown``, ``saved``,
+        ``orphans``, ``orphans_usd``.
+    """
+
+    template_fields: Sequence[str] = ("path", "start", "end", "dag_ids", "csv_path", "kling_conn_id")
+    argument_checks: ClassVar[Mapping[str, Check]] = {
+        "path": check_path_if_known,
+        "action": checked_choice("action", "report", "save"),
+    }
+
+    def __init__(
+        self,
+        *,
+        path: Any = None,
+        start: datetime | str | None = None,
+        end: datetime | str | None = None,
+        dag_ids: Sequence[str] | None = None,
+        action: Literal["report", "save"] = "report",
+        csv_path: str | None = None,
+        kling_conn_id: str = DEFAULT_CONNECTION_ID,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.path = path
+        self.start = start
+        self.end = end
+        self.dag_ids = dag_ids
+        self.action = action
+        self.csv_path = csv_path
+        self.kling_conn_id = kling_conn_id
+        from airflow_provider_kling.api.paths import tells_apart
+        from airflow_provider_kling.task.inline_media import is_template
+
+        problems = list(self.problems_when_parsed({"path": path, "action": action}, complete=True))
+        if action == "save" and path is None:
+            problems.append("action='save' needs a path to save the videos at.")
+        if isinstance(path, str) and not is_template(path) and not tells_apart(path):
+            problems.append("path needs {generation_id} or {client_request_id}, or a slash at its end.")
+        refuse(problems)
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Read the logs, look for the videos, report, and save what is missing if so wanted."""
+        from airflow_provider_kling.api.durable.reconciliation import Reconciliation, submitted_rows
+        from airflow_provider_kling.hooks import metrics
+        from airflow_provider_kling.hooks.kling import KlingHook
+        from airflow_provider_kling.task import xcom
+
+        with failing_as_airflow_expects(context, submits=False):
+            hook = KlingHook(self.kling_conn_id)
+            client = hook.get_conn()
+            since, until = self._span(client.calls.now())
+            rows = client.run(submitted_rows(client.calls, since, until, self.dag_ids or ()))
+            for row in rows:
+                self._look_up(hook, row)
+            found = Reconciliation(rows)
+            self.log.info("%s", found.text())
+            counts = found.summary()
+            metrics.gauge(metrics.ORPHANS, counts["orphans"], **metrics.task_tags(context))
+            xcoms = xcom.TaskXComs(context)
+            orphans = [{"generation_id": row.generation_id, "dag": row.dag, "task": row.task, "usd": row.usd}
+                       for row in found.orphans[:MOST_ORPHANS_IN_XCOM]]  # fmt: skip
+            xcoms.push(xcom.ORPHANS, orphans)
+            unsaved = self._save(hook, found.orphans) if self.action == "save" else 0
+            self._write_csv(found)
+            if unsaved:
+                raise self._incomplete(unsaved, counts["orphans"])
+            return counts if self.action == "report" else {**counts, **found.summary()}
+
+    def _span(self, now: float) -> tuple[float, float]:
+        until = now if self.end in (None, "") else _moment("end", self.end)
+        since = until - DEFAULT_SPAN if self.start in (None, "") else _moment("start", self.start)
+        if since >= until:
+            raise _unusable(f"the span begins at {self.start}, and not before its end ({self.end or 'now'})")
+        return since, until
+
+    def _look_up(self, hook: KlingHook, row: ReconciledRow) -> None:
+        """Whether the video is there, and where the logs do not tell, how the generation stands."""
+        from airflow_provider_kling.api.download.targets import target_for
+        from airflow_provider_kling.api.durable.reconciliation import Saved, State, current_state
+        from airflow_provider_kling.api.exceptions import KlingError
+        from airflow_provider_kling.api.paths import text_of
+        from airflow_provider_kling.hooks.object_storage import target_path
+
+        try:
+            if self.path is not None:
+                place = target_path(
+                    self.path,
+                    generation_id=row.generation_id,
+                    model=row.model or None,
+                    client_request_id=row.client_request_id,
+                )
+                row.path = text_of(place)
+                size = target_for(place, row.generation_id).size()
+                row.saved = Saved.NO if size is None else Saved.YES
+            if row.state is State.UNKNOWN and row.saved is not Saved.YES:
+                client = hook.get_conn()
+                row.state = client.run(current_state(client.calls, row.generation_id))
+            elif row.state is State.UNKNOWN:
+                row.state = State.COMPLETED
+        except KlingError as error:
+            row.problem = error.what
+            self.log.warning("Could not look up generation %s: %s", row.generation_id, error)
+
+    def _save(self, hook: KlingHook, orphans: Sequence[ReconciledRow]) -> int:
+        """Save what is missing.
+
+        :return: how many videos could not be saved.
+        """
+        from airflow_provider_kling.api.durable.reconciliation import Saved
+        from airflow_provider_kling.api.exceptions import KlingError
+
+        failed = 0
+        for row in orphans:
+            try:
+                saved = hook.download(
+                    row.generation_id,
+                    self.path,
+                    model=row.model or None,
+                    client_request_id=row.client_request_id,
+                )
+            except KlingError as error:
+                failed += 1
+                row.problem = error.what
+                self.log.warning("Could not save generation %s: %s", row.generation_id, error)
+            else:
+                row.saved, row.path = Saved.YES, saved.path
+                self.log.info("Saved generation %s at %s.", row.generation_id, saved.path)
+        return failed
+
+    def _write_csv(self, found: Any) -> None:
+        if self.csv_path:
+            from airflow_provider_kling.hooks.object_storage import write_text
+
+            write_text(self.csv_path, found.csv())
+            self.log.info("Wrote %d rows as CSV: %s", len(found.rows), self.csv_path)
+
+    def _incomplete(self, failed: int, orphans: int) -> Exception:
+        from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
+
+        return KlingError(
+            f"{failed} of {orphans} paid videos that are missing could not be saved; the log says why.",
+            money=Money.ALREADY_PAID,
+            recovery=Recovery.RETRY_TASK,
+            advice="The next attempt saves what is still missing.",
+        )
+
+
+def _moment(name: str, value: Any) -> float:
+    """Epoch seconds of a datetime or of an ISO 8601 text."""
+    try:
+        parsed = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+    except ValueError:
+        raise _unusable(f"{name}={value!r} is no ISO 8601 time") from None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
+def _unusable(why: str) -> Exception:
+    from airflow_provider_kling.api.exceptions import InvalidRequestError
+
+    return InvalidRequestError(f"The span of time cannot be used: {why}.")

@@ -23,7 +23,7 @@ from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DAGS: Final = Path(__file__).parent / "dags"
-STARTING: Final = 300.0
+STARTING: Final = 900.0
 USERS: Final = ("anna", "ben")
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from tests.ui.airflow_server import ROOT, AirflowServer, eventually
 
-PATIENCE: Final = 600.0
+PATIENCE: Final = 1800.0
 """Seconds; much more than needed, for a machine that has other things to do."""
 GALLERY: Final = "shop_campaign"
 GENERATIONS: Final = 300

@@ -13,7 +13,7 @@ from tests.ui.conftest import SHOTS
 from tests.ui.stage import PATIENCE, Stage
 from tests.ui.window import Window
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(3600)
 DAG = "kling_human_choice"
 
 

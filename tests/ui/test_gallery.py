@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 from tests.ui.stage import GALLERY, GENERATIONS
 from tests.ui.window import Window
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(3600)
 
 
 def total(frame: Any) -> Any:

@@ -10,7 +10,7 @@ from playwright.sync_api import expect
 
 from tests.ui.window import Window
 
-pytestmark = pytest.mark.timeout(1500)
+pytestmark = pytest.mark.timeout(3600)
 
 
 def test_a_finished_task_plays_its_video(browser: Window) -> None:

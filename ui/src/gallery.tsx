@@ -125,7 +125,7 @@ export function GalleryPageView({ scope }: { scope: Scope }) {
       {comparing && <CompareDialog generations={selected} close={() => setComparing(false)} />}
       {shown && page && (
         <Dialog title={nameOf(shown)} close={() => setShown(null)} wide>
-          <GenerationDetail generation={shown} now={page.now} heading={shortModel(shown.model)} link />
+          <GenerationDetail generation={shown} now={page.now} heading={shown.dag_id} link />
         </Dialog>
       )}
     </main>

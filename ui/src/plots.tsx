@@ -139,15 +139,16 @@ function sumOf(summary: Summary, model: string, models: string[], what: "usd" | 
 function stacked(summary: Summary, what: "usd" | "count"): { days: number[]; models: string[]; columns: number[][] } {
   const sums = new Map<string, number>();
   for (const each of summary.by_day) sums.set(each.model, (sums.get(each.model) ?? 0) + each[what]);
-  const largest = [...sums].sort((one, other) => other[1] - one[1]).map(([model]) => model);
+  const shown = [...sums].filter(([, sum]) => sum > 0);
+  const largest = shown.sort((one, other) => other[1] - one[1]).map(([model]) => model);
   const models = largest.length > MOST_MODELS + 1 ? [...largest.slice(0, MOST_MODELS), OTHERS] : largest;
   const dates = everyDay(summary.by_day.map((each) => each.day));
   const at = new Map(dates.map((date, index) => [date, index]));
   const plain = models.map(() => dates.map(() => 0));
   for (const each of summary.by_day) {
-    const row = models.includes(each.model) ? models.indexOf(each.model) : models.length - 1;
+    const row = models.includes(each.model) ? models.indexOf(each.model) : models.indexOf(OTHERS);
     const column = at.get(each.day) ?? 0;
-    const values = plain[row];
+    const values = plain[row]; // none for a model without a sum
     if (values) values[column] = (values[column] ?? 0) + each[what];
   }
   const columns = plain.map((_, row) => dates.map((__, column) => plain.slice(row).reduce((sum, values) => sum + (values[column] ?? 0), 0)));

@@ -25,8 +25,18 @@ export function isDark(): boolean {
   return window.matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
+/** The colour behind the frame, so that the page has no edge. */
+function pageColour(): string {
+  const outer = airflowDocument()?.body;
+  const colour = outer ? getComputedStyle(outer).backgroundColor : "";
+  return /^(transparent|rgba\(.*, 0\))?$/.test(colour) ? "" : colour;
+}
+
 function apply(): void {
   const theme = isDark() ? "dark" : "light";
+  const colour = pageColour();
+  if (colour) document.documentElement.style.setProperty("--page", colour);
+  else document.documentElement.style.removeProperty("--page");
   if (document.documentElement.dataset["theme"] === theme) return;
   document.documentElement.dataset["theme"] = theme;
   window.dispatchEvent(new Event("kling-theme"));

@@ -44,7 +44,7 @@ with DAG("campaign", schedule=None, catchup=False, tags=["kling"]):
         **HERE,
     ).expand(prompt=["Morning light moves over the mug.", "Rain on the window behind the mug."])
 
-    @task.kling_generate(path=f"{OUTPUT}/variants/{{generation_id}}.mp4", **HERE)
+    @task.kling_generate(path=f"{OUTPUT}/variants/{{generation_id}}.mp4", retries=0, **HERE)
     def variants() -> list[dict[str, Any]]:
         return [
             {"prompt": "Steam rises.", "cfg_scale": 0.3},

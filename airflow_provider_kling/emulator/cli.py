@@ -140,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         help="another word for a documented status, for example completed=succeed",
     )
     add("--ids", type=IdStyle, choices=list(IdStyle), default=default.ids)
+    add("--unknown-models", action="store_true", help="take models that this package does not know")
     add("--concurrency", type=int, metavar="N", help="generations of an account at once")
     add("--log-lag", type=float, default=default.log_lag, metavar="S")
     add(

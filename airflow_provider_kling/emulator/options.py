@@ -108,6 +108,8 @@ class EmulatorOptions:
     :param errors: how errors are written; None as the vendor publishes it for the model.
     :param statuses: other words for the documented statuses, as ``generating=in_progress``.
     :param ids: what generation ids look like.
+    :param unknown_models: take requests for models that this package does not know, unchecked, as the
+        vendor has new models before any package knows them.
     :param concurrency: how many generations an account may have under way; one more submit is a
         429. None for no limit.
     :param seed: makes ids and spread repeatable; None takes fresh randomness. A fault rule with a
@@ -149,7 +151,8 @@ class EmulatorOptions:
     answers: AnswerStyle = AnswerStyle.DOCUMENTED
     errors: ErrorShape | None = None
     statuses: tuple[str, ...] = ()
-    ids: IdStyle = IdStyle.NANO
+    ids: IdStyle = IdStyle.PUBLISHED
+    unknown_models: bool = False
     concurrency: int | None = None
     seed: int | None = None
     log_lag: float = 1.0

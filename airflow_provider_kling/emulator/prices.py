@@ -16,6 +16,9 @@ from airflow_provider_kling.emulator.vendor import CREDITS_PER_USD
 DEFAULT_SECONDS = 5
 """Length of a video whose request names none, in seconds; the vendor's default."""
 
+LONGEST_SECONDS = 60
+"""Length of the longest video that is rendered, in seconds."""
+
 # First matching part of the model id -> USD a second, as rendered silent and with sound.
 _SECOND: tuple[tuple[str, float, float | None], ...] = (
     ("effects", 0.060, None),
@@ -87,8 +90,15 @@ def price_of(model_id: str, parameters: Mapping[str, Any]) -> Price:
 
 
 def video_seconds(parameters: Mapping[str, Any]) -> int:
-    """The length of the video that a valid request asks for, in seconds."""
-    return int(parameters.get("duration") or DEFAULT_SECONDS)
+    """The length of the video that a request asks for, in seconds; the usual one where it cannot be read.
+
+    Only a request for an unknown model can ask for what is no length.
+    """
+    try:
+        seconds = int(parameters.get("duration") or DEFAULT_SECONDS)
+    except (TypeError, ValueError, OverflowError):
+        return DEFAULT_SECONDS
+    return seconds if 0 < seconds <= LONGEST_SECONDS else DEFAULT_SECONDS
 
 
 def catalogue() -> list[dict[str, Any]]:

@@ -140,8 +140,8 @@ class FaultRule:
     :param generation_id: only requests about this generation.
     :param retry_after: of a refusal: seconds, or ``date:SECONDS`` for an HTTP date so far
         ahead; None sends no header.
-    :param message: the error's message; ``balance``, ``concurrency``, ``free-tier``, ``key-limit`` and
-        ``scope`` take the vendor's own.
+    :param message: the error's message; ``free-tier`` takes the documented one of the hourly limit,
+        ``balance``, ``concurrency``, ``key-limit`` and ``scope`` the emulator's usual ones.
     :param shape: how the error's body is written; None as the emulator's options say.
     :param url: where ``redirect`` points; None is this server under another host name.
     :param status: of ``redirect`` (307), ``html`` (502) or ``firewall`` (403).

@@ -26,6 +26,7 @@ from airflow_provider_kling.emulator.routes import (
     control,
     generations,
     logs,
+    openapi,
 )
 from airflow_provider_kling.emulator.routes.access import MAX_BODY, check_sender, read_body
 from airflow_provider_kling.emulator.vendor import (
@@ -69,6 +70,7 @@ def build_app(emulated: Emulated) -> web.Application:
             web.get("/v1/models", catalog.models),
             web.get("/models/metrics", catalog.metrics),
             web.get(cdn.PREFIX + "{name:.+}", cdn.video),
+            web.get(openapi.PATH, openapi.document),
             *control.routes(),
         ]
     )
@@ -103,7 +105,7 @@ async def _conversation(request: web.Request, handler: Handler) -> web.StreamRes
     """Note the request, let a fault have it or serve it, and note its answer."""
     emulated = request.app[EMULATED]
     path = request.path
-    if path.startswith(control.PREFIX):
+    if path.startswith(control.PREFIX) or path == openapi.PATH:
         return await _served(request, handler, emulated)
     connection = emulated.connection(request)
     call = CallKind.CDN if path.startswith(cdn.PREFIX) else _CALLS.get((request.method, path))

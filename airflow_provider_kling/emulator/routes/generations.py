@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +14,11 @@ from aiohttp import web
 
 from airflow_provider_kling.api.catalog.models import Model, find_model
 from airflow_provider_kling.api.catalog.validation import MediaPlace, inspect, map_media
+from airflow_provider_kling.api.polling.schedule import USUAL_SECONDS
 from airflow_provider_kling.emulator.context import EMULATED, Emulated, vendor_exchange
 from airflow_provider_kling.emulator.faults.directives import Directives, caption, read_directives
 from airflow_provider_kling.emulator.faults.rules import FaultRule
-from airflow_provider_kling.emulator.options import AnswerStyle
+from airflow_provider_kling.emulator.options import AnswerStyle, EmulatorOptions
 from airflow_provider_kling.emulator.prices import price_of, video_seconds
 from airflow_provider_kling.emulator.rendering.media import (
     BadMedia,
@@ -41,6 +43,7 @@ from airflow_provider_kling.emulator.vendor import (
 
 _LARGE_BODY = 64 * 1024
 _MEDIA_PATIENCE = 1.0
+_MODEL_ID = re.compile(r"[a-z0-9._-]{1,60}(/[a-z0-9._-]{1,60}){1,4}")
 
 
 class _Media:
@@ -92,7 +95,7 @@ async def submit(request: web.Request) -> web.StreamResponse:
     try:
         body = await _off_loop_if_large(raw, _read_body, raw)
         model_id = str(body.get("model", "unknown"))
-        model, parameters, directives = _validated(body)
+        model, parameters, directives = _validated(body, emulated.options)
         media = await _off_loop_if_large(raw, _Media, emulated, model, parameters)
         if media.problems:
             raise bad_body(media.problems)
@@ -168,10 +171,12 @@ def _read_body(raw: bytes) -> dict[str, Any]:
     return body
 
 
-def _validated(body: dict[str, Any]) -> tuple[Model, dict[str, Any], Directives]:
+def _validated(body: dict[str, Any], options: EmulatorOptions) -> tuple[Model, dict[str, Any], Directives]:
     parameters = {name: value for name, value in body.items() if name != "model"}
     model_id = body.get("model")
     model = find_model(model_id) if isinstance(model_id, str) else None
+    if model is None and options.unknown_models and _MODEL_ID.fullmatch(str(model_id)):
+        model = _unknown_model(str(model_id))
     if model is None:
         raise bad_body([f"model: {str(model_id)[:100]!r} is not one of the vendor's video models"])
     verdict = inspect(model.id, parameters, as_sent=True)
@@ -180,6 +185,20 @@ def _validated(body: dict[str, Any]) -> tuple[Model, dict[str, Any], Directives]
     if problems:
         raise bad_body(problems)
     return model, verdict.parameters, directives
+
+
+def _unknown_model(model_id: str) -> Model:
+    """A model that takes whatever it is given."""
+    return Model(
+        id=model_id,
+        parameters={},
+        required=frozenset(),
+        ignored=frozenset(),
+        rules=(),
+        image_parameter=None,
+        documented=False,
+        usual_seconds=USUAL_SECONDS,
+    )
 
 
 async def _off_loop_if_large(raw: bytes, work: Any, *arguments: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from airflow_provider_kling.emulator import AnswerStyle, EmulatorOptions, EmulatorThread, IdStyle
+from airflow_provider_kling.emulator import AnswerStyle, EmulatorOptions, EmulatorThread
 from airflow_provider_kling.emulator.options import ErrorShape
 
 PATH = "/v2/generate/video/kling/generation"
@@ -32,7 +32,7 @@ def emulating(**options: Any) -> Iterator[EmulatorThread]:
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[EmulatorThread]:
-    with emulating(ids=IdStyle.PUBLISHED) as emulator:
+    with emulating() as emulator:
         yield emulator
 
 
@@ -131,7 +131,7 @@ def test_the_file_is_not_told_elsewhere(emulator):
 @pytest.mark.parametrize(("model", "keys"), [(TEXT_MODEL, {"url"}), (ELSEWHERE, None)])
 def test_published_answers_hold_no_more_than_the_examples(model: str, keys: set[str] | None):
     keys = keys or {"url", "content_type", "file_name", "file_size"}
-    with emulating(answers=AnswerStyle.PUBLISHED, ids="published") as emulator:
+    with emulating(answers=AnswerStyle.PUBLISHED) as emulator:
         queued = submit(emulator, model=model).json()
         assert set(queued) == {"id", "status"}
         done = ended(emulator, model=model)
@@ -274,3 +274,14 @@ def test_more_generations_than_allowed_at_once_are_429():
         assert submit(emulator).status_code == 429
         assert poll(emulator, first).json()["status"] == "generating"
         assert emulator.stats["accepted"] == 3
+
+
+@pytest.mark.parametrize("duration", [7, "7", "long", -1, 10**9, None, [5], 1e300])
+def test_a_model_that_nobody_knows_yet_is_taken_on_request(duration: Any):
+    model = "kling-video/v9/ultra/text-to-video"
+    with emulating(unknown_models=True) as emulator:
+        told = ended(emulator, model=model, duration=duration, anything={"at": "all"})
+        assert told["status"] == "completed"
+        assert told["video"]["duration"] == (7 if duration in (7, "7") else 5)
+        assert emulator.generations[0]["model"] == model
+        assert submit(emulator, model="no model id").status_code == 400

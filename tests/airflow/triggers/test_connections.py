@@ -90,7 +90,7 @@ class World:
         """Looks at a file, in a thread; there is none, and no virtual time either."""
 
     async def _send_over(
-        self, client: AsyncKlingClient, _: object, request: HttpRequest
+        self, client: AsyncKlingClient, _: object, request: HttpRequest, at_most: float | None
     ) -> HttpResponse | ConnectionLost:
         settings = client.settings
         assert request.url.startswith(settings.base_url)

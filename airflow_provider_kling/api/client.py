@@ -21,6 +21,7 @@ from airflow_provider_kling.api.exceptions import (
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.polling.schedule import Schedule
+from airflow_provider_kling.api.redaction import hide_secrets_in_logs_of
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.addresses import AddressPolicy
 from airflow_provider_kling.api.transport.endpoints import USER_AGENT, Endpoints
@@ -80,6 +81,7 @@ class KlingClient:
         sleep: Callable[[float], None] = time.sleep,
         limiter: Limiter | None = None,
     ) -> None:
+        hide_secrets_in_logs_of("urllib3.connectionpool")  # which writes each URL at DEBUG
         self.settings = settings
         self._limiter = limiter
         if limiter is None and settings.requests_per_minute is not None:

@@ -31,6 +31,8 @@ import enum
 from collections.abc import Sequence
 from typing import Any, Self, TypedDict, Unpack
 
+from airflow_provider_kling.api.redaction import hide_secrets
+
 
 class Recovery(enum.Enum):
     """What can still help after an error."""
@@ -77,7 +79,7 @@ class KlingError(Exception):
     """Base of all errors of this package.
 
     :param what: what happened, one or two sentences, with the id or the parameter it is about.
-        Never holds a key or a signed URL.
+        What gives access in it is hidden, see :func:`.hide_secrets`.
     :param money: what it means for money; None takes the class's usual answer, and an error that
         has none says nothing about money.
     :param advice: what a person should do next.
@@ -102,6 +104,7 @@ class KlingError(Exception):
         client_request_id: str | None = None,
         is_whole: bool = False,
     ) -> None:
+        what = hide_secrets(what)
         self.what = what
         self.is_whole = is_whole
         self.generation_id = generation_id
@@ -109,7 +112,7 @@ class KlingError(Exception):
         if money is not None:
             self.money = money
         if advice is not None:
-            self.advice = advice
+            self.advice = hide_secrets(advice)
         if recovery is not None:
             self.recovery = recovery
         super().__init__(what)
@@ -145,7 +148,7 @@ class InvalidRequestError(KlingError, ValueError):
 
     def __init__(self, what: str, *, problems: Sequence[str] = (), **facts: Unpack[ErrorFacts]) -> None:
         super().__init__(what, **facts)
-        self.problems = tuple(problems)
+        self.problems = tuple(map(hide_secrets, problems))
 
 
 class MediaError(InvalidRequestError):

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, TypeGuard
 from urllib.parse import unquote_to_bytes
 
 from airflow_provider_kling.api.exceptions import DownloadError, InvalidRequestError, Recovery
+from airflow_provider_kling.api.redaction import clean
 
 PLACEHOLDERS: Final = ("generation_id", "model", "client_request_id")
 """What a target path may name in braces."""
@@ -44,6 +45,7 @@ LONGEST_SAFE_NAME: Final = _LONGEST_READABLE + 1 + _DIGEST_DIGITS
 """Characters, all ASCII, of the longest name that :func:`safe_name` makes."""
 
 _HOME_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))(?=/|$)", re.ASCII)
+_PASSWORD: Final = re.compile(r"[a-z0-9+.-]+://[^/@]*:[^/@]*@", re.IGNORECASE)
 _UNSTORABLE: Final = re.compile("[\ud800-\udfff]")
 _LOCAL_PROTOCOLS: Final = ("", "file", "local")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(file):/", re.IGNORECASE)
@@ -200,7 +202,7 @@ def check_path(path: object) -> None:
     try:
         _expand(path, dict.fromkeys(PLACEHOLDERS, "x"))
     except ValueError as error:
-        raise InvalidRequestError(f"The path {str(path)!r} cannot be used: {error}.") from None
+        raise InvalidRequestError(f"The path {clean(str(path))!r} cannot be used: {error}.") from None
 
 
 def expand_path(path: object, facts: Mapping[str, str | None]) -> str:
@@ -228,7 +230,7 @@ def expand_path(path: object, facts: Mapping[str, str | None]) -> str:
         return whole
     except ValueError as error:
         raise DownloadError(
-            f"The video cannot be written to {str(path)!r}: {error}.",
+            f"The video cannot be written to {clean(str(path))!r}: {error}.",
             advice="Correct the path and clear the task: the same generation is used.",
             recovery=Recovery.GIVE_UP,
             generation_id=facts.get("generation_id"),
@@ -263,6 +265,8 @@ def _expand(path: object, facts: Mapping[str, str | None]) -> str:
             whole = str(file_of(whole))
         except ValueError as error:
             raise ValueError(f"it {error}") from None
+    if _PASSWORD.match(whole):
+        raise ValueError("it has a password in it; name an Airflow connection instead: s3://conn@bucket/key")
     # last, when nothing will be decoded any more
     if ".." in whole.replace("\\", "/").split("/"):
         raise ValueError("'..' climbs out of the directory that was given")

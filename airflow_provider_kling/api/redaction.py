@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import html
+import logging
 import re
 from collections.abc import Mapping
 from typing import Final
@@ -18,9 +19,28 @@ _USER = re.compile(
     | (:\\*/\\*/) [^\s"'<>/?\#\\@:]* : [^\s"'<>/?\#\\]* @  # s3://conn@bucket names a connection""",
     re.IGNORECASE | re.VERBOSE,
 )
-_BASE64 = re.compile(r"(?<=;base64,)[^\s\"'<>]+|[A-Za-z0-9+/=_%\\-]{120,}")
+_BASE64 = re.compile(
+    r"(?<=;base64,)[^\s\"'<>]+|[A-Za-z0-9+/=_%\\-]{120,}|[A-Za-z0-9+]{48,}|[A-Za-z0-9+/]{24,}={1,2}(?![\w=])"
+)
+_BYTES = re.compile(r"""\bb'(?:[^'\\\n]|\\.){16,}'?|\bb"(?:[^"\\\n]|\\.){16,}"?""")
+_BARE_USER = re.compile(r"^[^\s/@:]+(?::[^\s/@]*)?@(?=[\w.-]+(?:[:/]|$))")
+"""``TOKEN@host/x`` and ``KEY:SECRET@host``, where a whole value begins with it."""
+_SECRET_NAMES: Final = (
+    r"x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|x-oss-(?:signature|credential)"
+    r"|q-(?:signature|ak)|signature|sig|kssecret|cachekey|awsaccesskeyid|googleaccessid|ossaccesskeyid|key-pair-id"
+    r"|access[_-]?key(?:[_-]?id)?|secret[_-]?(?:access[_-]?)?key|secret|api[_-]?key|access[_-]?token|token|passw(?:or)?d"
+)
+_PARAMETER = re.compile(
+    rf"""(?<![\w-])({_SECRET_NAMES})
+    (["']\s{{0,3}}:\s{{0,3}}["']|["']?\s{{0,3}}=\s{{0,3}}["']?|%3D)
+    ([^\s"'&<>,;)\]}}]{{4,}})""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_AUTHORIZATION = re.compile(r"\b(Bearer|Basic)(\s+)([\w.~+/=-]{8,})", re.IGNORECASE)
 _TAG = re.compile(r"<(/?[a-z0-9]*+)[^<>]*+>", re.IGNORECASE)
 _NEVER_SHOWN: Final = ("script", "style")
+_SURELY_CONTENT: Final = 120  # characters
+_SHORTEST_SECRET: Final = 5  # characters; Airflow masks no shorter ones
 _LONGEST_MESSAGE: Final = 500
 _LONGEST_READ: Final = 20_000
 """Characters of a text that are read for a message."""
@@ -44,14 +64,61 @@ _SIGNATURES: Final = tuple(
 while the picture does not. Elsewhere such a parameter may well choose the picture, and counts."""
 
 
+def hide_secrets(text: str) -> str:
+    """The text without what gives access or is content; everything else stays as it is.
+
+    Passwords and tokens in URLs, queries that may be signed, keys by their name, base64 and bytes are hidden.
+    """
+    text = _PARAMETER.sub(r"\1\2…", _AUTHORIZATION.sub(r"\1\2…", _USER.sub(r"\1\2…@", text)))
+    text = _BYTES.sub("b'…'", _QUERY.sub("?…", text))
+    return _BASE64.sub(_without_content, text)
+
+
+def _without_content(found: re.Match[str]) -> str:
+    """What stands for a run of letters that looks like base64; a checksum in hexadecimal is none."""
+    run = found[0]
+    mixed = run != run.lower() and run != run.upper() and any(map(str.isdigit, run))
+    return "…" if len(run) >= _SURELY_CONTENT or run.endswith("=") or mixed else run
+
+
+def secrets_in(text: str) -> list[str]:
+    """The passwords, tokens and signatures in a text, for a masker that looks for them elsewhere."""
+    found = [match[3] for match in _PARAMETER.finditer(text[:_LONGEST_READ])]
+    for match in _USER.finditer(text[:_LONGEST_READ]):
+        user = match[0].rpartition("/")[2].removesuffix("@")
+        found += [user, *user.split(":", 1)]
+    return [each for each in dict.fromkeys(found) if len(each) >= _SHORTEST_SECRET]
+
+
 def clean(text: str, key: str = "") -> str:
     """One line of bounded length that any log can hold: no key, signed query, password or base64."""
     if key:
         text = text.replace(key, "***")
-    text = text[:_LONGEST_READ]
-    text = _BASE64.sub("…", _QUERY.sub("?…", _USER.sub(r"\1\2…@", text)))
+    text = hide_secrets(text[:_LONGEST_READ])
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
+
+
+class SecretsFilter(logging.Filter):
+    """Hides what signs a URL in the records of a logger, such as urllib3's line for each request."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Hide it in the record, which is always kept."""
+        if isinstance(record.msg, str):
+            record.msg = hide_secrets(record.msg)
+        if isinstance(record.args, tuple):
+            record.args = tuple(hide_secrets(each) if isinstance(each, str) else each for each in record.args)
+        return True
+
+
+def hide_secrets_in_logs_of(name: str) -> None:
+    """Hide secrets in all that a logger of another library writes.
+
+    :param name: of the logger.
+    """
+    logger = logging.getLogger(name)
+    if not any(isinstance(each, SecretsFilter) for each in logger.filters):
+        logger.addFilter(SecretsFilter())
 
 
 def excerpt(body: bytes, key: str = "") -> str:
@@ -92,10 +159,12 @@ def shown(value: object) -> str:
             return f"a data URI of {len(value):,} characters"
         case str() if "://" in value[:_LONGEST]:
             return _without_secrets(value)
+        case str() if value[:2] in ("b'", 'b"'):
+            return f"bytes that were made text, {len(value):,} characters"
         case str() if len(value) > 2 * _LONGEST and not any(map(str.isspace, value[:_LONGEST])):
             return f"{len(value):,} characters without a space"  # most likely base64
         case str():
-            return _quoted(value)
+            return _quoted(_BARE_USER.sub("…@", hide_secrets(value[:_LONGEST_READ])), len(value))
         case None:
             return "null"
         case bool():
@@ -117,16 +186,17 @@ def _without_secrets(url: str) -> str:
     scheme, _, rest = address.partition("://")
     host, slash, path = rest.partition("/")
     user, at, host = host.rpartition("@")
-    if ":" in user:
+    if ":" in user or (user and scheme.lower() in ("http", "https")):  # s3://conn@bucket names a connection
         user = "…"
-    shown_url = _quoted(f"{scheme}://{user}{at}{host}{slash}{path}")
+    shown_url = _quoted(hide_secrets(f"{scheme}://{user}{at}{host}{slash}{path}"))
     return f"{shown_url} (its query not shown)" if query else shown_url
 
 
-def _quoted(text: str) -> str:
-    if len(text) <= _LONGEST:
+def _quoted(text: str, length: int = 0) -> str:
+    """:param length: characters of the whole value, where they are more."""
+    if max(len(text), length) <= _LONGEST:
         return repr(text)
-    return f"{text[:_LONGEST]!r}… ({len(text):,} characters)"
+    return f"{text[:_LONGEST]!r}… ({max(len(text), length):,} characters)"
 
 
 def bare_url(url: str) -> str:

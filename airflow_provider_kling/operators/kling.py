@@ -124,6 +124,9 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         "path": check_path_if_known,
         "max_cost_usd": check_limit_if_known,
     }
+    model: Any = TextField()
+    prompt: Any = TextField()
+    negative_prompt: Any = TextField()
     path: Any = TextField()
     kling_conn_id: Any = TextField()
     image = InlineMediaField()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, Final, cast
 
-from airflow_provider_kling.task.inline_media import hide, is_template, reveal
+from airflow_provider_kling.task.inline_media import hide, is_template, reveal, tell_masker
 from airflow_provider_kling.task.mapped_paths import same_path_for_all
 from airflow_provider_kling.version_compat import (
     AirflowFailException,
@@ -29,6 +29,7 @@ class TextField:
     """An operator's argument that is text: a number that a template rendered to is the text it was.
 
     A DAG with ``render_template_as_native_obj=True`` makes a number of ``789392067490349060`` and ``2024``.
+    What gives access in it is told to Airflow's masker, for the logs and the page of rendered templates.
     """
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -40,6 +41,7 @@ class TextField:
     def __set__(self, instance: Any, value: Any) -> None:
         number = isinstance(value, int) and not isinstance(value, bool)
         instance.__dict__[self._name] = str(value) if number else value
+        tell_masker(value)
 
 
 def request_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -222,8 +224,10 @@ def checked_choice(name: str, *allowed: str) -> Check:
 
     def check(value: Any) -> Any:
         if value not in allowed:
+            from airflow_provider_kling.api.redaction import shown
+
             raise AirflowFailException(
-                f"{name}={value!r} is not allowed: give {' or '.join(map(repr, allowed))}."
+                f"{name}={shown(value)} is not allowed: give {' or '.join(map(repr, allowed))}."
             )
         return value
 

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 
 from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 from airflow_provider_kling.api.paths import StoragePath, file_of, is_stored, local_path, scheme_of
-from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.redaction import clean, hide_secrets
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +111,7 @@ def _place_of(value: str, open_path: OpenPath) -> Path | StoragePath:
     if not scheme:
         try:
             return local_path(value)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise UnusableError(_name(value), f"is no path: {error}") from None
     with _troubles(_name(value)):
         place: StoragePath = open_path(value)
@@ -189,7 +189,7 @@ def _bytes_of(base64: str, name: str) -> bytes:
 
 def _name(path: object) -> str:
     """A path as a message may call it: its end, where it is long."""
-    text = " ".join(str(path).split())
+    text = hide_secrets(" ".join(str(path).split()))
     return text if len(text) <= _LONGEST_NAME else f"…{text[-_LONGEST_NAME:]}"
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.redaction import bare_url, clean, excerpt, shown, unsigned
+from airflow_provider_kling.api.redaction import bare_url, clean, excerpt, hide_secrets, shown, unsigned
 from tests.misbehaving_server import PATHOLOGICAL
 
 READERS: dict[str, Callable[[str], object]] = {
@@ -17,6 +17,7 @@ READERS: dict[str, Callable[[str], object]] = {
     "clean, with a key": lambda text: clean(text, "sk-0123456789"),
     "excerpt": lambda text: excerpt(text.encode("utf-8", "replace")),
     "shown": shown,
+    "hide_secrets": hide_secrets,
     "unsigned": lambda text: unsigned("https://example.com/?" + text.replace("[", "").replace("]", "")),
     "bare_url": bare_url,
 }

@@ -7,7 +7,7 @@ from typing import Any, Final
 from airflow_provider_kling.api.paths import TEMPLATE_MARKS
 
 _SHORTEST: Final = 12  # characters of a text that can hold a URL with a user, a signature, or content
-_LONGEST_READ: Final = 20_000
+_MOST_LOOKED_AT: Final = 20_000
 _LONGEST_SHOWN: Final = 200
 
 
@@ -60,7 +60,7 @@ def hide(value: Any) -> Any:
     if isinstance(value, str) and not is_template(value):
         if _is_data(value):
             return InlineMedia(value.strip())
-        if _shown(value) != value[:_LONGEST_READ]:
+        if _shown(value) != value[:_MOST_LOOKED_AT]:
             tell_masker(value)
             return InlineMedia(value)
     return _each(value, hide)
@@ -68,7 +68,7 @@ def hide(value: Any) -> Any:
 
 def tell_masker(value: Any) -> None:
     """Have Airflow mask the passwords, tokens and signatures in an argument wherever they turn up."""
-    if not isinstance(value, str) or _shown(value) == value[:_LONGEST_READ]:
+    if not isinstance(value, str) or _shown(value) == value[:_MOST_LOOKED_AT]:
         return
     from airflow.providers.common.compat.sdk import mask_secret
 
@@ -87,7 +87,7 @@ def _shown(value: str) -> str:
         return value
     from airflow_provider_kling.api.redaction import hide_secrets
 
-    return hide_secrets(value[:_LONGEST_READ])
+    return hide_secrets(value[:_MOST_LOOKED_AT])
 
 
 def reveal(value: Any) -> Any:

@@ -141,7 +141,10 @@ class KlingGenerationTrigger(BaseTrigger):
             except UnreadableError as error:
                 event = failed_event(arguments.generation_id, timed_out(arguments.generation_id, str(error)))
             except KlingError as error:
-                if error.money is Money.NOT_SPENT:  # by this call; the generation was submitted before
+                if error.money in (
+                    Money.NOT_SPENT,
+                    Money.NOTHING_SENT,
+                ):  # by this call; the generation was submitted before
                     event = failed_event(arguments.generation_id, error.with_money(Money.GOES_ON))
                 else:
                     event = failed_event(arguments.generation_id, error)

@@ -497,7 +497,7 @@ def test_what_one_host_teaches_stays_with_it(monkeypatch: pytest.MonkeyPatch):
         arguments = {"model": MODEL, "schedule": None, "submitted_at": time.time() - 20}
         await world.start("a", kling_conn_id="other", **arguments)
         taught = SharedPollers.of_this_loop().durations
-        usual = triggers.Row.read({}).schedule
+        usual = triggers.TriggerArguments.read({}).schedule
         assert taught[emulator.base_url].sharpen(MODEL, usual).usual_seconds < usual.usual_seconds
         assert taught[OLD.base_url].sharpen(MODEL, usual) == usual
         assert SharedPollers.of_this_loop()._asked == {(emulator.base_url, MODEL)}
@@ -582,7 +582,7 @@ def test_an_odd_row_waits_all_the_same_and_is_warned_of_once(
 @pytest.mark.parametrize("deadline", ["600", 600, 600.0])
 def test_numbers_may_be_written_as_text(deadline: Any):
     now = str(time.time())
-    arguments = triggers.Row.read(
+    arguments = triggers.TriggerArguments.read(
         {"generation_id": 7, "deadline": deadline, "submitted_at": now, "since": None}
     )
     assert (arguments.generation_id, arguments.deadline, arguments.submitted_at) == ("7", 600.0, float(now))

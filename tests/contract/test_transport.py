@@ -448,3 +448,33 @@ def test_a_redirect_to_nowhere(connect: Connect, vendor: EmulatorThread, locatio
         reply = reply_of(connect(vendor, base_url=f"http://{address}"))
     assert isinstance(reply, HttpResponse)
     assert reply.status == 302
+
+
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy"])
+@pytest.mark.parametrize("named", ["socks5://user:hunter2@{}", "socks4://{}", "socks5h://{}", "ftp://{}"])
+def test_a_proxy_that_no_client_can_use_is_refused_by_the_name_of_its_variable(
+    connect: Connect, secure: EmulatorThread, monkeypatch: pytest.MonkeyPatch, variable: str, named: str
+):
+    with refusing() as address:
+        monkeypatch.setenv(variable, named.format(address))
+        driver = connect(secure, base_url=f"https://{NAME}")
+        with pytest.raises(ConnectionLostError) as caught:
+            driver.run(driver.calls.submit(REQUEST))
+    said = str(caught.value)
+    assert variable in said
+    assert ("SOCKS" in said) is named.startswith("socks")
+    assert "hunter2" not in said
+    assert (caught.value.sent, caught.value.recovery) == (Sent.NO, Recovery.GIVE_UP)
+    assert caught.value.money is Money.NOT_SPENT
+
+
+def test_a_refused_certificate_shows_the_reason_of_openssl(
+    connect: Connect, secure: EmulatorThread, certificate: str
+):
+    untrusted = reply_of(connect(secure))
+    assert isinstance(untrusted, ConnectionLost)
+    assert "self-signed certificate" in untrusted.reason
+    base_url = secure.url.replace("127.0.0.1", "localhost")
+    other = reply_of(connect(secure, base_url=base_url, ca_bundle=certificate))
+    assert isinstance(other, ConnectionLost)
+    assert "not valid for 'localhost'" in other.reason

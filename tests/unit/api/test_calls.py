@@ -11,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_kling.api.calls import (
+    LAST_LOOK,
     READ_RETRIES,
     SUBMIT_RETRIES,
+    VendorCalls,
 )
 from airflow_provider_kling.api.exceptions import (
     AuthenticationError,
@@ -611,3 +613,28 @@ def test_nothing_of_a_secret_is_logged(caplog: pytest.LogCaptureFixture):
 
 def test_rate_limits_keep_their_kind():
     assert isinstance(submitted(*[refusal(429)] * 4).error, RateLimitError)
+
+
+@pytest.mark.parametrize("jump", [-3600.0, -30.0, 0.0])
+def test_a_clock_that_is_set_back_does_not_stretch_a_wait(jump: float):
+    passed = set_back = 0.0
+    patient = VendorCalls(
+        endpoints(), now=lambda: START + passed + set_back, monotonic=lambda: passed, rng=lambda: 0.5
+    )
+    flow = patient.wait_until_complete("g1", schedule=Schedule.fixed(10), deadline=patient.deadline(60))
+    reply: Reply = None
+    for _ in range(100):
+        try:
+            effect = flow.send(reply)
+        except GenerationTimeoutError:
+            break
+        if isinstance(effect, Sleep):
+            passed += effect.seconds
+            reply = None
+        else:
+            assert isinstance(effect, Send)
+            assert effect.at_most is not None
+            assert LAST_LOOK <= effect.at_most <= 60
+            set_back = jump if passed > 20 else 0.0
+            reply = standing("generating")
+    assert passed == pytest.approx(60)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import json
 import logging
+import math
 import random
+import statistics
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,8 +26,10 @@ from airflow_provider_kling.api.exceptions import (
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.polling.schedule import Schedule
 from airflow_provider_kling.api.polling.shared_poller import (
+    MOST_UNDER_WAY,
     MOST_WORKERS,
     OVERDUE_CHECK,
+    STUCK_AFTER,
     TICK,
     OverdueError,
     SharedPoller,
@@ -33,6 +38,7 @@ from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import (
     ConnectionLost,
+    FailureReason,
     Flow,
     HttpRequest,
     HttpResponse,
@@ -633,3 +639,89 @@ def test_what_a_flow_logs_is_logged_in_the_context_of_who_waits():
     poller: Any = None
     run(main())
     assert said == ["first", "second"] * 3
+
+
+def hanging(seconds: float) -> type[Vendor]:
+    """A vendor that leaves polls of generations that begin with ``bad`` without an answer for so long."""
+
+    class Hanging(Vendor):
+        async def send(
+            self, request: HttpRequest, at_most: float | None = None
+        ) -> HttpResponse | ConnectionLost:
+            generation_id = dict(request.params)["generation_id"]
+            if not generation_id.startswith("bad"):
+                return await super().send(request, at_most)
+            self.asked.append((self.now, generation_id))
+            self.under_way += 1
+            self.most_under_way = max(self.under_way, self.most_under_way)
+            try:
+                await asyncio.sleep(seconds)
+            finally:
+                self.under_way -= 1
+            return ConnectionLost(FailureReason.READ_TIMEOUT, "api.example.com")
+
+    return Hanging
+
+
+@pytest.mark.parametrize("poisoned", [16, 96, 400])
+def test_polls_that_hang_delay_no_other_by_more_than_a_read_timeout(poisoned: int):
+    async def main():
+        house = House()
+        house.vendor.__class__ = hanging(70.0)
+        waits = [house.enter(f"bad{number}", math.inf, interval=10) for number in range(poisoned)]
+        await asyncio.sleep(0.1)
+        healthy = [house.enter(f"good{number}", 600, interval=10) for number in range(50)]
+        await asyncio.gather(*healthy)
+        looks: dict[str, list[float]] = {}
+        for at, generation_id in house.vendor.asked:
+            looks.setdefault(generation_id, [0.0]).append(at)
+        gaps = [
+            later - earlier
+            for generation_id, times in looks.items()
+            if generation_id.startswith("good")
+            for earlier, later in itertools.pairwise(times)
+        ]
+        rounds = math.ceil(poisoned / MOST_UNDER_WAY)  # one, for as many as can be under way at once
+        assert max(gaps) < 10 * 1.1 + rounds * (70 + 2 * STUCK_AFTER)
+        # Once it is known who hangs, nobody waits for them.
+        assert statistics.median(gaps) < 11 + TICK
+        assert house.vendor.most_under_way <= MOST_UNDER_WAY
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+        assert_left(house)
+
+    run(main())
+
+
+def test_what_is_stuck_is_logged_now_and_then(caplog: pytest.LogCaptureFixture):
+    async def main():
+        house = House()
+        house.vendor.__class__ = hanging(70.0)
+        waits = [house.enter(f"bad{number}", math.inf, interval=10) for number in range(20)]
+        await asyncio.sleep(900)
+        for wait in waits:
+            wait.cancel()
+        await asyncio.gather(*waits, return_exceptions=True)
+
+    run(main())
+    told = [record for record in caplog.records if "no complete answer" in record.getMessage()]
+    assert 1 <= len(told) <= 4
+
+
+def test_a_wait_that_leaves_takes_its_request_with_it():
+    async def main():
+        house = House()
+        house.vendor.__class__ = hanging(70.0)
+        leaving = house.enter("bad", math.inf, interval=10)
+        staying = house.enter("good", 30, interval=10)
+        await asyncio.sleep(0.2)
+        assert house.vendor.under_way == 1
+        leaving.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert house.vendor.under_way == 0
+        await staying
+        assert_left(house)
+
+    run(main())

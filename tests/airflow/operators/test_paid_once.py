@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_kling.api.durable.record import NOTHING
 from airflow_provider_kling.emulator import EmulatorThread
 from tests.airflow.real_airflow import REMEMBERS, RealAirflow
 
 TEXT_MODEL = "kling-video/v1.6/standard/text-to-video"
+IMAGE_MODEL = "kling-video/v1.6/standard/image-to-video"
 RECORD = "kling_generation"
 
 needs_memory = pytest.mark.skipif(not REMEMBERS, reason="the task state store is new in Airflow 3.3")
@@ -155,6 +157,35 @@ class TestRetry:
         run.clear("generate").go_on()
         assert run.state == "success"
         assert [each["parameters"]["prompt"] for each in vendor.generations] == ["Boat 1.", "Boat 3."]
+
+
+class TestEmptiedStore:
+    """Airflow 3.4 empties the task's store on a clear, 3.3 on success where it is told to."""
+
+    @needs_memory
+    def test_a_success_without_a_record_is_found_in_the_logs(
+        self, airflow: RealAirflow, vendor: EmulatorThread
+    ) -> None:
+        run = airflow.run(generate(), AIRFLOW__STATE_STORE__CLEAR_ON_SUCCESS="True")
+        assert run.state == "success"
+        assert RECORD not in run["generate"].remembered
+
+        run.clear("generate").go_on()
+
+        assert run.state == "success"
+        assert run["generate"].xcom["return_value"] == only(vendor)["id"]
+        assert "There is no record of what previous attempts submitted" in run.log
+        assert "paid for; using it" in run.log
+
+    @needs_memory
+    def test_an_attempt_that_failed_before_the_submit_leaves_a_record(
+        self, airflow: RealAirflow, vendor: EmulatorThread
+    ) -> None:
+        """So that its retry need not search the logs."""
+        run = airflow.run(generate(arguments='image="/no/such.jpg"').replace(TEXT_MODEL, IMAGE_MODEL))
+        assert run["generate"].state != "success"
+        assert run["generate"].remembered[RECORD] == dict(NOTHING)
+        assert vendor.generations == []
 
 
 class TestClear:

@@ -11,7 +11,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -22,10 +22,19 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.durable.decision import SubmitPolicy
-from airflow_provider_kling.api.durable.identity import TaskIdentity, fingerprint
-from airflow_provider_kling.api.durable.submit import DurableSubmit, SubmitInput, SubmitResult
+from airflow_provider_kling.api.durable.identity import TaskIdentity, client_request_id, fingerprint
+from airflow_provider_kling.api.durable.record import NOTHING
+from airflow_provider_kling.api.durable.search import search_logs
+from airflow_provider_kling.api.durable.submit import (
+    DurableSubmit,
+    PendingSearch,
+    SearchAnswer,
+    SubmitInput,
+    SubmitResult,
+)
 from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery, StoppedError
 from airflow_provider_kling.api.generation import GenerationRequest
+from airflow_provider_kling.api.redaction import key_mark
 from airflow_provider_kling.api.transport.messages import (
     Call,
     Effect,
@@ -44,6 +53,10 @@ ALIAS = "klingai/v1.6-standard-text-to-video"
 """What a row may name instead of the model that was sent."""
 PROMPTS = ("a cat", "a dog")
 WORK = TaskIdentity("dag", "run", "task")
+OTHER_PASS = client_request_id(
+    replace(WORK, loop_index=0), fingerprint({"model": MODEL, "prompt": PROMPTS[0]}, "account"), 0
+)
+"""What another pass of a loop submitted."""
 KEYS = tuple(f"sk-{number}-of-the-same-account" for number in range(4))
 GRACE = 300.0
 LONGEST_CALL = 60.0
@@ -191,8 +204,8 @@ class Vendor:
 
     def _list(self, name: str, inference_id: str, weather: Weather, made: Accepted | None, key: str) -> None:
         now, listed_from = self.clock.now, self.clock.now + weather.lag
-        for neighbour in (None, name):
-            mine = inference_id if neighbour else "other"
+        for neighbour in (None, OTHER_PASS, name):
+            mine = inference_id if neighbour == name else "other"
             row = Row(neighbour, mine, now + self.skew, listed_from, made, weather.named, key)
             self.rows.append(row)
 
@@ -291,8 +304,14 @@ class OneTask(RuleBasedStateMachine):
     forgets: ClassVar[bool] = False
     """Whether the store may be empty when a cleared task begins, or a loop's pass has a new one."""
     rotates: ClassVar[bool] = True
+    elsewhere: ClassVar[bool] = False
+    """Whether somebody else searches the logs: the triggerer."""
+    renumbers: ClassVar[bool] = False
+    """Whether a clear of the run gives it a new task instance, as to a loop's later pass."""
     longest_lag: ClassVar[float] = GRACE - LONGEST_CALL - 1
     """Seconds until a request is listed, at most; within the grace, nothing is ever paid twice."""
+
+    work: ClassVar[TaskIdentity] = WORK
 
     @initialize(
         on_changed_request=st.sampled_from(["submit", "fail"]),
@@ -312,6 +331,7 @@ class OneTask(RuleBasedStateMachine):
         """Whether the store forgot of a submit that was made with another key: nobody can know of it."""
         self.tries = 0
         self.first_try = 1
+        self.renumbered = False
         self.prompt = PROMPTS[0]
         self.asked_before: str | None = None
         self.allowed = dict.fromkeys(PROMPTS, 1)
@@ -343,8 +363,13 @@ class OneTask(RuleBasedStateMachine):
             if self.forgets and forget:
                 self.store = None
                 self.asked_before = None
+            if self.renumbers and forget:
+                self.tries = self.first_try = 1
+                self.renumbered = True
             if self.policy.on_clear == "regenerate":
                 self.allowed[prompt] += 1
+        if self.remembers and self.tries == 1 and self.store is None and not self.renumbered:
+            self.store = dict(NOTHING)  # what a task records before anything else
         self.blind |= self.store is None and any(made.key != self.key for made in self.vendor.accepted)
         if self.remembers and self.asked_before not in (None, self.prompt):
             self.allowed[self.prompt] += self.policy.on_changed_request == "submit"
@@ -354,18 +379,35 @@ class OneTask(RuleBasedStateMachine):
             request,
             fingerprint(request.body(), "account"),
             TaskAttempt(
-                WORK,
+                self.work,
                 number=self.tries,
                 first_number=self.first_try,
                 previous_since=self.began,
                 previous_until=self.ended_at,
+                renumbered=self.renumbered,
             ),
             self.policy,
         )
         self.accepted_before = len(self.vendor.accepted)
         self.tried = False
-        self.flow = DurableSubmit(calls(self.clock, key=self.key), wanted).submit_or_reattach(self.store)
+        self.flow = self._attempt(wanted)
         self._go_on(None)
+
+    def _attempt(self, wanted: SubmitInput) -> Flow[SubmitResult]:
+        """One attempt, from one process to the next where another one searches."""
+        answer = None
+        while True:
+            vendor = calls(self.clock, key=self.key)
+            submit = DurableSubmit(vendor, wanted).submit_or_reattach
+            result = yield from submit(self.store, elsewhere=self.elsewhere, answer=answer)
+            if isinstance(result, SubmitResult):
+                return result
+            pending = PendingSearch.from_dict(json.loads(json.dumps(result.as_dict())))
+            assert pending == result
+            row = yield from search_logs(vendor, pending.search)
+            told = SearchAnswer(pending, row, key_mark(self.key, pending.salt))
+            answer = SearchAnswer.from_dict(json.loads(json.dumps(told.as_dict())))
+            assert answer.pending == pending
 
     @precondition(lambda self: self.pending is not None)
     @rule(data=st.data(), effects=st.integers(1, 5))
@@ -537,6 +579,27 @@ class EmptiedStore(OneTask):
     forgets = True
 
 
+class SearchedElsewhere(OneTask):
+    """A deferrable task: the triggerer searches, and another process continues."""
+
+    elsewhere = True
+
+
+class ForgetfulAndSearchedElsewhere(OneTask):
+    """The same without a store: all that is known travels with the trigger."""
+
+    remembers = False
+    elsewhere = True
+
+
+class LoopPass(OneTask):
+    """A pass of a loop (Airflow 3.4): clearing the run begins it anew, with attempt 1 and an empty store."""
+
+    forgets = True
+    renumbers = True
+    work = replace(WORK, loop_index=1)
+
+
 class LateLogs(OneTask):
     """Logs that lag longer than the grace."""
 
@@ -551,11 +614,16 @@ class ForgetfulWithLateLogs(OneTask):
 TestOneTask = OneTask.TestCase
 TestForgetfulTask = ForgetfulTask.TestCase
 TestEmptiedStore = EmptiedStore.TestCase
+TestSearchedElsewhere = SearchedElsewhere.TestCase
+TestForgetfulAndSearchedElsewhere = ForgetfulAndSearchedElsewhere.TestCase
+TestLoopPass = LoopPass.TestCase
 TestLateLogs = LateLogs.TestCase
 TestForgetfulWithLateLogs = ForgetfulWithLateLogs.TestCase
 
 examples = settings.default.max_examples  # type: ignore[union-attr]  # a profile is loaded
 for machine in (TestOneTask, TestForgetfulTask, TestEmptiedStore):
+    machine.settings = settings(max_examples=examples, stateful_step_count=25)
+for machine in (TestSearchedElsewhere, TestForgetfulAndSearchedElsewhere, TestLoopPass):
     machine.settings = settings(max_examples=examples, stateful_step_count=25)
 for machine in (TestLateLogs, TestForgetfulWithLateLogs):
     machine.settings = settings(max_examples=examples // 2, stateful_step_count=25)

@@ -25,7 +25,7 @@ PYTHON ?= $(or $(call find-python,$(call newest-python,$(AIRFLOW))),\
 	$(if $(filter 13,$(call newest-python,$(AIRFLOW))),$(call find-python,99)))
 PROJECT := setup.cfg pyproject.toml airflow_provider_kling/__init__.py scripts/set_up.py
 
-.PHONY: ui check-ui test-ui help demo test matrix check format airflow emulator benchmark docs build lock clean
+.PHONY: ui check-ui test-ui help demo test test-system soak matrix check format airflow emulator benchmark docs build release-check coverage lock clean
 
 help: ## list the targets
 	@echo "Usage: make <target>"
@@ -34,12 +34,21 @@ help: ## list the targets
 demo: $(VENV)/.ready ## from a picture to a video file, through a real Airflow DAG and the emulator
 	@$(BIN)/python scripts/demo.py
 
-test: $(VENV)/.ready ## all tests (some: ARGS="..."; on another Airflow: AIRFLOW=3.1)
+test: $(VENV)/.ready ## all tests but tests/system (some: ARGS="..."; on another Airflow: AIRFLOW=3.1)
 	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+
+test-system: $(VENV)/.ready ## a distributed Airflow in which processes, services and the vendor fail
+	@$(BIN)/python -m pytest tests/system $(ARGS)
+
+soak: $(VENV)/.ready ## 2,000 generations with faults on every kind of call, for hours (fewer: KLING_SOAK=100)
+	@KLING_SOAK=$${KLING_SOAK:-2000} $(BIN)/python -m pytest -s tests/system/test_soak.py $(ARGS)
 
 # make test-2.11, make test-3.4, make test-lowest ...
 test-%:
 	@$(MAKE) --no-print-directory test AIRFLOW=$*
+
+coverage: $(VENV)/.ready ## lines and branches of the package that the tests run; below 95 % fails
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report term:skip-covered --cov-fail-under 95 $(ARGS)
 
 matrix: .venv/.ready ## unit, contract and Airflow tests on each Airflow and each Python there is
 	@.venv/bin/python scripts/matrix.py $(ARGS)
@@ -81,8 +90,11 @@ docs: .venv-docs/.ready ## the documentation as a site under build/docs; a warni
 	@.venv-docs/bin/sphinx-build --quiet --fail-on-warning --keep-going --builder html docs build/docs
 	@echo "Open build/docs/index.html"
 
-build: $(VENV)/.ready ## wheel and source distribution under dist/
-	@$(BIN)/python -m build --no-isolation
+build: $(VENV)/.ready ## wheel and source distribution under dist/, the same bytes for the same commit
+	@$(BIN)/python scripts/build.py
+
+release-check: $(VENV)/.ready ## what is missing before this commit can be released
+	@$(BIN)/python scripts/release_check.py
 
 lock: $(VENV)/.ready ## compile requirements/*.txt anew from setup.cfg and requirements/*.in
 	@$(BIN)/python scripts/lock.py

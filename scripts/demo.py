@@ -50,6 +50,8 @@ class Steps:
     def __init__(self) -> None:
         self._started = time.monotonic()
         self.task = "airflow"
+        self.errors: list[str] = []
+        """What Airflow called an error; it does so in good runs, too, so only a failed run shows them."""
 
     @property
     def seconds(self) -> float:
@@ -59,7 +61,7 @@ class Steps:
         print(f"{self.seconds:6.1f} s  {about or self.task:<10} {text}", flush=True)
 
     def follow(self, entry: dict[str, Any]) -> None:
-        """Print one entry of Airflow's log, if it is a step or an error."""
+        """Print one entry of Airflow's log, if it is a step, and keep it, if it is an error."""
         event, logger = str(entry.get("event", "")), str(entry.get("logger", ""))
         if started := TASK_STARTS.match(event):
             self.task = started[1]
@@ -69,11 +71,10 @@ class Steps:
         elif OURS.search(logger):
             self.tell(event.strip())
         if entry.get("level") in ("error", "critical"):
-            errors = entry.get("exception") or []
-            for error in errors[:1]:
-                self.tell(f"FAILED: {error.get('exc_type')}: {error.get('exc_value')}")
-            if not errors and not OURS.search(logger):
-                self.tell(f"ERROR: {event}")
+            causes = [
+                f"{each.get('exc_type')}: {each.get('exc_value')}" for each in entry.get("exception") or []
+            ]
+            self.errors.append(f"{self.task}: {causes[0] if causes else event}")
 
 
 def entries(lines: IO[bytes], log: IO[str]) -> Iterator[dict[str, Any]]:
@@ -144,6 +145,8 @@ def main() -> int:
         steps.tell("stopped, and Airflow with it", "emulator")
         print(f"\n{shown(path)}: {describe(path)}", flush=True)
     except (Trouble, OSError, av.error.FFmpegError) as error:
+        for each in steps.errors:
+            print(each, file=sys.stderr)
         print(f"\nThe demo failed. {error}", file=sys.stderr)
         print(f"The logs are in {shown(HOME)}/: airflow.log, emulator.log.", file=sys.stderr)
         return 1

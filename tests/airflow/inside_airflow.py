@@ -111,6 +111,7 @@ def resume(
     session = _session()
     run = session.scalars(sa.select(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)).one()
     (ti,) = (ti for ti in run.get_task_instances(session=session) if ti.task_id == task_id)
+    inside_version.take_up(ti, session)
     ti.state = "scheduled"
     ti.next_method = method
     ti.next_kwargs = arguments

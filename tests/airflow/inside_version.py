@@ -37,9 +37,18 @@ __all__ = [
     "run_task",
     "scheduled_form",
     "stored_form",
+    "take_up",
     "tries",
     "xcoms",
 ]
+
+if (3, 0) <= VERSION < (3, 1):
+    # Its console would wrap tracebacks into coloured boxes with all local variables.
+    import structlog
+
+    structlog.dev.RichTracebackFormatter.__call__ = lambda self, sio, exc_info: structlog.dev.plain_traceback(
+        sio, exc_info
+    )
 
 ALL_ATTEMPTS = {"include_all_attempts": True}
 """Of 3.4: what an ORM query has to ask for to see more than the row of the current attempt."""
@@ -101,6 +110,29 @@ def attempt_begins(ti: Any) -> None:
     """
     if ti.state != "up_for_reschedule":
         ti.try_number = max(1, ti.try_number) if VERSION >= (3, 4) else ti.try_number + 1
+
+
+def take_up(ti: Any, session: Any) -> None:
+    """Put a task instance that failed back into the attempt that failed.
+
+    From 3.4 on its row stands for the next attempt already, and what the failed one pushed is not seen there.
+    """
+    if VERSION < (3, 4):
+        return
+    from airflow.models.taskinstance import TaskInstance as TI
+    from airflow.models.xcom import XComModelV2
+
+    failed = sa.select(TI.id).where(
+        TI.dag_id == ti.dag_id,
+        TI.run_id == ti.run_id,
+        TI.task_id == ti.task_id,
+        TI.region_index == ti.region_index,
+        TI.try_number == ti.try_number - 1,
+    )
+    failed_id = session.scalars(failed.execution_options(**ALL_ATTEMPTS)).one_or_none()
+    if failed_id is not None:
+        pushed = sa.update(XComModelV2).where(XComModelV2.task_instance_id == failed_id)
+        session.execute(pushed.values(task_instance_id=ti.id))
 
 
 def run_task(ti: Any, dag: Any, session: Any) -> None:

@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,9 +20,16 @@ import requests
 from cryptography.fernet import Fernet
 
 from tests.system.dag_run import DagRun, eventually
+from tests.system.services import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-COMPONENTS: Final = ("api-server", "scheduler", "dag-processor", "triggerer")
+COMPONENTS: Final = {
+    "api-server": "api-server",
+    "scheduler": "scheduler",
+    "dag-processor": "dag-processor",
+    "triggerer": "triggerer",
+}
+"""Name of each process -> the arguments of ``airflow`` that it runs."""
 LOG_SERVERS: Final = ("TRIGGER", "WORKER")
 PARALLELISM: Final = 10
 TRIGGERER_HEARTBEAT: Final = 1.0
@@ -35,31 +41,32 @@ STARTING: Final = 180.0
 STOPPING: Final = 3.0
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class AirflowCluster:
-    """API server, scheduler with LocalExecutor, DAG processor and triggerer.
+    """API server, scheduler, DAG processor and triggerer, with LocalExecutor unless told otherwise.
 
     Each is a process in a session of its own, which is ended as a whole.
 
     :param home: an empty folder: AIRFLOW_HOME. DAG files go to its ``dags``.
     :param database_url: an empty PostgreSQL database.
     :param environment: what else the components find in their environment.
+    :param components: name of each process -> the arguments of ``airflow`` that it runs.
     """
 
-    def __init__(self, home: Path, database_url: str, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        database_url: str,
+        environment: Mapping[str, str],
+        components: Mapping[str, str] = COMPONENTS,
+    ) -> None:
         self.home = home
         self.dags = home / "dags"
         self.dags.mkdir()
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self._connection = psycopg2.connect(database_url)
-        self._connection.autocommit = True
+        self._database_url = database_url
+        self._connection: Any = None
+        self._components = components
         self._api = requests.Session()
         self._api.trust_env = False
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -98,8 +105,8 @@ class AirflowCluster:
     def __enter__(self) -> AirflowCluster:
         try:
             self._run_once(["-c", "from airflow.utils.db import initdb; initdb()"])
-            for component in COMPONENTS:
-                self.start(component)
+            for name, arguments in self._components.items():
+                self.start(arguments, name)
             eventually(self._is_up, STARTING, f"an answer of the API server; see {self.home}/api-server.log")
             token = self._api.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
             self._api.headers["Authorization"] = f"Bearer {token}"
@@ -113,23 +120,38 @@ class AirflowCluster:
 
     # --- processes
 
-    def start(self, component: str, name: str | None = None) -> None:
+    def start(self, component: str, name: str | None = None, **environment: str) -> None:
         """Start a component; its output is added to ``<home>/<name>.log``.
 
+        :param component: the arguments of ``airflow`` that it runs.
         :param name: of a second one of its kind.
+        :param environment: what it alone finds in its environment.
         """
         name = name or component
-        ports = {f"AIRFLOW__LOGGING__{kind}_LOG_SERVER_PORT": str(_free_port()) for kind in LOG_SERVERS}
+        ports = {f"AIRFLOW__LOGGING__{kind}_LOG_SERVER_PORT": str(free_port()) for kind in LOG_SERVERS}
         with (self.home / f"{name}.log").open("ab") as output:
             self._processes[name] = subprocess.Popen(
-                [sys.executable, "-m", "airflow", component],
-                env=self._environment | ports,
+                [sys.executable, "-m", "airflow", *component.split()],
+                env=self._environment | ports | environment,
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def restart(self, name: str) -> None:
+        """Kill a component and start it again."""
+        self.kill(name)
+        self.start(self._components[name], name)
+
+    def ended(self) -> list[str]:
+        """The components that ended by themselves."""
+        return [name for name, process in self._processes.items() if process.poll() is not None]
+
+    def pid(self, name: str) -> int:
+        """The process id of a component."""
+        return self._processes[name].pid
 
     def kill(self, name: str) -> None:
         """End a component and its children at once, with SIGKILL."""
@@ -157,7 +179,8 @@ class AirflowCluster:
             _signal_session(process, signal.SIGKILL)
             process.wait()
         self._processes.clear()
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
         self._api.close()
 
     def _run_once(self, arguments: Sequence[str]) -> None:
@@ -166,7 +189,7 @@ class AirflowCluster:
             subprocess.run(command, env=self._environment, stdout=output, stderr=output, check=True)
 
     def _is_up(self) -> bool:
-        over = [name for name, process in self._processes.items() if process.poll() is not None]
+        over = self.ended()
         assert not over, f"ended by itself: {over}; see {self.home}/{over[0]}.log"
         try:
             return self._api.get(f"{self.url}/api/v2/version", timeout=10).ok
@@ -185,7 +208,13 @@ class AirflowCluster:
         return answer.json()
 
     def rows(self, query: str, *values: Any) -> list[dict[str, Any]]:
-        """Read from Airflow's database."""
+        """Read from Airflow's database, also after it was restarted.
+
+        :raises psycopg2.OperationalError: it cannot be reached.
+        """
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg2.connect(self._database_url)
+            self._connection.autocommit = True
         with self._connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
             cursor.execute(query, values)
             return [dict(row) for row in cursor.fetchall()]

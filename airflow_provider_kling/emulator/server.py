@@ -108,7 +108,7 @@ class EmulatorServer:
         if advertised is not None:
             return f"{scheme}://{advertised}" + ("" if _PORT.search(advertised) else f":{listener.port}")
         # Nobody can connect to "any address"; this machine can be reached by its loopback address.
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.address, listener.address)
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listener.address, listener.address)  # noqa: S104
         return f"{scheme}://{f'[{host}]' if ':' in host else host}:{listener.port}"
 
     def stop_listening(self, seconds: float) -> None:

@@ -18,6 +18,8 @@ from airflow_provider_kling.task.failures import failing_as_airflow_expects
 from airflow_provider_kling.version_compat import BaseOperator
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import XComArg
+
     from airflow_provider_kling.version_compat import Context
 
 
@@ -51,7 +53,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
     def __init__(
         self,
         *,
-        generation_id: str,
+        generation_id: str | XComArg,
         path: Any,
         kling_conn_id: str = DEFAULT_CONNECTION_ID,
         overwrite: bool = False,

@@ -31,6 +31,8 @@ from airflow_provider_kling.version_compat import (
 )
 
 if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import XComArg
+
     from airflow_provider_kling.api.generation import Generation
     from airflow_provider_kling.hooks.kling import KlingHook
     from airflow_provider_kling.version_compat import Context
@@ -72,7 +74,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
     def __init__(
         self,
         *,
-        generation_id: str,
+        generation_id: str | XComArg,
         kling_conn_id: str = DEFAULT_CONNECTION_ID,
         deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
         poke_interval: float | timedelta | None = None,

@@ -25,8 +25,8 @@ LOCKS = sorted((ROOT / "requirements").glob("*.txt"))
 OPTIONAL = {"flask_appbuilder", "flask_babel", "wtforms"}
 """Imported only where an Airflow before 3.2 has brought them along, for its connection form."""
 
-OF_AIRFLOW = {"fastapi", "pydantic", "sqlalchemy"}
-"""What Airflow's API server and database stand on: imported only there, in the version that it brings."""
+OF_AIRFLOW = {"fastapi", "jinja2", "opentelemetry", "pydantic", "sqlalchemy"}
+"""What Airflow itself stands on: taken in the version that it brings."""
 
 
 def declared() -> list[Requirement]:

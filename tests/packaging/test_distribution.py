@@ -153,3 +153,64 @@ for name in names:
 print(*names)
 """
     assert "client" in run([executables / "python", "-c", code], PYTHONSAFEPATH="1").split()
+
+
+def test_two_builds_of_a_commit_are_the_same(tmp_path: Path) -> None:
+    built = {}
+    for name in ("one", "other"):
+        checkout, target = tmp_path / name, tmp_path / f"dist-{name}"
+        for source in (*SOURCES, "scripts"):
+            if (ROOT / source).is_dir():
+                shutil.copytree(
+                    ROOT / source, checkout / source, ignore=shutil.ignore_patterns("__pycache__")
+                )
+            else:
+                checkout.mkdir(exist_ok=True)
+                shutil.copy(ROOT / source, checkout)
+        for path in checkout.rglob("*"):
+            os.utime(path, (len(built) * 1e6, len(built) * 1e6))
+        run([sys.executable, checkout / "scripts" / "build.py", target], SOURCE_DATE_EPOCH="1700000000")
+        built[name] = {path.name: path.read_bytes() for path in target.iterdir()}
+    assert len(built["one"]) == 2
+    assert built["one"] == built["other"]
+
+
+def test_twine_finds_nothing_to_say(distributions: Path) -> None:
+    files = sorted(distributions.iterdir())
+    said = run([sys.executable, "-m", "twine", "check", "--strict", *files])
+    assert said.count("PASSED") == len(files) == 2
+
+
+def test_a_consumer_s_strict_mypy_passes(wheel: Path, tmp_path: Path) -> None:
+    """With the package as it is installed, not with the checkout."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    (tmp_path / "consumer.py").write_text(CONSUMER)
+    command = [sys.executable, "-m", "mypy", "--strict", "--follow-imports", "silent", "consumer.py"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"MYPYPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+CONSUMER = """
+from __future__ import annotations
+
+from airflow_provider_kling.api import KlingClient, Settings
+from airflow_provider_kling.hooks.kling import KlingHook
+from airflow_provider_kling.operators.kling import KlingDownloadOperator, KlingGenerateOperator
+from airflow_provider_kling.sensors.kling import KlingGenerationSensor
+from airflow_provider_kling.triggers.kling import KlingGenerationTrigger
+
+generate = KlingGenerateOperator(task_id="generate", prompt="A paper boat.", duration=5)
+wait = KlingGenerationSensor(task_id="wait", generation_id=generate.output)
+download = KlingDownloadOperator(task_id="download", generation_id=generate.output, path="boat.mp4")
+trigger = KlingGenerationTrigger(generation_id="x")
+conn_id: str = KlingHook("kling_default").kling_conn_id
+KlingClient(Settings(api_key="key")).close()
+"""

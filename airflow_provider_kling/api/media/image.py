@@ -153,7 +153,7 @@ def _decoded(job: str, file: BinaryIO, target: BinaryIO, most_bytes: int = 0) ->
         "MALLOC_ARENA_MAX": "2",  # each further arena counts as 64 MiB of address space
     }
     try:
-        done = subprocess.run(
+        done = subprocess.run(  # noqa: S603  # this interpreter, with a script of this package
             [sys.executable, "-P", str(_DECODER), job, str(most_bytes)],
             stdin=file,
             stdout=target,

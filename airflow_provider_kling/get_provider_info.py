@@ -124,9 +124,11 @@ def get_provider_info() -> dict[str, Any]:
             }
         ],
         "hooks": _modules("hooks.kling"),
-        "operators": _modules("operators.kling", "operators.download", "operators.reconcile"),
+        "operators": _modules(
+            "operators.kling", "operators.batch", "operators.download", "operators.reconcile"
+        ),
         "sensors": _modules("sensors.kling"),
-        "triggers": _modules("triggers.kling", "triggers.submit_search"),
+        "triggers": _modules("triggers.kling", "triggers.batch", "triggers.submit_search"),
         "connection-types": [
             {
                 "connection-type": CONNECTION_TYPE,

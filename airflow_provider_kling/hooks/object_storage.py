@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from typing import Any
 
 from airflow_provider_kling.api.paths import (
@@ -55,16 +56,28 @@ def write_text(path: str, text: str) -> None:
     :raises OSError: it could not be written.
     :raises ValueError: a ``file:`` URI that names a host.
     """
+    write_lines(path, [text])
+
+
+def write_lines(path: str, lines: Iterable[str]) -> None:
+    """Write a file line by line, and in one step for every reader; what is there is replaced.
+
+    :param path: see :func:`write_text`.
+    :param lines: with their line ends; only one is in memory at a time.
+    :raises OSError: it could not be written.
+    """
     place = place_of(path)
     if is_stored(place):
         with place.fs.open(place.path, "wb") as stored:  # appears when it is closed
-            stored.write(text.encode())
+            for line in lines:
+                stored.write(line.encode(errors="backslashreplace"))
         return
     place = local_path(place)
     place.parent.mkdir(parents=True, exist_ok=True)
     staged = place.with_name(temporary_name(place.name, secrets.token_hex(4)))
     try:
-        staged.write_text(text, encoding="utf-8")
+        with staged.open("w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(lines)
         staged.replace(place)
     finally:
         staged.unlink(missing_ok=True)

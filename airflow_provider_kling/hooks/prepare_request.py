@@ -45,12 +45,14 @@ def prepare(
     account: str,
     sign_seconds: int | None = None,
     convert_image: bool = False,
+    log_level: int = logging.INFO,
 ) -> Prepared:
     """See :meth:`.KlingHook.prepare`.
 
     :param account: who pays; part of the fingerprint.
     :param sign_seconds: how long a presigned URL is to work; None sends the bytes.
     :param convert_image: see there.
+    :param log_level: of the line about each medium.
     """
     request, warnings = validate(GenerationRequest(model, with_image(model, parameters, image)))
     for warning in warnings:
@@ -61,7 +63,7 @@ def prepare(
     content = map_media(model, request.parameters, lambda place, _: media[place.path].sha256)
     for place, resolved in media.items():
         if resolved.size is not None:
-            log.info("%s: %s, %d bytes.", place, resolved.source, resolved.size)
+            log.log(log_level, "%s: %s, %d bytes.", place, resolved.source, resolved.size)
     return Prepared(
         request=GenerationRequest(model, sent),
         fingerprint=fingerprint({"model": model, **content}, account),

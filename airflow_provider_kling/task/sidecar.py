@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import enum
+import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from airflow_provider_kling.api.download.save_video import SavedVideo
 from airflow_provider_kling.api.download.targets import TakenError, Target, target_for
-from airflow_provider_kling.api.exceptions import KlingError
+from airflow_provider_kling.api.exceptions import DownloadError, KlingError, Money, Recovery
+from airflow_provider_kling.api.paths import is_stored, local_path
 from airflow_provider_kling.api.redaction import clean
-from airflow_provider_kling.hooks.object_storage import place_of
+from airflow_provider_kling.hooks.object_storage import place_of, target_path
 
 log = logging.getLogger(__name__)
 
@@ -140,3 +144,106 @@ def _iso(epoch: Any) -> str | None:
         return datetime.fromtimestamp(epoch, UTC).isoformat(timespec="seconds")
     except (ValueError, OverflowError, OSError):  # no moment that a calendar has
         return None
+
+
+class AtTarget(enum.Enum):
+    """What stands where a video is to go."""
+
+    NOTHING = "nothing"
+    SAME = "the video of the same request"
+    OTHER_REQUEST = "the video of another request"
+
+
+@dataclass(frozen=True, slots=True)
+class Existing:
+    """What stands at a target path.
+
+    :param generation_id: what made it, as its sidecar says.
+    :param client_request_id: likewise.
+    :param video: the file; None where there is none, or of another request.
+    """
+
+    found: AtTarget
+    generation_id: str = ""
+    client_request_id: str | None = None
+    video: SavedVideo | None = None
+
+
+def look_at_target(path: Any, described: Mapping[str, Any]) -> Existing:
+    """Compare what stands at a path with a request.
+
+    :param path: the target, without a placeholder for the generation.
+    :param described: the request: model, and parameters with media by checksum.
+    :raises KlingError: a file is there that this provider did not write, or that was changed since; or the
+        storage cannot be asked. Nothing was submitted.
+    """
+    place = target_path(path, generation_id="x", model=described.get("model"))
+    target = target_for(place, "to come")
+    try:
+        size = target.size()
+        if size is None:
+            return Existing(AtTarget.NOTHING)
+        said = _sidecar(sidecar_path(target.shown), getattr(path, "conn_id", None))
+        video = said.get("video") if said else None
+        if said is None or not isinstance(video, dict) or video.get("size") != size:
+            raise _foreign(target.shown, "no sidecar tells what it was made from, or it has another size")
+        with target.copy() as local, local.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except (KlingError, DownloadError):
+        raise
+    except Exception as error:  # storage libraries raise what they like
+        raise KlingError(
+            f"Could not check what is at {target.shown}: {type(error).__name__}: {clean(str(error))}.",
+            money=Money.NOT_SPENT,
+            recovery=Recovery.RETRY_TASK,
+        ) from error
+    if digest != video.get("sha256"):
+        raise _foreign(target.shown, "it was changed since it was saved")
+    generation_id = str(said.get("generation_id") or "")
+    if _by_content(said.get("model"), said.get("request")) != _by_content(
+        described.get("model"), described.get("parameters")
+    ):
+        return Existing(AtTarget.OTHER_REQUEST, generation_id)
+    saved = SavedVideo(
+        path=target.shown,
+        size=size,
+        sha256=digest,
+        duration=video.get("duration") or 0.0,
+        width=video.get("width") or 0,
+        height=video.get("height") or 0,
+        skipped=True,
+    )
+    return Existing(AtTarget.SAME, generation_id, said.get("client_request_id"), saved)
+
+
+def _sidecar(path: str, conn_id: str | None) -> dict[str, Any] | None:
+    try:
+        place: Any = place_of(path, conn_id)
+        stored: bool = is_stored(place)
+        with place.open("rb") if stored else local_path(place).open("rb") as file:
+            said = json.loads(file.read())
+    except (FileNotFoundError, ValueError):
+        return None
+    return said if isinstance(said, dict) and "generation_id" in said else None
+
+
+def _by_content(model: Any, parameters: Any) -> str:
+    return json.dumps([model, _without_sources(parameters)], sort_keys=True, default=str)
+
+
+def _without_sources(value: Any) -> Any:
+    """Media count by their checksum, wherever they were read from."""
+    if isinstance(value, Mapping):
+        if "sha256" in value and "source" in value:
+            return {"sha256": value["sha256"]}
+        return {name: _without_sources(each) for name, each in value.items()}
+    return [_without_sources(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _foreign(path: str, why: str) -> KlingError:
+    return KlingError(
+        f"{path} exists, and skip_unchanged cannot tell what it is: {why}.",
+        money=Money.NOT_SPENT,
+        advice="The file was left as it is. Remove it, or choose another path; then clear the task.",
+        recovery=Recovery.GIVE_UP,
+    )

@@ -54,7 +54,7 @@ class RecordStore:
     :param variant: which of several generations of the task instance; None where it makes one.
     """
 
-    def __init__(self, context: Context, variant: int | None = None) -> None:
+    def __init__(self, context: Context, variant: int | str | None = None) -> None:
         self._store: Any = context.get("task_state_store")
         self._key = RECORD_KEY if variant is None else f"{RECORD_KEY}_{variant}"
 
@@ -88,7 +88,7 @@ def begin_attempt(context: Context, variants: Sequence[int | None]) -> None:
             store.save(NOTHING)
 
 
-def attempt_of(context: Context, variant: int | None = None) -> TaskAttempt:
+def attempt_of(context: Context, variant: int | str | None = None) -> TaskAttempt:
     """Which attempt of which task instance runs.
 
     :param variant: see :class:`RecordStore`.

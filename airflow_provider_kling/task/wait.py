@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_BACKSTOP: Final = timedelta(minutes=10)
+BACKSTOP: Final = timedelta(minutes=10)
 """How much later than the trigger's own deadline Airflow ends a deferral whose trigger is lost."""
 
 
@@ -79,7 +79,7 @@ class Wait:
                 model=model,
             ),
             method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout) + _BACKSTOP,
+            timeout=timedelta(seconds=self.timeout) + BACKSTOP,
         )
         raise AssertionError("defer() does not return")
 
@@ -102,7 +102,7 @@ class Wait:
         self.defer(
             trigger=KlingSubmitSearchTrigger(searches=searches, kling_conn_id=self.hook.kling_conn_id),
             method_name="execute_complete",
-            timeout=timedelta(seconds=max(0.0, left) + UNREADABLE_FOR) + _BACKSTOP,
+            timeout=timedelta(seconds=max(0.0, left) + UNREADABLE_FOR) + BACKSTOP,
         )
         raise AssertionError("defer() does not return")
 

@@ -28,6 +28,8 @@ VIDEO: Final = "video"
 """What is known of the saved file: size in bytes, SHA-256, seconds, width, height."""
 ORPHANS: Final = "orphans"
 """What was paid and never saved: generation id, dag, task and USD of each, 1000 at most."""
+BATCH: Final = "batch"
+"""The summary of a batch: counts by status, cost, seconds of video, path of the manifest."""
 FAILURE: Final = "failure"
 """Why there is no video, as a trigger's event tells it; of several variants, a list with None elsewhere."""
 

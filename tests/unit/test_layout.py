@@ -264,6 +264,11 @@ TESTED_ELSEWHERE = {
     "get_provider_info": "tests/airflow/test_provider_metadata.py",
     "retry_policy": "tests/airflow/operators/test_failures.py",
     "version_compat": "tests/airflow",
+    "operators.batch": "tests/airflow/operators/test_batch.py",
+    "task.batch.options": "tests/airflow/operators/test_batch.py",
+    "task.batch.row_submits": "tests/airflow/operators/test_batch.py",
+    "task.batch.run": "tests/airflow/operators/test_batch.py",
+    "triggers.batch": "tests/airflow/operators/test_batch.py",
     # a server, driven over HTTP
     "emulator": "tests/contract/emulator",
     "ui": "tests/ui",

@@ -22,7 +22,8 @@ class TaskIdentity:
     """A task instance, the same for all of its attempts.
 
     :param map_index: -1 where the task is not mapped.
-    :param variant: which of several generations of the task instance; None where it makes one.
+    :param variant: which of several generations of the task instance: a number, or the key of a batch's row;
+        None where it makes one.
     :param loop_index: which pass of a loop it is; None where the task is in none.
     """
 
@@ -30,7 +31,7 @@ class TaskIdentity:
     run_id: str
     task_id: str
     map_index: int = -1
-    variant: int | None = None
+    variant: int | str | None = None
     loop_index: int | None = None
 
     @property

@@ -1,0 +1,1 @@
+"""What a batch is made of: its rows, their records, the run that submits and saves them."""

@@ -1,0 +1,107 @@
+"""Where a batch keeps what it must not forget: a record for each row, beside the results.
+
+Airflow's task state store is too small for it and forgets. A record is one small file that is written in
+one step, before a row is submitted, after the vendor accepted it, and when its video is saved.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from typing import Any, Final
+
+from airflow_provider_kling.api.durable.identity import TaskIdentity
+from airflow_provider_kling.api.exceptions import KlingError, Recovery
+from airflow_provider_kling.api.paths import is_stored, local_path
+from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.hooks.object_storage import place_of, write_text
+from airflow_provider_kling.task.batch.rows import Row
+
+log = logging.getLogger(__name__)
+
+FOLDER: Final = ".kling-batch"
+"""Beside the videos; each batch has a folder of its own in it, so that two runs do not mix."""
+SCHEMA: Final = 1
+
+
+class BatchStore:
+    """The records of one batch.
+
+    :param path: the target path of the videos, as the task has it.
+    :param identity: the task instance.
+    """
+
+    def __init__(self, path: str, identity: TaskIdentity) -> None:
+        folder = path.partition("{")[0].rpartition("/")[0]
+        self.folder = f"{folder or '.'}/{FOLDER}/{identity.digest[:24]}"
+        self._records = f"{self.folder}/records"
+        self._state = f"{self.folder}/state.json"
+        self._begun = f"{self.folder}/batch.json"
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this batch never began, or somebody removed its folder."""
+        return self._read(self._begun) is None
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Say that the batch began: from now on a row without a record was not submitted."""
+        self._write(self._begun, {"schema": SCHEMA, **facts})
+
+    def load(self, row: Row) -> dict[str, Any] | None:
+        """The record of a row; None where it has none.
+
+        :raises KlingError: it cannot be read; the row is not submitted.
+        """
+        return self._read(self._file(row))
+
+    def save(self, row: Row, record: Mapping[str, Any]) -> None:
+        """Write the record of a row in one step.
+
+        :raises KlingError: it could not be written.
+        """
+        self._write(self._file(row), {"schema": SCHEMA, "key": row.key, **record})
+
+    def load_state(self) -> dict[str, Any] | None:
+        """What a part of the task left for the next one; None where nothing usable is there."""
+        try:
+            return self._read(self._state)
+        except KlingError as error:
+            log.warning("%s The state is read again from the records.", error.what)
+            return None
+
+    def save_state(self, state: Mapping[str, Any]) -> None:
+        """Leave something for the next part of the task; what it says can also be made from the records."""
+        self._write(self._state, {"schema": SCHEMA, **state})
+
+    def _file(self, row: Row) -> str:
+        return f"{self._records}/{row.name}.json"
+
+    def _read(self, path: str) -> dict[str, Any] | None:
+        try:
+            place: Any = place_of(path)
+            stored: bool = is_stored(place)
+            with place.open("rb") if stored else local_path(place).open("rb") as file:
+                record = json.loads(file.read())
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # storage libraries raise what they like
+            raise _unusable("read", path, error) from error
+        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
+            raise _unusable("read", path, ValueError("it is not of this version"))
+        return record
+
+    def _write(self, path: str, record: Mapping[str, Any]) -> None:
+        try:
+            write_text(path, json.dumps(record, ensure_ascii=True, separators=(",", ":")) + "\n")
+        except Exception as error:  # storage libraries raise what they like
+            raise _unusable("written", path, error) from error
+
+
+def _unusable(done: str, path: str, error: Exception) -> KlingError:
+    return KlingError(
+        f"The batch's record {path} could not be {done}: {type(error).__name__}: {clean(str(error))}.",
+        recovery=Recovery.RETRY_TASK,
+        advice="Nothing was submitted without a record. Correct the storage, then retry or clear the task: "
+        "the batch continues with what is recorded.",
+    )

@@ -131,7 +131,7 @@ class LocalTarget:
         """Make the folder and a temporary file in it, rename that, and remove both."""
         with _troubles("write", self.shown, self._generation_id):
             if self._status() is not None and free:
-                raise FileExistsError(errno.EEXIST, "another file is there")
+                raise FileExistsError(errno.EEXIST, "another file is there", self.shown)
             parents = [each for each in self._path.parents if not each.exists()]
             try:
                 with self._in_folder():
@@ -290,7 +290,7 @@ class StorageTarget:
         """See :func:`.probe_write`; whether the name is free is looked up where that is allowed."""
         if free and self.size() is not None:
             with _troubles("write", self.shown, self._generation_id):
-                raise FileExistsError(errno.EEXIST, "another object is there")
+                raise FileExistsError(errno.EEXIST, "another object is there", self.shown)
         with _troubles("write", self.shown, self._generation_id, Exception):
             probe_write(self._fs, self._protocol, self._path, self._generation_id)
 

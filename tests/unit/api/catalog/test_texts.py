@@ -1,0 +1,76 @@
+"""Texts that cannot be meant, and texts that cannot be stored."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_kling.api.catalog.texts import left_over, unstorable
+from airflow_provider_kling.api.catalog.validation import inspect
+
+TEXT = "klingai/v2.5-turbo/pro/text-to-video"
+NEW = "klingai/video-v9-text-to-video"
+LEFT_OVER = [
+    *(
+        "None",
+        " None\n",
+        "null",
+        "nan",
+        "['a boat', 'a ship']",
+        '["a"]',
+        "('a', 'b')",
+        "{'prompt': 'a'}",
+        "[]",
+    ),
+    "LazyXComSequence([2 items])",
+    "LazySelectSequence([...])",
+    "A boat <__main__.Writer object at 0x7f53958104f0>",
+    "<generator object write at 0x7f53958104f0>",
+    "<function write at 0x7f53958104f0>",
+    "XComArg(<Task(PythonOperator): writer>)",
+]
+
+
+@pytest.mark.parametrize("text", LEFT_OVER)
+@pytest.mark.parametrize("model", [TEXT, NEW])
+def test_what_a_template_leaves_is_refused(model: str, text: str) -> None:
+    assert left_over(text)
+    for parameters in ({"prompt": text}, {"prompt": "A boat.", "negative_prompt": text}):
+        assert inspect(model, parameters).problems
+    assert inspect(text, {"prompt": "A boat."}).problems
+
+
+@pytest.mark.parametrize(
+    "text", ["none", "Nonesuch", "None of them moves", "[slow] A boat", "(5)", "A [b]", "<b> at 0x"]
+)
+def test_what_somebody_may_have_written(text: str) -> None:
+    assert not left_over(text)
+    assert not inspect(TEXT, {"prompt": text}).problems
+
+
+@given(st.lists(st.text(), min_size=1))
+def test_how_python_writes_a_list_is_never_a_prompt(values: list[str]) -> None:
+    assert left_over(str(values))
+    assert left_over(str(tuple(values)))
+
+
+@given(
+    st.text(st.characters(codec="utf-8")),
+    st.sampled_from(["\0", "\ud83d", "\udcff"]),
+    st.text(st.characters(codec="utf-8")),
+)
+def test_a_text_that_no_database_stores_is_refused(before: str, character: str, after: str) -> None:
+    text = before + character + after
+    assert unstorable(text)
+    assert inspect(TEXT, {"prompt": text}).problems
+    assert inspect(NEW, {"a": {"b": [text]}}).problems
+    assert inspect(NEW, {"prompt": "x", text: 1}).problems
+    assert all(each.isprintable() for each in inspect(NEW, {"prompt": text}).problems)
+
+
+def test_a_number_that_a_template_made_of_a_text_is_that_text() -> None:
+    verdict = inspect(TEXT, {"prompt": 2024})
+    assert (verdict.problems, verdict.parameters["prompt"]) == ((), "2024")
+    assert inspect(TEXT, {"prompt": True}).problems
+    assert inspect(TEXT, {"prompt": 3.1}).problems

@@ -151,7 +151,11 @@ async def outcome(**kwargs: Any) -> dict[str, Any]:
 
 def refusal(*keys: str, status: int = 401) -> Replying:
     """A vendor that refuses these keys."""
-    return lambda settings: answer(status, {"message": "no", "requestId": "r", "statusCode": status}) if settings.api_key in keys else None
+    return lambda settings: (
+        answer(status, {"message": "no", "requestId": "r", "statusCode": status})
+        if settings.api_key in keys
+        else None
+    )
 
 
 def failing(error: BaseException, times: float = math.inf) -> Callable[[str], Awaitable[None]]:
@@ -407,7 +411,9 @@ def test_a_reading_after_a_refusal_holds_up_nobody_else(
         waits = [world.start(f"g{i}", done_after=60) for i in range(200)]
         await asyncio.sleep(FRESH_AFTER_A_REFUSAL + 5)
         world.reading = reading
-        world.replying = lambda _: None if len(world.asked) % 4 else answer(401, {"message": "no", "requestId": "r"})
+        world.replying = lambda _: (
+            None if len(world.asked) % 4 else answer(401, {"message": "no", "requestId": "r"})
+        )
         begun = this_loop().time()
         await asyncio.sleep(100)
         polls = Counter((at - begun) // 5 for at, _, _ in world.asked if begun <= at < begun + 45)

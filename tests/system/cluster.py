@@ -20,7 +20,7 @@ import requests
 from cryptography.fernet import Fernet
 
 from tests.system.dag_run import DagRun, eventually
-from tests.system.services import free_port
+from tests.system.servers.services import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 COMPONENTS: Final = {

@@ -16,7 +16,7 @@ from airflow_provider_kling.emulator.options import EmulatorOptions, IdStyle
 from airflow_provider_kling.emulator.server import EmulatorThread
 from tests.system.cluster import ROOT, AirflowCluster
 from tests.system.dag_run import DagRun, eventually
-from tests.system.services import PostgresServer, RedisServer, postgres_server, redis_server
+from tests.system.servers.services import PostgresServer, RedisServer, postgres_server, redis_server
 
 COMPONENTS: Final = {
     "api-server": "api-server",

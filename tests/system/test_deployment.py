@@ -20,7 +20,7 @@ from tests.system.cluster import TRIGGERER_GONE_AFTER
 from tests.system.dag_run import eventually
 from tests.system.deployment import COMPONENTS, Deployment, Wave, deployment
 from tests.system.key_scan import found, texts_in_database, texts_in_files
-from tests.system.services import missing, restart, small_disk
+from tests.system.servers.services import missing, restart, small_disk
 from tests.system.versions import needs_airflow
 
 pytest.importorskip("airflow.providers.celery")

@@ -18,7 +18,7 @@ from airflow_provider_kling.api.download.verify import probe
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from tests.system.cluster import ROOT, AirflowCluster
 from tests.system.dag_run import DagRun, eventually
-from tests.system.postgres import database
+from tests.system.servers.postgres import database
 
 pytestmark = [
     pytest.mark.timeout(600),

@@ -31,7 +31,7 @@ from airflow_provider_kling.emulator.options import EmulatorOptions, IdStyle
 from airflow_provider_kling.emulator.server import EmulatorThread
 from tests.system.cluster import ROOT, TRIGGERER_GONE_AFTER, AirflowCluster
 from tests.system.dag_run import DagRun, eventually
-from tests.system.postgres import database
+from tests.system.servers.postgres import database
 
 pytestmark = [
     pytest.mark.timeout(900),

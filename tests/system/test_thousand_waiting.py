@@ -24,7 +24,7 @@ from airflow_provider_kling.api.settings import VENDOR_PATH
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from tests.system.cluster import AirflowCluster
 from tests.system.dag_run import eventually
-from tests.system.postgres import database
+from tests.system.servers.postgres import database
 
 MODEL = "kling-video/v1.6/standard/text-to-video"
 USUAL = 100.0

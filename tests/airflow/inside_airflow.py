@@ -79,6 +79,7 @@ def go_on(dag_file: str, dag_id: str, run_id: str) -> dict[str, Any]:
     for ti in run.get_task_instances(session=session):
         if ti.state == "up_for_retry":
             ti.end_date = timezone.utcnow() - timedelta(days=1)
+            ti.next_method = ti.next_kwargs = None  # which 3.0 keeps where the trigger ran in this process
             if inside_version.VERSION >= (3, 3):
                 ti.retry_delay_override = None
     session.commit()

@@ -154,6 +154,10 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "name": "kling_generate",
                 "class-name": "airflow_provider_kling.decorators.kling.kling_generate_task",
-            }
+            },
+            {
+                "name": "kling_batch",
+                "class-name": "airflow_provider_kling.decorators.kling.kling_batch_task",
+            },
         ],
     }

@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import (
     task_decorator_factory,
 )
 
+from airflow_provider_kling.operators.batch import KlingGenerateBatchOperator
 from airflow_provider_kling.operators.kling import KlingGenerateOperator
 from airflow_provider_kling.task.arguments import refuse
 from airflow_provider_kling.task.inline_media import hide
@@ -21,6 +22,13 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import TaskDecorator
 
     from airflow_provider_kling.version_compat import Context
+
+
+def _called(operator: Any, context: Context) -> Any:
+    """What the decorated function returns."""
+    context_merge(context, operator.op_kwargs)
+    kwargs = determine_kwargs(operator.python_callable, operator.op_args, context)
+    return operator.python_callable(*operator.op_args, **kwargs)
 
 
 class KlingGenerateDecoratedOperator(DecoratedOperator, KlingGenerateOperator):
@@ -41,15 +49,10 @@ class KlingGenerateDecoratedOperator(DecoratedOperator, KlingGenerateOperator):
 
     def requested(self, context: Context) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
         """Call the function for what to generate."""
-        returned = self._call(context)
+        returned = _called(self, context)
         if isinstance(returned, list | tuple):
             return [self._combined(each) for each in returned]
         return self._combined(returned)
-
-    def _call(self, context: Context) -> Any:
-        context_merge(context, self.op_kwargs)
-        kwargs = determine_kwargs(self.python_callable, self.op_args, context)
-        return self.python_callable(*self.op_args, **kwargs)
 
     def _combined(self, returned: Any) -> dict[str, Any]:
         """The decorator's arguments with what the function returned on top of them.
@@ -99,5 +102,47 @@ def kling_generate_task(python_callable: Callable[..., Any] | None = None, **kwa
         python_callable=python_callable,
         multiple_outputs=False,
         decorated_operator_class=KlingGenerateDecoratedOperator,
+        **kwargs,
+    )
+
+
+class KlingBatchDecoratedOperator(DecoratedOperator, KlingGenerateBatchOperator):
+    """What ``@task.kling_batch`` makes of a function; see :func:`kling_batch_task`."""
+
+    custom_operator_name = "@task.kling_batch"
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        *KlingGenerateBatchOperator.template_fields,
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {
+        **DecoratedOperator.template_fields_renderers,
+        **KlingGenerateBatchOperator.template_fields_renderers,
+    }
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"requests": None, **kwargs})
+
+    def execute(self, context: Context) -> Any:
+        """Call the function for the rows, and make a video of each."""
+        self.requests = _called(self, context)
+        return KlingGenerateBatchOperator.execute(self, context)
+
+    def execute_complete(self, context: Context, event: Any = None) -> Any:
+        """Call the function again, as an operator keeps nothing over a deferral; it must return the same."""
+        self.requests = _called(self, context)
+        return KlingGenerateBatchOperator.execute_complete(self, context, event)
+
+
+def kling_batch_task(python_callable: Callable[..., Any] | None = None, **kwargs: Any) -> TaskDecorator:
+    """Make a video of each row that the decorated function returns.
+
+    :param python_callable: the function; it returns what :class:`.KlingGenerateBatchOperator` takes as
+        ``requests``, and the same each time that it is called in an attempt.
+    :param kwargs: arguments of :class:`.KlingGenerateBatchOperator`.
+    """
+    return task_decorator_factory(
+        python_callable=python_callable,
+        multiple_outputs=False,
+        decorated_operator_class=KlingBatchDecoratedOperator,
         **kwargs,
     )

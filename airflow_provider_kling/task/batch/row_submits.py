@@ -21,6 +21,7 @@ from airflow_provider_kling.task.batch.rows import Row
 from airflow_provider_kling.task.batch.state import DONE, IN_FLIGHT, PENDING, REUSED, UNCERTAIN
 from airflow_provider_kling.task.batch.store import BatchStore
 from airflow_provider_kling.task.inline_media import reveal
+from airflow_provider_kling.task.preflight import Preflight
 from airflow_provider_kling.task.sidecar import AtTarget, look_at_target
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ class RowSubmits:
             attempt,
             self._options.policy,
             described=prepared.described,
+            preflight=Preflight(self._options.target(row), overwrite, True, prepared.request.model),
         )
         facts = {"estimate_usd": usd, "overwrite": overwrite, "model": prepared.request.model}
 

@@ -213,6 +213,36 @@ def test_a_cleared_batch_makes_nothing_again(
     assert accepted(vendor) == 3
 
 
+def test_the_decorator(airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path) -> None:
+    run = airflow.run(f"""
+    @task.kling_batch(path="{tmp_path}/", model="{TEXT_MODEL}", poke_interval=1)
+    def clips():
+        return [{{"key": name, "prompt": f"A {{name}}."}} for name in ("cat", "dog")]
+
+    clips()
+    """)
+
+    assert run.state == "success", run.log[-4000:]
+    assert run["clips"].xcom["batch"]["saved"] == 2
+    assert accepted(vendor) == 2
+
+
+def test_a_taken_place_is_seen_before_it_is_paid(
+    airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
+) -> None:
+    (tmp_path / "taken.mp4").write_bytes(b"mine")
+    requests = [{"key": name, "prompt": f"A {name}."} for name in ("taken", "free")]
+    run = airflow.run(batch(tmp_path, requests, max_failures=1))
+
+    assert run.state == "success", run.log[-4000:]
+    assert {key: line["status"] for key, line in manifest(run).items()} == {
+        "taken": "failed",
+        "free": "saved",
+    }
+    assert (tmp_path / "taken.mp4").read_bytes() == b"mine"
+    assert accepted(vendor) == 1
+
+
 def test_a_limit_on_the_cost_holds_for_the_whole_batch(
     airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
 ) -> None:

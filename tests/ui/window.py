@@ -74,7 +74,8 @@ class Window:
     @property
     def frame(self) -> Any:
         """The plugin's frame itself, to run scripts in."""
-        (found,) = (each for each in self.page.frames if "/kling/" in each.url)
+        inner = [each for each in self.page.frames if each != self.page.main_frame]
+        (found,) = (each for each in inner if "/kling/" in each.url)
         return found
 
     # --- what is to be seen

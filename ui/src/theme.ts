@@ -27,9 +27,15 @@ export function isDark(): boolean {
 
 /** The colour behind the frame, so that the page has no edge. */
 function pageColour(): string {
-  const outer = airflowDocument()?.body;
-  const colour = outer ? getComputedStyle(outer).backgroundColor : "";
-  return /^(transparent|rgba\(.*, 0\))?$/.test(colour) ? "" : colour;
+  try {
+    for (let node: Element | null = window.frameElement; node; node = node.parentElement) {
+      const colour = window.parent.getComputedStyle(node).backgroundColor;
+      if (colour && !/^(transparent|rgba\(.*, 0\))$/.test(colour)) return colour;
+    }
+  } catch {
+    // another origin embeds the page
+  }
+  return "";
 }
 
 function apply(): void {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import json
 import os
 import secrets
@@ -63,6 +64,7 @@ class AirflowServer:
         self.emulator = EmulatorThread(EmulatorOptions(queued_seconds=1, generating_seconds=2.5, log_lag=0))
         self._process: subprocess.Popen[bytes] | None = None
         self._tokens: dict[str, str] = {}
+        self._secret = secrets.token_urlsafe(48)
         shutil.copytree(DAGS, home / "dags", ignore=shutil.ignore_patterns("__pycache__"))
         for path in dags:
             shutil.copy(path, home / "dags")
@@ -74,7 +76,6 @@ class AirflowServer:
         """What Airflow's processes find in their environment."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
         connection = {"conn_type": "kling", "host": self.emulator.url, "password": self.emulator.api_key}
-        port = self.origin.rpartition(":")[2]
         return inherited | {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
             "PYTHONPATH": str(ROOT),
@@ -85,10 +86,7 @@ class AirflowServer:
             "AIRFLOW_HOME": str(self.home),
             "AIRFLOW_CONN_KLING_DEFAULT": json.dumps(connection),
             "AIRFLOW__API__HOST": "127.0.0.1",
-            "AIRFLOW__API__PORT": port,
-            "AIRFLOW__API__BASE_URL": self.url,
-            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_urlsafe(48),
-            "AIRFLOW__CORE__AUTH_MANAGER": "tests.ui.auth_manager.TwoUsersAuthManager",
+            "AIRFLOW__API_AUTH__JWT_SECRET": self._secret,
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:admin" for user in USERS),
             "AIRFLOW__CORE__DAGS_FOLDER": str(self.home / "dags"),
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -109,33 +107,60 @@ class AirflowServer:
         try:
             passwords = {user: user for user in USERS}
             (self.home / "simple_auth_manager_passwords.json.generated").write_text(json.dumps(passwords))
-            with self.log.open("wb") as output:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "airflow", "standalone"],
-                    env=self.environment(),
-                    cwd=self.home,
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
-            eventually(self._is_up, STARTING, f"an answer of the API server; see {self.log}")
+            self._start("standalone")
         except BaseException:
             self.__exit__()
             raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        if self._process is not None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(10)
-            for pid in psutil.pids():
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    if os.getsid(pid) == self._process.pid:
-                        os.kill(pid, signal.SIGKILL)
-            self._process.wait()
+        self._stop()
         self.emulator.__exit__(None, None, None)
+
+    @contextlib.contextmanager
+    def with_two_users(self) -> Iterator[Any]:
+        """Run a second API server, on the same database, whose users may see different DAGs.
+
+        ``airflow standalone`` takes no auth manager but Airflow's own simple one.
+        """
+        second = copy.copy(self)
+        second.origin = f"http://127.0.0.1:{free_port()}"
+        second.url, second.log = second.origin, self.home / "two-users.log"
+        second._tokens, second._process = {}, None
+        try:
+            second._start(
+                "api-server", AIRFLOW__CORE__AUTH_MANAGER="tests.ui.auth_manager.TwoUsersAuthManager"
+            )
+            yield second
+        finally:
+            second._stop()
+
+    def _start(self, command: str, **more: str) -> None:
+        port = self.origin.rpartition(":")[2]
+        at = {"AIRFLOW__API__PORT": port, "AIRFLOW__API__BASE_URL": self.url}
+        with self.log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "airflow", command],
+                env=self.environment() | at | more,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        eventually(self._is_up, STARTING, f"an answer of the API server; see {self.log}")
+
+    def _stop(self) -> None:
+        if self._process is None:
+            return
+        self._process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(10)
+        for pid in psutil.pids():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getsid(pid) == self._process.pid:
+                    os.kill(pid, signal.SIGKILL)
+        self._process.wait()
 
     def _is_up(self) -> bool:
         assert self._process is not None

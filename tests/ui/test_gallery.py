@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
+from tests.ui.conftest import SHOTS
 from tests.ui.stage import GALLERY, GENERATIONS
 from tests.ui.window import Window
 
@@ -149,28 +150,28 @@ def test_it_is_dark_where_airflow_is(chromium: Any, airflow: Any, axe: str, brow
     dark.close()
 
 
-def test_the_other_user_sees_nothing_of_the_hidden_dag(
-    chromium: Any, airflow: Any, axe: str, browser: Window
-) -> None:
-    ben = Window(chromium, airflow, "ben", axe=axe, shots=browser._shots)
-    frame = ben.gallery()
-    expect(total(frame)).not_to_have_text("0")
-    expect(frame.get_by_label("DAG").locator("option", has_text="campaign")).to_have_count(1)  # shop_campaign
-    assert "campaign" not in frame.get_by_label("DAG").locator("option").all_inner_texts()
-    ben.console.clear()
-    frame = ben.open(f"/dags/campaign/runs/{airflow.runs['campaign']}/tasks/finished/plugin/kling")
-    expect(frame.get_by_text("You may not see this")).to_be_visible()
-    ben.shot("not-allowed")
-    ben.console.clear()  # the browser logs each refusal
-    ben.close()
-    mine, theirs = (airflow.get("api/summary", user=user).json() for user in ("ben", "anna"))
-    assert mine["count"] < theirs["count"]
-    assert "campaign" not in mine["facets"]["dags"]
-    seen = airflow.view("finished")
-    for address in (seen["generations"][0]["video_url"], seen["generations"][0]["pictures"][0]["url"]):
-        assert airflow.get(address, user="anna").status_code == 200
-        assert airflow.get(address, user="ben").status_code == 403
-        assert airflow.get(address, user=None).status_code == 401
+def test_the_other_user_sees_nothing_of_the_hidden_dag(chromium: Any, airflow: Any, axe: str) -> None:
+    with airflow.with_two_users() as guarded:
+        ben = Window(chromium, guarded, "ben", axe=axe, shots=SHOTS)
+        frame = ben.gallery()
+        expect(total(frame)).not_to_have_text("0")
+        expect(frame.get_by_label("DAG").locator("option")).not_to_have_count(1)
+        dags = frame.get_by_label("DAG").locator("option").all_inner_texts()
+        assert GALLERY in dags
+        assert "campaign" not in dags
+        frame = ben.open(f"/dags/campaign/runs/{airflow.runs['campaign']}/tasks/finished/plugin/kling")
+        expect(frame.get_by_text("You may not see this")).to_be_visible()
+        ben.shot("not-allowed")
+        ben.console.clear()  # the browser logs each refusal
+        ben.close()
+        mine, all_ = (guarded.get("api/summary", user=user).json() for user in ("ben", "anna"))
+        assert mine["count"] < all_["count"]
+        assert "campaign" not in mine["facets"]["dags"]
+        seen = guarded.view("finished")
+        for address in (seen["generations"][0]["video_url"], seen["generations"][0]["pictures"][0]["url"]):
+            assert guarded.get(address, user="anna").status_code == 200
+            assert guarded.get(address, user="ben").status_code == 403
+            assert guarded.get(address, user=None).status_code == 401
 
 
 def test_no_log_and_no_page_holds_a_signed_url_or_the_key(airflow: Any) -> None:

@@ -14,6 +14,7 @@ from airflow.configuration import conf
 from sqlalchemy import String, event, insert, select
 
 NOW: Final = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
+_BUNDLE: Final = "kling-tests"
 MODEL: Final = "kling-video/v1.6/standard/image-to-video"
 
 
@@ -68,12 +69,17 @@ class Rows:
         self._dags: dict[str, uuid.UUID] = {}
 
     def __enter__(self) -> Rows:
+        from airflow.models import import_all_models
         from airflow.models.base import Base
 
-        runs, versions = (Base.metadata.tables[name] for name in ("dag_run", "dag_version"))
+        import_all_models()
+        tables = Base.metadata.tables
+        runs, versions, bundles = (tables[name] for name in ("dag_run", "dag_version", "dag_bundle"))
         with settings.engine.connect() as connection:
             for number, dag_id, run_id in connection.execute(select(runs.c.id, runs.c.dag_id, runs.c.run_id)):
                 self._runs[dag_id, run_id] = number
+            if _BUNDLE not in connection.scalars(select(bundles.c.name)).all():
+                self._add("dag_bundle", name=_BUNDLE, active=True)
             known = connection.execute(select(versions.c.dag_id, versions.c.id))
             self._dags = dict(map(tuple, known))
         return self
@@ -86,7 +92,7 @@ class Rows:
         """Add a run, and its DAG where it is new."""
         if dag_id not in self._dags:
             self._dag(dag_id)
-        number = len(self._runs) + 1
+        number = max(self._runs.values(), default=0) + 1
         self._runs[dag_id, run_id] = number
         moment = at or self.start
         self._add(
@@ -225,12 +231,10 @@ class Rows:
     def _dag(self, dag_id: str) -> None:
         version = uuid.uuid4()
         self._dags[dag_id] = version
-        if len(self._dags) == 1:
-            self._add("dag_bundle", name="kling-tests", active=True)
         self._add(
             "dag",
             dag_id=dag_id,
-            bundle_name="kling-tests",
+            bundle_name=_BUNDLE,
             is_paused=False,
             is_stale=False,
             max_active_tasks=16,
@@ -238,7 +242,7 @@ class Rows:
             has_import_errors=False,
             has_task_concurrency_limits=False,
         )
-        self._add("dag_version", id=version, version_number=1, dag_id=dag_id, bundle_name="kling-tests")
+        self._add("dag_version", id=version, version_number=1, dag_id=dag_id, bundle_name=_BUNDLE)
 
     def _rendered(
         self,

@@ -129,7 +129,7 @@ def test_a_retried_task_shows_every_attempt(browser: Window) -> None:
     frame = browser.task("retried")
     rows = frame.locator(".attempts tbody tr")
     expect(rows).to_have_count(2)
-    assert [text.split("\t")[1] for text in rows.all_inner_texts()] == ["success", "failed"]
+    assert [text.split("\t")[1].strip() for text in rows.all_inner_texts()] == ["success", "failed"]
     assert browser.video()["readyState"] == 4
     assert len(airflow.view("retried")["generations"]) == 1
     browser.shot("retried")

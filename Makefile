@@ -96,7 +96,7 @@ build: $(VENV)/.ready ## wheel and source distribution under dist/, the same byt
 release-check: $(VENV)/.ready ## what is missing before this commit can be released
 	@$(BIN)/python scripts/release_check.py
 
-lock: $(VENV)/.ready ## compile requirements/*.txt anew from setup.cfg and requirements/*.in
+lock: $(VENV)/.ready ## compile requirements/*.txt again from setup.cfg and requirements/*.in
 	@$(BIN)/python scripts/lock.py
 
 clean: ## remove all that make made here

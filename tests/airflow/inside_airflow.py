@@ -52,6 +52,7 @@ def parse(dag_file: str) -> dict[str, Any]:
 
 def test(dag_file: str, dag_id: str) -> dict[str, Any]:
     """One ``dag.test()`` from start to end."""
+    inside_version.activate_assets(_bag(dag_file))
     return _report(dag_id, _dag(dag_file, dag_id).test().run_id)
 
 

@@ -212,9 +212,16 @@ class AirflowCluster:
 
         :raises psycopg2.OperationalError: it cannot be reached.
         """
-        if self._connection is None or self._connection.closed:
-            self._connection = psycopg2.connect(self._database_url)
-            self._connection.autocommit = True
+        if self._connection is not None:
+            try:
+                return self._read(query, values)
+            except psycopg2.OperationalError:
+                self._connection.close()
+        self._connection = psycopg2.connect(self._database_url)
+        self._connection.autocommit = True
+        return self._read(query, values)
+
+    def _read(self, query: str, values: tuple[Any, ...]) -> list[dict[str, Any]]:
         with self._connection.cursor(cursor_factory=psycopg2.extras.RealDictCursor) as cursor:
             cursor.execute(query, values)
             return [dict(row) for row in cursor.fetchall()]

@@ -104,7 +104,7 @@ json_values = st.recursive(
     max_leaves=8,
 )
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
-few = settings(  # examples for each of the 45 models
+few = settings(  # examples for each of the models
     max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 

@@ -60,7 +60,7 @@ def test_a_mistake_is_an_import_error(airflow: RealAirflow, body: str, said: lis
 
 def test_everything_is_named_at_once(airflow: RealAirflow) -> None:
     error = airflow.import_error(
-        task("prompt=3, duration=7, cfg_scale=2, parameters=dict(negativ_prompt='x')")
+        task("prompt=3.5, duration=7, cfg_scale=2, parameters=dict(negativ_prompt='x')")
     )
 
     assert "5 problems" in error

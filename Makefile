@@ -25,7 +25,7 @@ PYTHON ?= $(or $(call find-python,$(call newest-python,$(AIRFLOW))),\
 	$(if $(filter 13,$(call newest-python,$(AIRFLOW))),$(call find-python,99)))
 PROJECT := setup.cfg pyproject.toml airflow_provider_kling/__init__.py scripts/set_up.py
 
-.PHONY: ui check-ui test-ui help demo test test-system soak matrix check format airflow emulator benchmark docs build release-check coverage lock clean
+.PHONY: ui check-ui test-ui ui-pictures help demo test test-system soak matrix check format airflow emulator benchmark docs build release-check coverage lock clean
 
 help: ## list the targets
 	@echo "Usage: make <target>"
@@ -72,6 +72,9 @@ check-ui: $(VENV)/.ready ui/node_modules/.ready ## check that the page in the pa
 test-ui: $(VENV)/.ready ui/node_modules/.ready ## the plugin in a real Airflow and a headless Chromium (needs Chromium)
 	@$(BIN)/python -m pip install --quiet --no-deps --requirement tests/ui/requirements.txt
 	@KLING_UI_TESTS=needed $(BIN)/python -m pytest -n 0 tests/ui $(ARGS)
+
+ui-pictures: $(VENV)/.ready ## put screenshots that test-ui has taken into docs/images
+	@$(BIN)/python scripts/ui_pictures.py
 
 ui/node_modules/.ready: ui/package-lock.json ui/.npmrc
 	@cd ui && npm ci --silent --ignore-scripts

@@ -33,7 +33,14 @@ export function TaskPage({ task }: { task: TaskKey }) {
     return () => window.clearTimeout(timer.current);
   }, [load]);
 
-  if (error && !view) return <Trouble error={error} retry={() => void load()} />;
+  if (error && !view) {
+    return (
+      <main class="page">
+        <h1 class="unseen">Kling: {task.task_id}</h1>
+        <Trouble error={error} retry={() => void load()} />
+      </main>
+    );
+  }
   if (!view) return <Skeleton lines={6} />;
   return (
     <main class="page">

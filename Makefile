@@ -63,18 +63,18 @@ format: $(VENV)/.ready ## rewrite the code the way that check wants it
 	@$(BIN)/ruff format .
 
 ui: $(VENV)/.ready ui/node_modules/.ready ## build the page of the Airflow plugin (needs Node 20 or newer)
-	@$(BIN)/python scripts/ui_schema.py ui/openapi.json
+	@$(BIN)/python ui/schema.py ui/openapi.json
 	@cd ui && npm run --silent schema >/dev/null && npm run --silent types && npm run --silent build
 
 check-ui: $(VENV)/.ready ui/node_modules/.ready ## check that the page in the package is the one built from ui/
-	@$(BIN)/python scripts/ui_check.py
+	@$(BIN)/python ui/check.py
 
 test-ui: $(VENV)/.ready ui/node_modules/.ready ## the plugin in a real Airflow and a headless Chromium (needs Chromium)
 	@$(BIN)/python -m pip install --quiet --no-deps --requirement tests/ui/requirements.txt
 	@KLING_UI_TESTS=needed $(BIN)/python -m pytest -n 0 tests/ui $(ARGS)
 
 ui-pictures: $(VENV)/.ready ## put screenshots that test-ui has taken into docs/images
-	@$(BIN)/python scripts/ui_pictures.py
+	@$(BIN)/python ui/pictures.py
 
 ui/node_modules/.ready: ui/package-lock.json ui/.npmrc
 	@cd ui && npm ci --silent --ignore-scripts

@@ -15,6 +15,7 @@ WIDTH = 1200
 
 
 def main() -> None:
+    """Take each picture of the docs from its screenshot."""
     SHOWN.mkdir(exist_ok=True)
     for name, (taken, height) in PICTURES.items():
         with Image.open(TAKEN / f"{taken}.png") as picture:

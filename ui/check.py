@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ui_schema import document
+from schema import document
 
 ROOT = Path(__file__).resolve().parent.parent
 UI = ROOT / "ui"

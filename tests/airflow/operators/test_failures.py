@@ -36,20 +36,24 @@ class TestNoRetry:
     @pytest.mark.parametrize(
         "wait", ["deferrable=False, poke_interval=1", "deferrable=True, poke_interval=5"]
     )
-    @pytest.mark.parametrize(
-        ("directive", "said"),
-        [
-            ("moderation", "ModerationError: The content was rejected by the moderation of the model"),
-            ("fail", ""),
-        ],
-    )
-    def test_the_vendor_s_verdict(
-        self, airflow: RealAirflow, vendor: EmulatorThread, directive: str, said: str, wait: str
-    ) -> None:
-        run = airflow.run(generate(f"A boat. [emulator: {directive}]", f"wait_for_completion=True, {wait}"))
+    def test_the_vendor_s_verdict(self, airflow: RealAirflow, vendor: EmulatorThread, wait: str) -> None:
+        run = airflow.run(generate("A boat. [emulator: moderation]", f"wait_for_completion=True, {wait}"))
 
         (generation,) = vendor.generations
+        said = "ModerationError: The content was rejected by the moderation of the model"
         assert_failed_for_good(run, f"Generation {generation['id']} ended in an error", "not charge", said)
+        assert vendor.stats["charges"] == 0
+
+    @pytest.mark.parametrize(
+        "wait", ["deferrable=False, poke_interval=1", "deferrable=True, poke_interval=5"]
+    )
+    def test_a_generation_that_failed_for_a_passing_reason_is_left_to_the_task_s_retries(
+        self, airflow: RealAirflow, vendor: EmulatorThread, wait: str
+    ) -> None:
+        run = airflow.run(generate("A boat. [emulator: fail]", f"wait_for_completion=True, {wait}"))
+
+        (generation,) = vendor.generations
+        assert_to_be_retried(run, f"Generation {generation['id']} ended in an error", "not charge")
         assert vendor.stats["charges"] == 0
 
     def test_a_verdict_that_comes_while_deferred(

@@ -35,6 +35,7 @@ with DAG("campaign", schedule=None, catchup=False, tags=["kling"]):
         path=f"{OUTPUT}/{{generation_id}}.mp4",
         retries=1,
         retry_delay=timedelta(seconds=1),
+        uncertain_grace=1,  # the first attempt leaves no record, so the second looks in the vendor's logs
         **HERE,
     )
     KlingGenerateOperator.partial(

@@ -212,7 +212,7 @@ def mean_score(policies: Sequence[Policy], durations: Sequence[float], start: fl
     return Score(*means)
 
 
-def arguments(name: str, score: Score, ratio: float) -> str:
+def row(name: str, score: Score, ratio: float) -> str:
     return (
         f"{name:31}{score.polls:7.1f}{score.lag:9.1f}{score.late:9.1f}"
         f"{score.polls * score.lag:10.0f}{ratio:11.2f}"
@@ -226,14 +226,14 @@ def compare(title: str, durations: Sequence[float], repeats: int, rules: Sequenc
     best = frontier.scores[PRICES.index(POLL_PRICE)]
     print(f"\n{title}")
     print(f"{'policy':31}{'polls':>7}{'lag s':>9}{'p95':>9}{'product':>10}{'of optimum':>11}")
-    print(arguments("optimum, who knows them", best, frontier.ratio(best)))
+    print(row("optimum, who knows them", best, frontier.ratio(best)))
     score = measure(adaptive, durations, start=EARLY_LOOK, repeats=repeats)
-    print(arguments("adaptive, after the early look", score, frontier.ratio(score)))
+    print(row("adaptive, after the early look", score, frontier.ratio(score)))
     score = measure(adaptive, durations, repeats=repeats)
-    print(arguments("adaptive, the early look too", score, frontier.ratio(score)))
+    print(row("adaptive, the early look too", score, frontier.ratio(score)))
     for name, policy in OTHERS.items():
         score = measure(policy, durations, repeats=repeats)
-        print(arguments(name, score, frontier.ratio(score)))
+        print(row(name, score, frontier.ratio(score)))
 
 
 def stretch(n: int, rules: Sequence[Policy]) -> None:

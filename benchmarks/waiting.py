@@ -177,7 +177,7 @@ def medians(results: Sequence[Result]) -> Result:
     return Result(**columns)
 
 
-def arguments(name: str, result: Result, base: Result | None) -> str:
+def row(name: str, result: Result, base: Result | None) -> str:
     ratio = "-"
     if result.trouble:
         ratio = result.trouble
@@ -202,7 +202,7 @@ def compare(case: Case, contenders: Sequence[str], runs: int, seconds: float, fo
             memory = f"{result.memory:8.1f}" if name == "asleep" else " " * 8
             print(f"{name:10}{'':26}{memory}{result.lag:9.1f}{result.worst:8.0f}")
         else:
-            print(arguments(name, result, found.get("floor")))
+            print(row(name, result, found.get("floor")))
     with open(folder / "results.jsonl", "a") as file:
         for name, each in results.items():
             file.write(json.dumps([name, asdict(case), [asdict(r) for r in each]]) + "\n")

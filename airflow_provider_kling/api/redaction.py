@@ -77,6 +77,8 @@ def hide_secrets(text: str) -> str:
 def _without_content(found: re.Match[str]) -> str:
     """What stands for a run of letters that looks like base64; a checksum in hexadecimal is none."""
     run = found[0]
+    if "/" in run and run == run.lower() and not set("+=%\\") & set(run):
+        return run  # a path: of so many characters of base64 some are capitals
     mixed = run != run.lower() and run != run.upper() and any(map(str.isdigit, run))
     return "…" if len(run) >= _SURELY_CONTENT or run.endswith("=") or mixed else run
 

@@ -208,7 +208,9 @@ class TestRetry:
         vendor.faults.add("submit", status)
         run = airflow.run(generate(arguments="uncertain_grace=0, on_uncertain_submit='fail'"))
 
-        assert_failed_for_good(run, str(status), "not in the vendor's logs", "on_uncertain_submit='fail'")
+        assert_failed_for_good(
+            run, str(status), "not in the vendor's request log", "on_uncertain_submit='fail'"
+        )
         assert vendor.stats["calls"]["submit"] == 1
 
     @pytest.mark.parametrize("how", ["deferrable=False, poke_interval=1", "deferrable=True, poke_interval=5"])

@@ -128,10 +128,11 @@ class TestRetry:
         self, airflow: RealAirflow, vendor: EmulatorThread
     ) -> None:
         """Nobody is charged for a failure; the two submits carry different names."""
-        run = airflow.run(generate("A boat. [emulator: fail]", "wait_for_completion=True, poke_interval=1"))
+        text = generate("A boat. [emulator: moderation]", "wait_for_completion=True, poke_interval=1")
+        run = airflow.run(text)
         assert run["generate"].state == "failed"
 
-        run.rewrite(**{"[emulator: fail]": ""}).clear("generate").go_on()
+        run.rewrite(**{"[emulator: moderation]": ""}).clear("generate").go_on()
 
         assert run.state == "success"
         assert len({each["client_request_id"] for each in vendor.generations}) == 2

@@ -30,7 +30,7 @@ VIDEO = mp4(1)
 
 @pytest.fixture
 def go() -> Iterator[Callable[[object], SavedVideo]]:
-    with serving(Cdn(VIDEO)) as cdn, KlingClient(Settings("key")) as client:
+    with serving(Cdn(VIDEO)) as cdn, KlingClient(Settings("key", cdn.url)) as client:
         yield lambda target: save_video(client.fetch, cdn.completed, target, generation_id="generation")
 
 

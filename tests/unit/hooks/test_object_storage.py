@@ -21,7 +21,8 @@ def test_any_file_name_is_itself_as_a_path_and_as_a_uri(tmp_path: Path, name: st
         assert target_path(given, generation_id="gen-1") == str(path)
     write_text(path.as_uri(), "a text")
     assert path.read_text() == "a text"
-    sidecar.write(path.as_uri(), {}, generation_id="gen-1")
+    path.unlink()
+    assert sidecar.write(path.as_uri(), {}, generation_id="gen-1")
     assert path.read_text() == "{}\n"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -268,7 +268,10 @@ class BatchRun:
 
     @property
     def _has_place(self) -> bool:
-        return self._stopped is None and len(self._state.in_flight) < self._options.max_active
+        state, options = self._state, self._options
+        if options.on_error == "fail" and state.counts[FAILED] > options.allowed_failures(state.total):
+            return False
+        return self._stopped is None and len(state.in_flight) < options.max_active
 
     def _submit(self, row: Row, *, search: bool = False) -> bool:
         """Submit a row; false where it has to wait, or no row is submitted any more."""
@@ -377,9 +380,6 @@ class BatchRun:
             return
         log.warning("Row %d (%s) failed: %s", row.number, row.key, error)
         self._count_failure(row, failed)
-        too_many = self._state.counts[FAILED] > self._options.allowed_failures(self._state.total)
-        if too_many and self._options.on_error == "fail" and self._stopped is None:
-            self._stop(KlingError(f"Row {row.number} ({row.key}) failed, and on_error='fail' is set."))
 
     def _count_failure(self, row: Row, record: Mapping[str, Any]) -> None:
         self._state.retryable |= bool(record.get("retryable"))

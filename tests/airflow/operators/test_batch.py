@@ -133,6 +133,19 @@ def test_too_many_failures_fail_the_task_when_all_others_are_saved(
     assert {line["status"] for line in manifest(run).values()} == {"saved", "failed"}
 
 
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_no_more_rows_are_submitted_after_too_many_failures_if_so_wanted(
+    airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path, deferrable: bool
+) -> None:
+    requests = [{"key": "bad", "prompt": "A dog. [emulator: moderation]"}, *rows(2)]
+    run = airflow.run(batch(tmp_path, requests, max_active=1, on_error="fail", deferrable=deferrable))
+
+    assert run["batch"].state == "failed"
+    assert "1 of 3 rows failed, and max_failures allows 0." in run.log
+    assert [line["status"] for line in manifest(run).values()] == ["failed", "pending", "pending"]
+    assert accepted(vendor) == 1
+
+
 def test_only_what_changed_is_made_again(
     airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
 ) -> None:

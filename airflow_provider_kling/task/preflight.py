@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_kling.api.download.targets import target_for
 from airflow_provider_kling.api.exceptions import DownloadError, InvalidRequestError, KlingError, Recovery
-from airflow_provider_kling.api.paths import LONGEST_SAFE_NAME, check_path, tells_apart
+from airflow_provider_kling.api.paths import LONGEST_SAFE_NAME, check_path, is_stored, tells_apart
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.hooks.object_storage import target_path
 from airflow_provider_kling.task import sidecar
@@ -60,6 +60,8 @@ class Preflight:
         place = target_path(
             self.path, generation_id=LONGEST_ID, model=self.model, client_request_id=client_request_id
         )
+        if is_stored(place):
+            _ = place.fs  # fails here for an unknown storage, whichever Airflow looks it up
         own_name = tells_apart(str(self.path))
         target = target_for(place, "to come")
         target.check_writable(free=not (own_name or self.overwrite))

@@ -135,9 +135,8 @@ try:
     from airflow.sdk import BaseHook, BaseOperator, BaseSensorOperator
 except ImportError:
     from airflow.models.dag import DAG
-    from airflow.models.baseoperator import BaseOperator
-    from airflow.sensors.base import BaseSensorOperator
-    from airflow.hooks.base import BaseHook
+    from airflow.providers.common.compat.sdk import BaseHook, BaseOperator, BaseOperatorLink, BaseSensorOperator
+import {PACKAGE}.get_provider_info  # each process of Airflow has it
 before = set(sys.modules)
 for name in {names!r}:
     importlib.import_module(name)

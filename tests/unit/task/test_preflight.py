@@ -105,6 +105,11 @@ class Bucket(MemoryFileSystem):
     refused: tuple[str, ...] = ()
     error: type[Exception] = PermissionError
 
+    @classmethod
+    def _strip_protocol(cls, path: str) -> str:
+        stripped: str = super()._strip_protocol(str(path).removeprefix("trialbucket://"))
+        return stripped
+
     def _meet(self, call: str) -> None:
         if call in self.refused:
             raise self.error("Forbidden")
@@ -148,7 +153,7 @@ def test_a_bucket_that_refuses_a_put(bucket: Bucket, error: type[Exception]) -> 
         with pytest.raises(KlingError) as refused:
             try_(path)
         assert refused.value.recovery is Recovery.GIVE_UP
-        assert "trialbucket://media/out/" in str(refused.value)
+        assert "media/out/" in str(refused.value)
     assert not bucket.store
 
 

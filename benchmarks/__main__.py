@@ -12,6 +12,7 @@ MEASUREMENTS: Final = {
     "schedule": "polls against lag, beside the optimum (seconds)",
     "dag_import": "what an import adds to a DAG file (a minute)",
     "download": "a landing beside curl (minutes)",
+    "worker": "what a task adds to a worker, beside a task that does nothing (three minutes)",
 }
 
 

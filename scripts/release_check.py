@@ -10,8 +10,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "airflow_provider_kling"
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==(\S+)", re.MULTILINE)
 Check = Callable[[str], Iterator[str]]
 
 
@@ -57,15 +61,19 @@ def documentation(release: str) -> Iterator[str]:
 def locks(release: str) -> Iterator[str]:
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    needs = re.findall(r"^([A-Za-z0-9-]+)>=", config["options"]["install_requires"], re.MULTILINE)
+    stated = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+    lines = "\n".join(stated).splitlines()
+    needs = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
     for source in sorted((ROOT / "requirements").glob("*.in")):
         lock = source.with_suffix(".txt")
         if source.stem == "dev":
             continue
-        pinned = lock.read_text().lower() if lock.exists() else ""
-        absent = [need for need in needs if f"\n{need.lower()}==" not in pinned]
-        if absent:
-            yield f"lock: {lock.relative_to(ROOT)} pins no {', '.join(absent)}; run make lock"
+        text = lock.read_text() if lock.exists() else ""
+        pinned = {canonicalize_name(name): pin for name, pin in PIN.findall(text)}
+        for need in needs:
+            pin = pinned.get(canonicalize_name(need.name))
+            if pin is None or not need.specifier.contains(pin, prereleases=True):
+                yield f"lock: {lock.relative_to(ROOT)} pins {need.name} {pin}, not {need}; run make lock"
 
 
 def matrix(release: str) -> Iterator[str]:
@@ -76,9 +84,11 @@ def matrix(release: str) -> Iterator[str]:
     if untested := sorted(locked - tested):
         yield f"matrix: not run since the last change on Airflow {', '.join(untested)}; run make matrix"
     for log in logs:
-        closing = log.read_text().strip().splitlines()[-1:]
-        if closing and re.search(r"\bfailed\b|\berrors?\b", closing[0]):
-            yield f"matrix: {log.stem}: {closing[0].strip('= ')}"
+        closing = (log.read_text().strip().splitlines() or [""])[-1].strip("= ")
+        if re.search(r"\bfailed\b|\berrors?\b", closing):
+            yield f"matrix: {log.stem}: {closing}"
+        elif "passed" not in closing:
+            yield f"matrix: {log.stem}: ended without a result"
 
 
 def distributions(release: str) -> Iterator[str]:

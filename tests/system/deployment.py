@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import signal
 from collections import Counter
@@ -48,8 +49,10 @@ class Deployment:
     key: str
 
     def begin(self, wave: str, count: int) -> Wave:
-        """Begin a DAG run of so many generations."""
-        return Wave(self, wave, count, self.cluster.run(DAG_ID, wave=wave, count=count))
+        """Begin a DAG run of so many generations, and of a batch of a quarter as many beside them."""
+        batch = max(2, count // 4)
+        run = self.cluster.run(DAG_ID, wave=wave, count=count, batch=batch)
+        return Wave(self, wave, count, batch, run)
 
     def store_connection(self, key: str) -> None:
         """Put a key into Airflow's connection, as a person does in the UI."""
@@ -68,11 +71,14 @@ class Wave:
     """Generations of one DAG run.
 
     :param name: stands in their prompts.
+    :param count: half by three tasks, half by one.
+    :param batch: made by a batch beside them.
     """
 
     deployment: Deployment
     name: str
     count: int
+    batch: int
     run: DagRun
 
     @property
@@ -115,15 +121,24 @@ class Wave:
             if times > 1
         }
         assert twice == {}
-        assert len(generations) == self.count
+        assert len(generations) == self.count + self.batch
         assert all(each["charged"] for each in generations)
-        saved = {path.stem for path in (self.deployment.output / self.name).glob("*.mp4")}
-        assert saved == {each["id"] for each in generations}
-        for each in generations:
-            path = self.deployment.output / self.name / f"{each['id']}.mp4"
-            assert probe(path, generation_id=each["id"]).duration > 0
-        rest = [path.name for path in (self.deployment.output / self.name).iterdir() if path.suffix != ".mp4"]
-        assert rest == []
+        folder = self.deployment.output / self.name
+        saved = {path.stem: path for path in folder.rglob("*.mp4")}
+        assert set(saved) == {each["id"] for each in generations}
+        for generation_id, path in saved.items():
+            assert probe(path, generation_id=generation_id).duration > 0
+        assert Counter(path.parent for path in saved.values()) == {
+            folder: self.count,
+            folder / "batch": self.batch,
+        }
+        assert [path.name for path in folder.iterdir() if path.suffix != ".mp4"] == ["batch"]
+        (manifest,) = (folder / "batch").glob("manifest-*.jsonl")
+        rows = [json.loads(line) for line in manifest.read_text().splitlines()]
+        assert {(row["status"], row["generation_id"] in saved) for row in rows} == {("saved", True)}
+        assert len(rows) == self.batch
+        left = {path.suffix for path in (folder / "batch").iterdir() if path.is_file()}
+        assert left == {".mp4", ".json", ".jsonl"}
 
     def _states(self) -> Counter[str]:
         return Counter(str(task["state"]) for task in self.run.tasks())

@@ -23,10 +23,12 @@ from tests.system.versions import needs_airflow
 pytest.importorskip("airflow.providers.celery")
 
 COUNT: Final = int(os.environ.get("KLING_SOAK") or 0)
-WAVE: Final = 100
-"""Generations of one DAG run."""
 AT_ONCE: Final = 4
 """DAG runs under way at once."""
+WAVE: Final = max(2, min(100, COUNT // AT_ONCE))
+"""Generations of one DAG run, besides its batch."""
+WARM_UP: Final = 8
+"""Generations before the soak, so that what is loaded once is no growth."""
 FAULTY: Final = 0.02
 """Share of all calls that meet a fault."""
 CALLS: Final = ("submit", "poll", "cdn", "logs", "models", "metrics")
@@ -61,14 +63,15 @@ def longest_delay(running: Deployment) -> tuple[float, float]:
     """Median and maximum of seconds between a generation's completion and the end of its video's file."""
     delays = []
     for each in running.vendor.generations:
-        (path,) = running.output.glob(f"*/{each['id']}.mp4")
+        (path,) = running.output.rglob(f"{each['id']}.mp4")
         delays.append(path.stat().st_mtime - each["accepted_at"] - each["seconds"])
     return statistics.median(delays), max(delays)
 
 
 def test_soak(tmp_path_factory: pytest.TempPathFactory) -> None:
     with deployment(tmp_path_factory.mktemp("soak"), celery=True) as running:
-        before: dict[str, Any] | None = None
+        running.begin("warm_up", WARM_UP).assert_saved_and_paid_once()
+        before = held(running)
         waves: list[Wave] = []
         for call in CALLS:
             running.vendor.faults.add(call, "random", probability=FAULTY, times=None, seed=len(call))
@@ -78,9 +81,6 @@ def test_soak(tmp_path_factory: pytest.TempPathFactory) -> None:
                 lambda: sum(wave.run.state == "running" for wave in waves) < AT_ONCE, 7200, "room for a wave"
             )
             waves.append(running.begin(f"soak_{start}", min(WAVE, COUNT - start)))
-            if before is None and start >= WAVE * (AT_ONCE - 1):
-                before = held(running)
-        before = before or held(running)
         for wave in waves:
             eventually(lambda wave=wave: wave.run.state != "running", 7200, f"the end of {wave.name}")
             wave.assert_saved_and_paid_once()
@@ -96,13 +96,14 @@ def report(running: Deployment, before: dict[str, Any], after: dict[str, Any], s
     faults = sum(entry.fault is not None for entry in journal)
     polls = sum(entry.call is CallKind.POLL for entry in journal)
     median, longest = longest_delay(running)
+    made = len(running.vendor.generations)
     print(
-        f"\n| | |\n|---|---|\n| generations | {COUNT} |"
-        f"\n| saved | {len(list(running.output.glob('*/*.mp4')))} |"
+        f"\n| | |\n|---|---|\n| generations, the batches' among them | {made} |"
+        f"\n| saved | {len(list(running.output.rglob('*.mp4')))} |"
         f"\n| paid | {running.vendor.stats['charges']} |"
         f"\n| minutes | {seconds / 60:.0f} |"
         f"\n| calls, of which with a fault | {len(journal)}, {faults} |"
-        f"\n| polls a generation | {polls / COUNT:.1f} |"
+        f"\n| polls a generation | {polls / made:.1f} |"
         f"\n| from completed to saved, median and longest | {median:.0f} s, {longest:.0f} s |"
         f"\n\n| process | {' | '.join(before['triggerer'])} |\n|---|---|---|---|---|"
     )

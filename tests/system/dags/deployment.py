@@ -1,4 +1,4 @@
-"""A wave of generations, from a picture to a saved file: half by three tasks, half by one."""
+"""A wave of generations, from a picture to a saved file: half by three tasks, half by one; and a batch beside."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 from airflow.sdk import DAG, get_current_context, task
 
+from airflow_provider_kling.operators.batch import KlingGenerateBatchOperator
 from airflow_provider_kling.operators.kling import KlingDownloadOperator, KlingGenerateOperator
 from airflow_provider_kling.sensors.kling import KlingGenerationSensor
 
 MODEL = "kling-video/v1.6/standard/image-to-video"
 PICTURE = str(Path(__file__).parent / "pictures" / "mug.jpg")
-PATH = os.path.join(os.environ["KLING_OUTPUT"], "{{ dag_run.conf['wave'] }}", "{generation_id}.mp4")
+FOLDER = os.path.join(os.environ["KLING_OUTPUT"], "{{ dag_run.conf['wave'] }}")
+PATH = os.path.join(FOLDER, "{generation_id}.mp4")
 RETRIES: dict[str, Any] = {"retries": 8, "retry_delay": timedelta(seconds=3)}
 
 with DAG("deployment", schedule=None, catchup=False, max_active_runs=30):
@@ -24,6 +26,27 @@ with DAG("deployment", schedule=None, catchup=False, max_active_runs=30):
         """One for each generation of this form."""
         conf = get_current_context()["dag_run"].conf
         return [f"{conf['wave']} {form} {number}" for number in range(conf["count"] // 2)]
+
+    @task(retries=8, retry_delay=timedelta(seconds=3))
+    def rows() -> list[dict[str, str]]:
+        """One for each generation of the batch."""
+        conf = get_current_context()["dag_run"].conf
+        return [
+            {"key": str(number), "prompt": f"{conf['wave']} batch {number}"}
+            for number in range(conf["batch"])
+        ]
+
+    KlingGenerateBatchOperator(
+        task_id="batch",
+        requests=rows(),
+        model=MODEL,
+        image=PICTURE,
+        path=os.path.join(FOLDER, "batch", "{generation_id}.mp4"),
+        max_active=4,
+        poke_interval=5,
+        timeout=1800,
+        **RETRIES,
+    )
 
     KlingGenerateOperator.partial(
         task_id="all_in_one",

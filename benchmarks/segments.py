@@ -1,0 +1,58 @@
+"""An executor that runs each task in a fresh interpreter, as a container does, and notes what that took."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from airflow.executors.base_executor import BaseExecutor
+
+NOTES = "KLING_SEGMENTS"
+"""Environment variable with the file that the notes go to, a line of JSON for each segment."""
+
+
+class SegmentExecutor(BaseExecutor):
+    """Runs one workload at a time through ``airflow.sdk.execution_time.execute_workload``."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs | {"parallelism": 1})
+        self._under_way: tuple[Any, subprocess.Popen[bytes]] | None = None
+
+    def _process_workloads(self, workload_items: Sequence[Any]) -> None:
+        for workload in workload_items:
+            del self.queued_tasks[workload.key]
+            command = [sys.executable, "-m", "airflow.sdk.execution_time.execute_workload"]
+            process = subprocess.Popen([*command, "--json-string", workload.model_dump_json()])
+            self._under_way = workload, process
+
+    def sync(self) -> None:
+        if self._under_way is None:
+            return
+        workload, process = self._under_way
+        # The resources of the supervisor and of the task's own process, which it waited for.
+        pid, status, used = os.wait4(process.pid, os.WNOHANG)
+        if pid == 0:
+            return
+        self._under_way = None
+        process.returncode = os.waitstatus_to_exitcode(status)
+        note = {
+            "task": workload.ti.task_id,
+            "failed": process.returncode,
+            "cpu": used.ru_utime + used.ru_stime,
+            "mb": used.ru_maxrss / 1000,
+        }
+        with Path(os.environ[NOTES]).open("a") as notes:
+            notes.write(json.dumps(note) + "\n")
+        self.success(workload.key) if process.returncode == 0 else self.fail(workload.key)
+
+    def end(self) -> None:
+        self.terminate()
+
+    def terminate(self) -> None:
+        if self._under_way is not None:
+            self._under_way[1].kill()

@@ -29,12 +29,13 @@ UNKNOWN: Final = "?"
 
 @dataclass(slots=True)
 class CostRow:
-    """The generations of one model by one task.
+    """The generations of one model by one task, or by one pass of a loop.
 
     :param generations: requests that the vendor accepted.
     :param failed: those of them that ended in an error, which is not charged.
     :param credits: charged so far.
     :param usd: the same in USD, by the vendor.
+    :param loop_pass: index of the loop's pass; None where the task is in none.
     """
 
     dag: str
@@ -44,6 +45,7 @@ class CostRow:
     failed: int = 0
     credits: float = 0.0
     usd: float = 0.0
+    loop_pass: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class CostTable:
     """What generations cost.
 
     :param title: what is summed.
-    :param rows: by dag, task and model, the most expensive first.
+    :param rows: by dag, task, model and pass of a loop, the most expensive first.
     :param missing: generation ids that the vendor's logs do not list yet; they can lag.
     """
 
@@ -70,12 +72,14 @@ class CostTable:
         return sum(row.credits for row in self.rows)
 
     def text(self) -> str:
-        """As a table to read, with a line for the sum."""
+        """As a table to read, with a line for the sum; the pass has a column where a task is in a loop."""
         total = CostRow("total", "", "", credits=self.credits, usd=self.usd)
         total.generations = sum(row.generations for row in self.rows)
         total.failed = sum(row.failed for row in self.rows)
-        shown = [_shown(row) for row in (*self.rows, total)]
-        lines = [self.title, aligned_text(_COLUMNS, shown, _TO_THE_RIGHT)]
+        in_loops = any(row.loop_pass is not None for row in self.rows)
+        columns = _COLUMNS if in_loops else tuple(name for name in _COLUMNS if name != _LOOP_PASS)
+        shown = [[_shown(name, getattr(row, name)) for name in columns] for row in (*self.rows, total)]
+        lines = [self.title, aligned_text(columns, shown, [name not in _TEXTS for name in columns])]
         if self.missing:
             lines.append(f"Not in the vendor's logs yet, and not summed: {', '.join(self.missing)}")
         return "\n".join(lines)
@@ -86,7 +90,8 @@ class CostTable:
 
 
 _COLUMNS: Final = tuple(each.name for each in fields(CostRow))
-_TO_THE_RIGHT: Final = tuple(name not in ("dag", "task", "model") for name in _COLUMNS)
+_TEXTS: Final = ("dag", "task", "model")
+_LOOP_PASS: Final = "loop_pass"
 
 
 class KlingCostReport:
@@ -203,15 +208,24 @@ def _began(run: Any) -> float:
 
 
 def _summed(placed: Iterable[tuple[str, str, LogRow]]) -> tuple[CostRow, ...]:
-    sums: dict[tuple[str, str, str], CostRow] = {}
+    sums: dict[tuple[str, str, str, int | None], CostRow] = {}
     for dag, task, row in placed:
         model = row.model or UNKNOWN
-        summed = sums.setdefault((dag, task, model), CostRow(dag, task, model))
+        place = place_in(row.client_request_id or "")
+        loop_pass = place.loop_index if place else None
+        summed = sums.setdefault(
+            (dag, task, model, loop_pass), CostRow(dag, task, model, loop_pass=loop_pass)
+        )
         summed.generations += 1
         summed.failed += row.failed
         summed.credits += row.credits or 0.0
         summed.usd = round(summed.usd + (row.usd or 0.0), 6)
-    return tuple(sorted(sums.values(), key=lambda each: (-each.usd, each.dag, each.task, each.model)))
+    return tuple(
+        sorted(
+            sums.values(),
+            key=lambda each: (-each.usd, each.dag, each.task, each.model, each.loop_pass or 0),
+        )
+    )
 
 
 def _place(row: LogRow) -> tuple[str, str]:
@@ -228,12 +242,10 @@ def _texts(value: Any) -> list[str]:
     return [text for each in value for text in _texts(each)]
 
 
-def _shown(row: CostRow) -> list[str]:
-    return [f"{value:.2f}" if name == "usd" else _plain(value) for name, value in _items(row)]
-
-
-def _items(row: CostRow) -> list[tuple[str, Any]]:
-    return [(name, getattr(row, name)) for name in _COLUMNS]
+def _shown(column: str, value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if column == "usd" else _plain(value)
 
 
 def _plain(value: Any) -> str:

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from airflow_provider_kling.api.exceptions import DownloadError, InvalidRequestError, Recovery
 from airflow_provider_kling.api.redaction import clean
 
-PLACEHOLDERS: Final = ("generation_id", "model", "client_request_id")
+PLACEHOLDERS: Final = ("generation_id", "model", "client_request_id", "loop_index")
 """What a target path may name in braces."""
 
 UNKNOWN_MODEL: Final = "unknown-model"
@@ -211,7 +211,8 @@ def expand_path(path: object, facts: Mapping[str, str | None]) -> str:
     A path that ends with a slash is completed with ``{generation_id}.mp4``. Slashes in a model id
     become ``-``. Ids go into it as :func:`safe_name` makes them; a local path that begins with ``~`` or a
     variable such as ``$HOME`` is completed, see :func:`at_home`. A model that is not known becomes
-    ``unknown-model``, a client request id that is not known the generation's id.
+    ``unknown-model``, a client request id that is not known the generation's id. The index of a loop's pass
+    has to be known, as the next pass would save at the same place.
 
     :param path: a local path, a ``file:`` URI or the URI of an object in storage, as text; or a path
         object, which has to name a file.
@@ -308,6 +309,8 @@ def _value(field: str, facts: Mapping[str, str | None]) -> str:
         return UNKNOWN_MODEL
     if value is None and field == "client_request_id":
         field, value = "generation_id", facts.get("generation_id")
+    if value is None and field == "loop_index":
+        raise ValueError("{loop_index} is only known of a generation that was submitted in a loop")
     if value is None:
         raise ValueError(f"{{{field}}} is not known here")
     try:

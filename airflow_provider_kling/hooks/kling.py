@@ -205,7 +205,7 @@ class KlingHook(BaseHook):
         :param overwrite: replace what is there. Otherwise the same video is left as it is, and
             another file is an error.
         :param model: for ``{model}`` in the path.
-        :param client_request_id: for ``{client_request_id}`` in the path.
+        :param client_request_id: for ``{client_request_id}`` and ``{loop_index}`` in the path.
         :param expected_seconds: length that was asked for; another one is logged.
         :raises GenerationFailedError: it ended in an error.
         :raises DownloadError: the video did not arrive; it stays paid and can be fetched again.

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Iterable
 from typing import Any
 
+from airflow_provider_kling.api.durable.identity import place_in
 from airflow_provider_kling.api.paths import (
     expand_path,
     file_of,
@@ -42,10 +43,12 @@ def target_path(path: Any, **facts: str | None) -> Any:
     """Where a video goes.
 
     :param path: see :func:`.expand_path`.
-    :param facts: what its placeholders stand for.
+    :param facts: what its placeholders stand for; the client request id tells the pass of a loop.
     :return: a local path as text, or a path object.
     """
-    expanded = expand_path(path, facts)
+    place = place_in(facts.get("client_request_id") or "")
+    loop_index = None if place is None or place.loop_index is None else str(place.loop_index)
+    expanded = expand_path(path, {**facts, "loop_index": loop_index})
     return open_path(expanded, getattr(path, "conn_id", None)) if "://" in expanded else expanded
 
 

@@ -32,7 +32,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
 
     :param generation_id: the generation, usually from XCom.
     :param path: a local path, or the URI of an object in storage (``s3://conn@bucket/key``). May
-        name ``{generation_id}``, and ``{model}`` or ``{client_request_id}`` where a
+        name ``{generation_id}``, and ``{model}``, ``{client_request_id}`` or ``{loop_index}`` where a
         KlingGenerateOperator upstream made it; one that ends with a slash is completed with
         ``{generation_id}.mp4``.
     :param kling_conn_id: the connection that submitted it.

@@ -62,9 +62,9 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
     :param parameters: any other parameter of the model, by the vendor's name.
     :param kling_conn_id: the Airflow connection of the account that pays.
     :param path: where the video goes: a local path, or the URI of an object in storage
-        (``s3://conn@bucket/key``), with ``{generation_id}``, ``{model}`` or ``{client_request_id}`` in
-        it; one that ends with a slash is completed with ``{generation_id}.mp4``. Implies
-        ``wait_for_completion``.
+        (``s3://conn@bucket/key``), with ``{generation_id}``, ``{model}``, ``{client_request_id}``, or in a
+        loop ``{loop_index}`` in it; one that ends with a slash is completed with
+        ``{generation_id}.mp4``. Implies ``wait_for_completion``.
     :param overwrite: replace what is at the path. Otherwise the same video is left as it is, and
         another file is an error.
     :param sidecar: write a JSON file beside the video: request, model, ids, times, cost, checksum.

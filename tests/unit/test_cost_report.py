@@ -44,13 +44,35 @@ def test_the_table_has_a_line_for_each_row_and_one_for_the_sum() -> None:
     ]
 
 
+def test_the_passes_of_a_loop_are_told_apart() -> None:
+    rows = (CostRow("d", "a", "m", 1, 0, 2.0, 0.29, 0), CostRow("d", "a", "m", 1, 0, 2.0, 0.29, 1))
+    lines = CostTable("Cost:", rows).text().splitlines()
+    assert lines[1:] == [
+        "dag    task  model  generations  failed  credits   usd  loop_pass",
+        "d      a     m                1       0        2  0.29          0",
+        "d      a     m                1       0        2  0.29          1",
+        "total                         2       0        4  0.58",
+    ]
+
+
 def test_csv_quotes_what_needs_it() -> None:
     table = CostTable("", (CostRow("d,1", "a", "m", 1, 0, 1.0, 0.5),))
-    assert table.csv() == 'dag,task,model,generations,failed,credits,usd\n"d,1",a,m,1,0,1.0,0.5\n'
+    assert table.csv() == (
+        'dag,task,model,generations,failed,credits,usd,loop_pass\n"d,1",a,m,1,0,1.0,0.5,\n'
+    )
 
 
 def test_a_day_is_summed_by_dag_task_and_model(emulator: EmulatorThread) -> None:
-    names = ["airflow:d:a:0:x", "airflow:d:a:3:1:y", "airflow:d:b:0:z", "somebody-else", None]
+    names = [
+        "airflow:d:a:pass0:0:x",
+        "airflow:d:a:7.pass1:0:x",
+        "airflow:d:a:8.pass1:0:x",
+        "airflow:d:a:0:x",
+        "airflow:d:a:3:1:y",
+        "airflow:d:b:0:z",
+        "somebody-else",
+        None,
+    ]
     with KlingClient(Settings(emulator.api_key, base_url=emulator.url)) as client:
         for name in names:
             done = client.submit(GenerationRequest(MODEL, {"prompt": "a cat"}), name)
@@ -59,12 +81,14 @@ def test_a_day_is_summed_by_dag_task_and_model(emulator: EmulatorThread) -> None
     report = KlingCostReport("kling_report")
     table = report.of_day()
 
-    assert {(row.dag, row.task): (row.generations, row.usd) for row in table.rows} == {
-        ("d", "a"): (2, 0.58),
-        ("d", "b"): (1, 0.29),
-        ("?", "?"): (2, 0.58),
+    assert {(row.dag, row.task, row.loop_pass): (row.generations, row.usd) for row in table.rows} == {
+        ("d", "a", None): (2, 0.58),
+        ("d", "a", 0): (1, 0.29),
+        ("d", "a", 1): (2, 0.58),
+        ("d", "b", None): (1, 0.29),
+        ("?", "?", None): (2, 0.58),
     }
-    assert (table.usd, table.credits) == (1.45, 5 * 580_000)
+    assert (table.usd, table.credits) == (2.32, 8 * 580_000)
     now = datetime.now(UTC)
     assert report.between(now - timedelta(days=9), now - timedelta(days=8)).rows == ()
 

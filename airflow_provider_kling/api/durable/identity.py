@@ -115,6 +115,13 @@ class Place(NamedTuple):
     task: str
     position: str
 
+    @property
+    def loop_index(self) -> int | None:
+        """Which pass of a loop it is; None where the task is in none."""
+        last = self.position.rpartition(".")[2]
+        number = last.removeprefix(_LOOP)
+        return int(number) if last != number and number.isdecimal() else None
+
 
 def place_in(client_request_id: str) -> Place | None:
     """Dag and task in a client request id, as far as it names them; None for ids of other makers."""

@@ -9,13 +9,22 @@ from contextlib import contextmanager
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 from airflow.sdk import DAG, Context
 
 from airflow_provider_kling.api.client import KlingClient
-from airflow_provider_kling.api.transport.messages import Call, Flow, HttpRequest, Memory, Reply, T, forget
+from airflow_provider_kling.api.transport.messages import (
+    Call,
+    ConnectionLost,
+    Flow,
+    HttpRequest,
+    HttpResponse,
+    Memory,
+    T,
+    forget,
+)
 from airflow_provider_kling.hooks.kling import KlingHook
 from airflow_provider_kling.operators.kling import KlingDownloadOperator, KlingGenerateOperator
 
@@ -85,11 +94,11 @@ class KilledClient(KlingClient):
 
         return super().run(flow, remembering)
 
-    def _send(self, request: HttpRequest) -> Reply:
+    def _send(self, request: HttpRequest, at_most: float | None) -> HttpResponse | ConnectionLost:
         self.submitting = request.call is Call.SUBMIT
         if self.submitting:
             self.at("before the submit is sent")
-        reply = super()._send(request)
+        reply = super()._send(request, at_most)
         if request.call is Call.POLL:
             self.at(ASKED)
         return reply
@@ -104,10 +113,10 @@ class KilledClient(KlingClient):
                     yield chunk
                     self.at("part of the video is there")
 
-            stream.chunks = chunks
+            stream.chunks = chunks  # type: ignore[method-assign]
             yield stream
 
-    def _read(self, response: Any) -> bytes | None:
+    def _read(self, response: Any) -> bytes:
         if self.submitting:
             self.at(ACCEPTED_WHOLE)
             self.at(ACCEPTED)
@@ -141,7 +150,7 @@ class KilledGenerate(KlingGenerateOperator):
         self.hook.kills.at("resuming")
         return super().execute_complete(context, event)
 
-    def defer(self, **kwargs: Any) -> None:
+    def defer(self, **kwargs: Any) -> NoReturn:
         self.hook.kills.at("deferring")
         super().defer(**kwargs)
 

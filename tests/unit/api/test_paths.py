@@ -26,6 +26,7 @@ FACTS = {
     "generation_id": ID,
     "model": "kling-video/v1.6/standard/image-to-video",
     "client_request_id": "airflow:dag:task:0:1234",
+    "loop_index": "2",
 }
 HOSTILE = [
     ".", "..", "...", " ", "a/b", "/etc/passwd", "../../etc/passwd", "a\\b", "a\0b", "a\nb",
@@ -41,6 +42,7 @@ HOSTILE = [
         ("s3://c@b/{model}/{generation_id}", f"s3://c@b/kling-video-v1.6-standard-image-to-video/{ID}"),
         ("/videos/", f"/videos/{ID}.mp4"),
         ("s3://bucket/{client_request_id}/", f"s3://bucket/airflow-dag-task-0-1234_5a9dfdcc33cc/{ID}.mp4"),
+        ("/videos/pass-{loop_index}.mp4", "/videos/pass-2.mp4"),
         ("/a b/ü 👩‍🚀..mp4", "/a b/ü 👩‍🚀..mp4"),
         ("/a#b?c/100%25.mp4", "/a#b?c/100%25.mp4"),
         ("s3://bucket/a#b?c/%2e%2e/100%.mp4", "s3://bucket/a#b?c/%2e%2e/100%.mp4"),

@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from airflow_provider_kling.api.durable.identity import TaskIdentity, client_request_id, fingerprint
 from airflow_provider_kling.api.exceptions import DownloadError
 from airflow_provider_kling.hooks.object_storage import place_of, target_path, write_text
 from airflow_provider_kling.task import sidecar
@@ -17,14 +20,37 @@ NAMES = ["clip.mp4", "clip#1.mp4", "what?.mp4", "100%25.mp4", "100%.mp4", "a b Ã
 def test_any_file_name_is_itself_as_a_path_and_as_a_uri(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
 
-    for given in (str(path), path, path.as_uri()):
-        assert target_path(given, generation_id="gen-1") == str(path)
+    for place in (str(path), path, path.as_uri()):
+        assert target_path(place, generation_id="gen-1") == str(path)
     write_text(path.as_uri(), "a text")
     assert path.read_text() == "a text"
     path.unlink()
     assert sidecar.write(path.as_uri(), {}, generation_id="gen-1")
     assert path.read_text() == "{}\n"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@given(
+    map_index=st.integers(-1, 9), passes=st.sets(st.integers(0, 10**6), min_size=2), count=st.integers(0, 9)
+)
+def test_each_pass_of_a_loop_has_a_place_of_its_own(map_index: int, passes: set[int], count: int) -> None:
+    """The client request id alone tells it, so that it is the same for who saves the video later."""
+    asked = fingerprint({"prompt": "x"}, "account")
+    names = {
+        index: client_request_id(TaskIdentity("d", "r", "t", map_index, loop_index=index), asked, count)
+        for index in passes
+    }
+    for index, name in names.items():
+        path = target_path("out/{loop_index}.mp4", generation_id="gen-1", client_request_id=name)
+        assert path == f"out/{index}.mp4"
+
+
+@given(map_index=st.integers(-1, 9), known=st.booleans())
+def test_outside_of_a_loop_there_is_no_pass(map_index: int, known: bool) -> None:
+    work = TaskIdentity("pass1", "pass2", "pass3", map_index)
+    name = client_request_id(work, fingerprint({}, "account"), 0) if known else None
+    with pytest.raises(DownloadError, match="submitted in a loop"):
+        target_path("out/{loop_index}.mp4", generation_id="gen-1", client_request_id=name)
 
 
 def test_a_uri_cannot_climb_out_of_its_directory(tmp_path: Path) -> None:

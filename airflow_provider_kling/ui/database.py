@@ -15,8 +15,10 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.xcom import XComModel
 from sqlalchemy import (
     String,
+    Text,
     and_,
     case,
+    cast,
     false,
     func,
     literal,
@@ -100,11 +102,12 @@ class XCom(NamedTuple):
     """One XCom.
 
     :param attempt_id: Airflow's id of the attempt.
+    :param value: as JSON.
     """
 
     attempt_id: Any
     key: str
-    value: Any
+    value: str | None
     at: datetime
 
 
@@ -199,6 +202,11 @@ def of_dags(
     return conditions
 
 
+def of_attempts(ids: Collection[Any]) -> Conditions:
+    """Restricts a reading to some attempts, by Airflow's ids of them."""
+    return (_TI.c.id.in_(ids),)
+
+
 def read_attempts(session: Session, key: TaskKey) -> list[Attempt]:
     """All attempts of a task instance, the last one first; none where there is no such task instance."""
     found = [Attempt(*row) for row in session.execute(_attempts(_TI, _current()).where(*of_task(key)))]
@@ -229,7 +237,8 @@ def read_producers(session: Session, keys: Collection[str], conditions: Conditio
 def read_xcoms(session: Session, keys: Collection[str], conditions: Conditions) -> Iterator[XCom]:
     """XComs as the database has them; what a custom XCom backend keeps elsewhere is not read."""
     for table, join in _xcom_tables():
-        columns = (_TI.c.id, table.c.key, table.c.value, table.c.timestamp)
+        # As text: what is never shown need not be decoded.
+        columns = (_TI.c.id, table.c.key, cast(table.c.value, Text), table.c.timestamp)
         query = select(*columns).select_from(join).where(table.c.key.in_(keys), *conditions)
         for row in session.execute(query):
             yield XCom(*row)

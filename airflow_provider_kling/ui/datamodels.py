@@ -126,14 +126,23 @@ class TaskView(BaseModel):
     going_on: bool
 
 
+StatusFilter = Literal["waiting", "completed", "failed"]
+Sort = Literal["newest", "oldest", "dearest", "cheapest"]
+
+
 class GalleryFilters(BaseModel):
-    """What a viewer wants to see; see :class:`.gallery.Filters`."""
+    """What a viewer wants to see. None means everything.
+
+    :param text: has to be in the prompt, whatever its case.
+    :param since: epoch seconds of the submit.
+    :param until: epoch seconds, exclusive.
+    """
 
     dag_id: str | None = None
     run_id: str | None = None
     task_id: str | None = None
     model: str | None = None
-    status: Literal["waiting", "completed", "failed"] | None = None
+    status: StatusFilter | None = None
     text: str | None = Field(default=None, max_length=500)
     since: float | None = Field(default=None, ge=0, le=4e9)
     until: float | None = Field(default=None, ge=0, le=4e9)
@@ -142,7 +151,7 @@ class GalleryFilters(BaseModel):
 class GalleryQuery(GalleryFilters):
     """Which page of it, in which order."""
 
-    sort: Literal["newest", "oldest", "dearest", "cheapest"] = "newest"
+    sort: Sort = "newest"
     page: int = Field(default=1, ge=1, le=100_000)
 
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_kling.api.catalog.models import schedule_for
 from airflow_provider_kling.task import xcom
 from airflow_provider_kling.ui import database
-from airflow_provider_kling.ui.datamodels import DayTotal, Facets, FailureCount, Summary, Wait
+from airflow_provider_kling.ui.datamodels import (
+    DayTotal,
+    Facets,
+    FailureCount,
+    GalleryFilters,
+    GalleryQuery,
+    Sort,
+    StatusFilter,
+    Summary,
+    Wait,
+)
 from airflow_provider_kling.ui.generations import KEYS, WAITING, GenerationFacts, Status, assemble
 
 if TYPE_CHECKING:
@@ -21,71 +31,108 @@ if TYPE_CHECKING:
 PAGE_SIZE: Final = 24
 _MOST_RUNS_NAMED: Final = 200
 """Runs in one condition; with more, whole DAGs are read."""
-_MOST_RUNS_KEPT: Final = 20_000
+MOST_KEPT: Final = 100_000
+"""Generations of which this process remembers what filters and sums need, about half a kilobyte each."""
 MOST_WAITS: Final = 400
 """Points in the plot of waiting times."""
 OTHER_FAILURE: Final = "Task failed"
 """The reason of a failure that left no error of this provider."""
 
-Sort = Literal["newest", "oldest", "dearest", "cheapest"]
-StatusFilter = Literal["waiting", "completed", "failed"]
+Run = tuple[str, str]
+"""DAG id and run id."""
 
 
 @dataclass(frozen=True, slots=True)
-class Filters:
-    """What a viewer wants to see. None means everything.
+class Entry:
+    """What filters, sorts and sums need of one generation.
 
-    :param text: has to be in the prompt, whatever its case.
-    :param since: epoch seconds; the run's ``run_after``.
-    :param until: epoch seconds, exclusive.
+    :param attempts: ids of the attempts that know of it, that of its owner first.
+    :param prompt: casefolded.
+    :param time: epoch seconds of the submit, or else of the start of the task.
     """
 
-    dag_id: str | None = None
-    run_id: str | None = None
-    task_id: str | None = None
-    model: str | None = None
-    status: StatusFilter | None = None
-    text: str | None = None
-    since: float | None = None
-    until: float | None = None
+    attempts: tuple[Any, ...]
+    dag_id: str
+    task_id: str
+    place: int
+    model: str | None
+    prompt: str
+    status: Status
+    time: float
+    usd: float | None
+    seconds: float | None
+    submitted_at: float | None
+    waited: float | None
+    failure_kind: str | None
+
+    @classmethod
+    def of(cls, facts: GenerationFacts) -> Entry:
+        """From all that is known of it."""
+        return cls(
+            attempts=facts.attempt_ids,
+            dag_id=facts.attempt.dag_id,
+            task_id=facts.attempt.task_id,
+            place=facts.place,
+            model=facts.model,
+            prompt=facts.prompt.casefold(),
+            status=facts.status,
+            time=_time(facts),
+            usd=facts.usd,
+            seconds=facts.seconds,
+            submitted_at=facts.submitted_at,
+            waited=facts.waited,
+            failure_kind=facts.failure_kind,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of generations, and of how many pages it is."""
+def page(
+    session: Session, dag_ids: Collection[str], query: GalleryQuery
+) -> tuple[list[GenerationFacts], int]:
+    """One page of the generations that the filters let through, and of how many pages it is.
 
-    generations: list[GenerationFacts]
-    pages: int
-
-
-def page(session: Session, dag_ids: Collection[str], filters: Filters, sort: Sort, number: int) -> Page:
-    """One page of the generations that the filters let through.
-
-    By time, and where the database can do all of the filtering, only this page is read; it has all the
-    variants of :data:`PAGE_SIZE` task instances. Otherwise all are read, at first, and then what changed.
+    By time, and where the database can do all of the filtering, it finds the page too, which then has all the
+    variants of :data:`PAGE_SIZE` task instances. Otherwise the page is found among what is kept in memory.
+    Either way only the page itself is read in full.
 
     :param dag_ids: those that the viewer may read.
-    :param number: from 1.
     """
-    first = (number - 1) * PAGE_SIZE
-    if sort not in ("newest", "oldest") or any((filters.model, filters.status, filters.text)):
-        matching = ordered(everything(session, dag_ids, filters).matching(filters), sort)
-        return Page(matching[first : first + PAGE_SIZE], _pages(len(matching)))
+    if query.sort in ("newest", "oldest") and not any((query.model, query.status, query.text)):
+        return _page_by_time(session, dag_ids, query)
+    matching = ordered(matches(entries(session, dag_ids, query), query), query.sort)
+    first = (query.page - 1) * PAGE_SIZE
+    shown = matching[first : first + PAGE_SIZE]
+    found = _facts(session, database.of_attempts({each for entry in shown for each in entry.attempts}))
+    by_place = {(each.attempt.id, each.place): each for each in found}
+    wanted = [(each.attempts[0], each.place) for each in shown]
+    return [by_place[key] for key in wanted if key in by_place], _pages(len(matching))
+
+
+def _page_by_time(
+    session: Session, dag_ids: Collection[str], query: GalleryQuery
+) -> tuple[list[GenerationFacts], int]:
     pushed, total = database.read_page(
         session,
         xcom.GENERATION_ID,
-        _conditions(dag_ids, filters, task_id=filters.task_id),
-        newest_first=sort == "newest",
-        offset=first,
+        _conditions(dag_ids, query, task_id=query.task_id),
+        newest_first=query.sort == "newest",
+        offset=(query.page - 1) * PAGE_SIZE,
         limit=PAGE_SIZE,
     )
     if not pushed:
-        return Page([], _pages(total))
-    conditions = database.beside(pushed)
-    attempts = database.read_producers(session, KEYS, conditions)
+        return [], _pages(total)
     shown = {each.id for each in pushed}
-    everyone = assemble(attempts, database.read_xcoms(session, KEYS, conditions))
-    return Page(ordered([each for each in everyone if each.attempt.id in shown], sort), _pages(total))
+    facts = {
+        (each.attempt.id, each.place): each
+        for each in _facts(session, database.beside(pushed))
+        if each.attempt.id in shown
+    }
+    in_order = ordered([Entry.of(each) for each in facts.values()], query.sort)
+    return [facts[each.attempts[0], each.place] for each in in_order], _pages(total)
+
+
+def _facts(session: Session, conditions: database.Conditions) -> list[GenerationFacts]:
+    attempts = database.read_producers(session, KEYS, conditions)
+    return assemble(attempts, database.read_xcoms(session, KEYS, conditions))
 
 
 def _pages(total: int) -> int:
@@ -93,7 +140,7 @@ def _pages(total: int) -> int:
 
 
 def _conditions(
-    dag_ids: Collection[str], filters: Filters, task_id: str | None = None
+    dag_ids: Collection[str], filters: GalleryFilters, task_id: str | None = None
 ) -> database.Conditions:
     chosen = set(dag_ids) if filters.dag_id is None else set(dag_ids) & {filters.dag_id}
     return database.of_dags(
@@ -105,32 +152,13 @@ def _conditions(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Everything:
-    """All generations of the DAGs, runs and days that some filters name."""
-
-    all: list[GenerationFacts]
-
-    def matching(self, wanted: Filters) -> list[GenerationFacts]:
-        """Those that the other filters let through too."""
-        text = wanted.text.casefold() if wanted.text else None
-        return [
-            each
-            for each in self.all
-            if (wanted.task_id is None or each.attempt.task_id == wanted.task_id)
-            and (wanted.model is None or each.model == wanted.model)
-            and (text is None or text in each.prompt.casefold())
-            and (wanted.status is None or wanted.status == group_of(each.status))
-            and (wanted.since is None or _time(each) >= wanted.since)
-            and (wanted.until is None or _time(each) < wanted.until)
-        ]
-
-
-_kept: OrderedDict[tuple[str, str], tuple[tuple[Any, ...], list[GenerationFacts]]] = OrderedDict()
+_kept: OrderedDict[Run, tuple[tuple[Any, ...], list[Entry]]] = OrderedDict()
 _kept_lock: Final = Lock()
+_reading: Final = Lock()
+"""Held while runs are read, so that two viewers who come at once do not read the same."""
 
 
-def everything(session: Session, dag_ids: Collection[str], filters: Filters) -> Everything:
+def entries(session: Session, dag_ids: Collection[str], filters: GalleryFilters) -> list[Entry]:
     """All generations of the runs that have anything to do with some filters.
 
     What was read of a run is kept in memory, and read again when Airflow has changed anything in it.
@@ -138,36 +166,69 @@ def everything(session: Session, dag_ids: Collection[str], filters: Filters) -> 
     :param dag_ids: those that the viewer may read; nothing else is looked for in what is kept.
     """
     versions = database.run_versions(session, KEYS, _conditions(dag_ids, filters))
+    found = _known(versions)
+    if len(found) < len(versions):
+        with _reading:
+            found = _known(versions)
+            if changed := versions.keys() - found.keys():
+                read = _read(session, changed)
+                _keep({run: (versions[run], entries) for run, entries in read.items()})
+                found |= read
+    return [each for entries in found.values() for each in entries]
+
+
+def _known(versions: Mapping[Run, tuple[Any, ...]]) -> dict[Run, list[Entry]]:
+    """Of these runs those that are kept and have not changed."""
     with _kept_lock:
-        known = {run: _kept[run] for run in versions if run in _kept and _kept[run][0] == versions[run]}
-    found = [each for _, kept in known.values() for each in kept]
-    changed = versions.keys() - known.keys()
-    if changed:
-        read = _read(session, changed)
-        with _kept_lock:
-            for run, facts in read.items():
-                _kept[run] = (versions[run], facts)
-                _kept.move_to_end(run)
-            while len(_kept) > _MOST_RUNS_KEPT:
-                _kept.popitem(last=False)
-        found += [each for facts in read.values() for each in facts]
-    return Everything(found)
+        kept = {run: _kept[run] for run in versions if run in _kept}
+    return {run: entries for run, (version, entries) in kept.items() if version == versions[run]}
 
 
-def _read(
-    session: Session, runs: Collection[tuple[str, str]]
-) -> dict[tuple[str, str], list[GenerationFacts]]:
+def _keep(read: dict[Run, tuple[tuple[Any, ...], list[Entry]]]) -> None:
+    with _kept_lock:
+        for run, kept in read.items():
+            _kept[run] = kept
+            _kept.move_to_end(run)
+        count = sum(len(found) for _, found in _kept.values())
+        while count > MOST_KEPT:
+            count -= len(_kept.popitem(last=False)[1][1])
+
+
+def _read(session: Session, runs: Collection[Run]) -> dict[Run, list[Entry]]:
     if len(runs) > _MOST_RUNS_NAMED:
         conditions = database.of_dags({dag_id for dag_id, _ in runs})
     else:
         conditions = database.of_runs(runs)
-    attempts = database.read_producers(session, KEYS, conditions)
-    by_run: dict[tuple[str, str], list[GenerationFacts]] = {run: [] for run in runs}
-    for each in assemble(attempts, database.read_xcoms(session, KEYS, conditions)):
-        run = (each.attempt.dag_id, each.attempt.run_id)
-        if run in by_run:
-            by_run[run].append(each)
-    return by_run
+    attempts: dict[Run, list[database.Attempt]] = {run: [] for run in runs}
+    run_of: dict[Any, Run] = {}
+    for attempt in database.read_producers(session, KEYS, conditions):
+        run = (attempt.dag_id, attempt.run_id)
+        if run in attempts:
+            attempts[run].append(attempt)
+            run_of[attempt.id] = run
+    pushed: dict[Run, list[database.XCom]] = defaultdict(list)
+    for each in database.read_xcoms(session, KEYS, conditions):
+        if each.attempt_id in run_of:
+            pushed[run_of[each.attempt_id]].append(each)
+    # Run by run, so that little is decoded at a time.
+    return {
+        run: [Entry.of(each) for each in assemble(attempts[run], pushed.pop(run, ()))] for run in attempts
+    }
+
+
+def matches(found: Iterable[Entry], wanted: GalleryFilters) -> list[Entry]:
+    """Those that all filters let through."""
+    text = wanted.text.casefold() if wanted.text else None
+    return [
+        each
+        for each in found
+        if (wanted.task_id is None or each.task_id == wanted.task_id)
+        and (wanted.model is None or each.model == wanted.model)
+        and (text is None or text in each.prompt)
+        and (wanted.status is None or wanted.status == group_of(each.status))
+        and (wanted.since is None or each.time >= wanted.since)
+        and (wanted.until is None or each.time < wanted.until)
+    ]
 
 
 def group_of(status: Status) -> StatusFilter | None:
@@ -189,33 +250,38 @@ def _time(each: GenerationFacts) -> float:
     return started.timestamp() if started else _NOWHERE
 
 
-def _usd(each: GenerationFacts) -> float:
+def _usd(each: Entry) -> float:
     return _NOWHERE if each.usd is None else each.usd
 
 
-def ordered(found: Sequence[GenerationFacts], sort: Sort) -> list[GenerationFacts]:
+def ordered(found: Sequence[Entry], sort: Sort) -> list[Entry]:
     """Sort generations; by time, those of one task instance stay together, in the order of its variants."""
     if sort == "dearest":
-        return sorted(found, key=lambda each: (-_usd(each), -_time(each)))
+        return sorted(found, key=lambda each: (-_usd(each), -each.time, str(each.attempts[0]), each.place))
     if sort == "cheapest":
-        return sorted(found, key=lambda each: (each.usd is None, _usd(each), -_time(each)))
+        return sorted(
+            found,
+            key=lambda each: (each.usd is None, _usd(each), -each.time, str(each.attempts[0]), each.place),
+        )
     latest: dict[Any, float] = {}
     for each in found:
-        latest[each.attempt.id] = max(_time(each), latest.get(each.attempt.id, _NOWHERE))
+        latest[each.attempts[0]] = max(each.time, latest.get(each.attempts[0], _NOWHERE))
     sign = -1 if sort == "newest" else 1
-    return sorted(found, key=lambda each: (sign * latest[each.attempt.id], str(each.attempt.id), each.place))
+    return sorted(
+        found, key=lambda each: (sign * latest[each.attempts[0]], str(each.attempts[0]), each.place)
+    )
 
 
-def summary(found: Everything, filters: Filters) -> Summary:
+def summary(found: Sequence[Entry], filters: GalleryFilters) -> Summary:
     """Totals and plots of the generations that the filters let through."""
-    matching = found.matching(filters)
+    matching = matches(found, filters)
     days: dict[tuple[str, str], list[float]] = defaultdict(list)
     waits: list[Wait] = []
     failures: Counter[str] = Counter()
     for each in matching:
         model = each.model or "unknown"
-        if (time := _time(each)) != _NOWHERE:
-            day = datetime.fromtimestamp(time, UTC).date().isoformat()
+        if each.time != _NOWHERE:
+            day = datetime.fromtimestamp(each.time, UTC).date().isoformat()
             days[day, model].append(each.usd or 0.0)
         if each.waited is not None and each.submitted_at is not None:
             usual = schedule_for(None, each.model).usual_seconds
@@ -237,9 +303,9 @@ def summary(found: Everything, filters: Filters) -> Summary:
         waits=sorted(waits, key=lambda wait: wait.submitted_at)[-MOST_WAITS:],
         failures=[FailureCount(kind=kind, count=count) for kind, count in failures.most_common()],
         facets=Facets(
-            dags=sorted({each.attempt.dag_id for each in found.all}),
-            tasks=sorted({each.attempt.task_id for each in found.all}),
-            models=sorted({each.model for each in found.all if each.model}),
+            dags=sorted({each.dag_id for each in found}),
+            tasks=sorted({each.task_id for each in found}),
+            models=sorted({each.model for each in found if each.model}),
         ),
     )
 

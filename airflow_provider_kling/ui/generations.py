@@ -43,6 +43,7 @@ class GenerationFacts:
     :param request: model, parameters, client request id, epoch seconds of the submit.
     :param saved_by: the attempt that saved the video.
     :param completed_at: when the task saw the video.
+    :param tasks: those that know of it, each with Airflow's id of its attempt.
     """
 
     attempt: Attempt
@@ -58,7 +59,12 @@ class GenerationFacts:
     submitted_at: float | None = None
     completed_at: float | None = None
     failed_at: float | None = None
-    tasks: set[TaskKey] = field(default_factory=set)
+    tasks: dict[TaskKey, Any] = field(default_factory=dict)
+
+    @property
+    def attempt_ids(self) -> tuple[Any, ...]:
+        """Airflow's ids of the attempts that know of it, that of its owner first."""
+        return tuple({self.attempt.id: None, **dict.fromkeys(self.tasks.values())})
 
     @property
     def model(self) -> str | None:
@@ -151,7 +157,7 @@ def assemble(attempts: Iterable[Attempt], xcoms: Iterable[XCom]) -> list[Generat
 
 def without_xcoms(attempt: Attempt) -> GenerationFacts:
     """What stands for the generation of a task that has not submitted one yet."""
-    return GenerationFacts(attempt, 0, False, None, tasks={attempt.task})
+    return GenerationFacts(attempt, 0, False, None, tasks={attempt.task: attempt.id})
 
 
 def _of_attempt(attempt: Attempt, known: Mapping[str, XCom]) -> list[GenerationFacts]:
@@ -183,7 +189,7 @@ def _of_attempt(attempt: Attempt, known: Mapping[str, XCom]) -> list[GenerationF
             video=maps[xcom.VIDEO] if isinstance(maps[xcom.VIDEO].get("path"), str) else {},
             failure=maps[xcom.FAILURE],
             submitted_at=_number(maps[xcom.REQUEST].get("submitted_at")),
-            tasks={attempt.task},
+            tasks={attempt.task: attempt.id},
         )
         if facts.generation:
             facts.completed_at = _number(facts.generation.get("completed_at")) or _seen(
@@ -208,7 +214,7 @@ def _merged(parts: Sequence[GenerationFacts]) -> list[GenerationFacts]:
             if part.generation_id:
                 owner.setdefault(key, part)
             continue
-        known.tasks |= part.tasks
+        known.tasks = {**part.tasks, **known.tasks}
         known.generation = known.generation or part.generation
         known.cost = _dearer(known.cost, part.cost)
         known.failure = known.failure or part.failure
@@ -224,13 +230,16 @@ def _dearer(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, An
     return one if _number(one.get("usd")) is not None or not other else other
 
 
-def _decoded(value: Any) -> Any:
+def _decoded(text: str | None) -> Any:
     """A value as it was pushed; some ways of pushing store it as JSON inside of JSON."""
-    if isinstance(value, str) and value[:1] in ("{", "[", '"'):
+    value: Any = text
+    for _ in range(2):
+        if not isinstance(value, str) or (value is not text and value[:1] not in ("{", "[", '"')):
+            break
         try:
-            return json.loads(value)
+            value = json.loads(value)
         except ValueError:
-            return value
+            break
     return value
 
 

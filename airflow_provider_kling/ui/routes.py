@@ -116,11 +116,11 @@ def generations(
 ) -> datamodels.GalleryPage:
     """One page of the generations that the viewer may see."""
     with create_session() as session:
-        found = gallery.page(session, _readable(session, user), _wanted(query), query.sort, query.page)
+        found, pages = gallery.page(session, _readable(session, user), query)
     return datamodels.GalleryPage(
-        generations=[presentation.generation(each) for each in found.generations],
+        generations=[presentation.generation(each) for each in found],
         page=query.page,
-        pages=found.pages,
+        pages=pages,
         now=time.time(),
     )
 
@@ -128,14 +128,9 @@ def generations(
 @router.get("/api/summary")
 def summary(user: GetUserDep, filters: Annotated[datamodels.GalleryFilters, Query()]) -> datamodels.Summary:
     """Totals and plots of the generations that the viewer may see."""
-    wanted = _wanted(filters)
     with create_session() as session:
-        found = gallery.everything(session, _readable(session, user), wanted)
-    return gallery.summary(found, wanted)
-
-
-def _wanted(filters: datamodels.GalleryFilters) -> gallery.Filters:
-    return gallery.Filters(**filters.model_dump(include=set(datamodels.GalleryFilters.model_fields)))
+        found = gallery.entries(session, _readable(session, user), filters)
+    return gallery.summary(found, filters)
 
 
 def _readable(session: Any, user: Any) -> set[str]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 from airflow.utils.session import create_session
 
 from airflow_provider_kling.ui import database, gallery
-from airflow_provider_kling.ui.gallery import PAGE_SIZE, Filters
-from airflow_provider_kling.ui.generations import KEYS
+from airflow_provider_kling.ui.datamodels import GalleryFilters, GalleryQuery, Sort
+from airflow_provider_kling.ui.gallery import PAGE_SIZE
+from airflow_provider_kling.ui.generations import KEYS, GenerationFacts
 from tests.unit.ui.airflow_rows import MODEL, NOW, Rows, counted_queries, generated, request
 
 PRO = "kling-video/v1.6/pro/image-to-video"
@@ -56,25 +58,29 @@ def shop(airflow_database: Path) -> None:
     return
 
 
-def page(number: int = 1, sort: gallery.Sort = "newest", **filters: Any) -> gallery.Page:
+def page(number: int = 1, sort: Sort = "newest", **filters: Any) -> tuple[list[GenerationFacts], int]:
     with create_session() as session:
-        return gallery.page(session, {"shop"}, Filters(**filters), sort, number)
+        return gallery.page(session, {"shop"}, GalleryQuery(page=number, sort=sort, **filters))
 
 
-def ids(found: gallery.Page) -> list[str]:
-    return [each.generation_id or "" for each in found.generations]
+def ids(found: tuple[list[GenerationFacts], int]) -> list[str]:
+    return [each.generation_id or "" for each in found[0]]
 
 
 @pytest.mark.parametrize("filters", [{}, {"status": "completed"}, {"model": MODEL}, {"text": "mug"}])
 @pytest.mark.parametrize("sort", ["newest", "oldest", "dearest", "cheapest"])
-def test_pages_together_have_everything_once(shop: None, filters: dict[str, Any], sort: gallery.Sort) -> None:
-    first = page(sort=sort, **filters)
-    together = [each for number in range(1, first.pages + 1) for each in ids(page(number, sort, **filters))]
-    with create_session() as session:
-        expected = gallery.everything(session, {"shop"}, Filters(**filters)).matching(Filters(**filters))
-    assert sorted(together) == sorted(each.generation_id or "" for each in expected)
-    assert len(first.generations) == min(PAGE_SIZE, len(expected))
-    assert page(first.pages + 1, sort, **filters).generations == []
+def test_pages_together_have_everything_once(shop: None, filters: dict[str, Any], sort: Sort) -> None:
+    first, pages = page(sort=sort, **filters)
+    together = [each for number in range(1, pages + 1) for each in ids(page(number, sort, **filters))]
+    numbers = [
+        number
+        for number in range(60)
+        if filters.get("status") != "completed" or (number > 0 and number % 5 != 4)
+        if filters.get("model") != MODEL or number % 3 != 0
+    ]
+    assert sorted(together) == sorted(f"g{number}" for number in numbers)
+    assert len(first) == min(PAGE_SIZE, len(numbers))
+    assert page(pages + 1, sort, **filters)[0] == []
 
 
 def test_the_database_s_way_and_the_other_agree(shop: None) -> None:
@@ -83,7 +89,7 @@ def test_the_database_s_way_and_the_other_agree(shop: None) -> None:
 
 
 def test_what_costs_most_comes_first(shop: None) -> None:
-    costs = [each.usd for each in page(sort="dearest").generations]
+    costs = [each.usd for each in page(sort="dearest")[0]]
     assert costs == sorted(costs, key=lambda usd: -1 if usd is None else usd, reverse=True)
 
 
@@ -109,26 +115,27 @@ def test_what_costs_most_comes_first(shop: None) -> None:
 )
 def test_a_filter_lets_through_what_it_says(shop: None, filters: dict[str, Any], count: int) -> None:
     with create_session() as session:
-        told = gallery.summary(gallery.everything(session, {"shop"}, Filters(**filters)), Filters(**filters))
+        wanted = GalleryFilters(**filters)
+        told = gallery.summary(gallery.entries(session, {"shop"}, wanted), wanted)
     assert told.count == count
-    found = page(**filters)
-    assert found.pages == max(1, -(-count // PAGE_SIZE))
-    assert len(found.generations) == min(count, PAGE_SIZE)
+    found, pages = page(**filters)
+    assert pages == max(1, -(-count // PAGE_SIZE))
+    assert len(found) == min(count, PAGE_SIZE)
 
 
 def test_a_dag_that_may_not_be_read_is_not_found_in_what_is_kept(shop: None) -> None:
     with create_session() as session:
-        assert len(gallery.everything(session, {"shop", "other"}, Filters()).all) == 61
-        assert {each.attempt.dag_id for each in gallery.everything(session, {"shop"}, Filters()).all} == {
-            "shop"
-        }
-        assert gallery.everything(session, set(), Filters()).all == []
-        assert gallery.page(session, set(), Filters(), "newest", 1).generations == []
+        everything = GalleryFilters()
+        assert len(gallery.entries(session, {"shop", "other"}, everything)) == 61
+        assert {each.dag_id for each in gallery.entries(session, {"shop"}, everything)} == {"shop"}
+        assert gallery.entries(session, set(), everything) == []
+        for sort in ("newest", "dearest"):
+            assert gallery.page(session, set(), GalleryQuery(sort=sort)) == ([], 1)
 
 
 def test_the_plots_add_up(shop: None) -> None:
     with create_session() as session:
-        told = gallery.summary(gallery.everything(session, {"shop"}, Filters()), Filters())
+        told = gallery.summary(gallery.entries(session, {"shop"}, GalleryFilters()), GalleryFilters())
     assert sum(each.count for each in told.by_day) == told.count == 60
     assert sum(each.usd for each in told.by_day) == pytest.approx(told.usd)
     assert told.usd == pytest.approx(sum(0.1 * (n % 7) for n in range(1, 60) if n % 5 != 4))
@@ -140,19 +147,45 @@ def test_the_plots_add_up(shop: None) -> None:
 
 def test_what_changed_is_read_again_and_nothing_else(shop: None) -> None:
     with create_session() as session:
-        gallery.everything(session, {"shop"}, Filters())
+        gallery.entries(session, {"shop"}, GalleryFilters())
         with counted_queries() as queries:
-            gallery.everything(session, {"shop"}, Filters())
+            gallery.entries(session, {"shop"}, GalleryFilters())
         assert len(queries) == 1
     with Rows() as rows:
         rows.task("shop", "run3", "again", generated("new"), at=NOW)
     with create_session() as session, counted_queries() as queries:
-        found = gallery.everything(session, {"shop"}, Filters())
+        found = gallery.entries(session, {"shop"}, GalleryFilters())
         assert len(queries) == 3
-    assert "new" in {each.generation_id for each in found.all}
+    assert "again" in {each.task_id for each in found}
+
+
+def test_two_viewers_at_once_read_what_is_not_kept_once(shop: None, forgotten: None) -> None:
+    def look() -> int:
+        with create_session() as session:
+            return len(gallery.entries(session, {"shop"}, GalleryFilters()))
+
+    with counted_queries() as queries, ThreadPoolExecutor(4) as viewers:
+        counts = [each.result() for each in [viewers.submit(look) for _ in range(4)]]
+    assert len(set(counts)) == 1
+    assert len(queries) == 4 + 2
+
+
+def test_what_is_kept_has_a_bound(shop: None, forgotten: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gallery, "MOST_KEPT", 10)
+    assert len(page(sort="dearest")[0]) == PAGE_SIZE
+    assert sum(len(found) for _, found in gallery._kept.values()) <= 10
+    assert len(page(sort="dearest")[0]) == PAGE_SIZE
+
+
+@pytest.fixture
+def forgotten() -> None:
+    """A process that has read nothing yet."""
+    gallery._kept.clear()
 
 
 MANY = 10_000
+SORTED: dict[str, Any] = {"sort": "dearest"}
+FILTERED: dict[str, Any] = {"text": "seen 7 times", "status": "completed"}
 
 
 @pytest.fixture(scope="module")
@@ -171,26 +204,34 @@ def many(airflow_database: Path) -> None:
     return
 
 
+def timed_page(number: int = 1, **query: Any) -> tuple[list[GenerationFacts], int, int, float]:
+    """A page, how many pages there are, how many queries it took, and seconds of CPU."""
+    with create_session() as session, counted_queries() as queries:
+        started = time.thread_time()
+        readable = database.dags_with(session, KEYS) & {"many"}
+        found, pages = gallery.page(session, readable, GalleryQuery(page=number, **query))
+        took = time.thread_time() - started
+    return found, pages, len(queries), took
+
+
 @pytest.mark.parametrize("number", [1, 2, 200, 417])
 def test_ten_thousand_generations_take_few_queries_and_little_time(many: None, number: int) -> None:
-    with create_session() as session, counted_queries() as queries:
-        started = time.process_time()
-        readable = database.dags_with(session, KEYS)
-        found = gallery.page(session, readable & {"many"}, Filters(), "newest", number)
-        took = time.process_time() - started
-    assert len(queries) == 5
-    assert len(found.generations) == (PAGE_SIZE if number < 417 else MANY % PAGE_SIZE)
-    assert found.pages == 417
+    found, pages, queries, took = timed_page(number)
+    assert queries == 5
+    assert len(found) == (PAGE_SIZE if number < 417 else MANY % PAGE_SIZE)
+    assert pages == 417
     assert took < 1.0, f"{took:.2f} s of CPU"
 
 
-def test_filters_over_ten_thousand_are_fast_once_they_are_read(many: None) -> None:
-    with create_session() as session:
-        gallery.everything(session, {"many"}, Filters())
-        started = time.process_time()
-        with counted_queries() as queries:
-            found = gallery.page(session, {"many"}, Filters(text="seen 7 times"), "dearest", 1)
-        took = time.process_time() - started
-    assert len(queries) == 1
-    assert len(found.generations) == 10
-    assert took < 1.0, f"{took:.2f} s of CPU"
+@pytest.mark.parametrize("query", [SORTED, FILTERED])
+def test_sorts_and_filters_over_ten_thousand_take_few_queries_and_little_time(
+    many: None, forgotten: None, query: dict[str, Any]
+) -> None:
+    found, pages, queries, took = timed_page(**query)
+    assert queries == 1 + 1 + 2 + 2  # the DAGs, the runs' versions, what is not kept, the page
+    assert len(found) == (PAGE_SIZE if query is SORTED else 10)
+    assert took < 2.0, f"{took:.2f} s of CPU"
+    for number in (1, min(2, pages)):
+        found, pages, queries, took = timed_page(number, **query)
+        assert queries == 1 + 1 + 2
+        assert took < 1.0, f"{took:.2f} s of CPU"

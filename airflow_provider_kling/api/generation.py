@@ -170,10 +170,16 @@ class GenerationRequest:
     :param model: the vendor's model id.
     :param parameters: everything else of the request's body, for example
         ``{"prompt": "...", "image_url": "https://...", "duration": 5}``.
+    :param described: model and parameters, each medium as its source and checksum: what a log, an XCom or a
+        file may hold of the request. Like the next one it is empty where nobody prepared the request; see
+        :meth:`.KlingHook.prepare`.
+    :param fingerprint: tells it from other requests, and who pays; see :func:`.fingerprint`.
     """
 
     model: str
     parameters: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    described: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    fingerprint: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from airflow_provider_kling.api.client import KlingClient
     from airflow_provider_kling.api.download.save_video import SavedVideo
     from airflow_provider_kling.api.settings import Settings
-    from airflow_provider_kling.hooks.prepare_request import Prepared
 
 
 class KlingHook(BaseHook):
@@ -88,7 +87,7 @@ class KlingHook(BaseHook):
         image: Any = None,
         sign_seconds: int | None = None,
         convert_image: bool = False,
-    ) -> Prepared:
+    ) -> GenerationRequest:
         """Validate a request and read its pictures; sends nothing.
 
         :param model: the vendor's model id.
@@ -99,12 +98,13 @@ class KlingHook(BaseHook):
             where the storage can sign; None sends the bytes.
         :param convert_image: make a JPEG or PNG of images that the vendor does not take: WebP, AVIF,
             GIF, TIFF, BMP, HEIC (with the extra ``heic``), or too large ones. URLs are passed on.
+        :return: the request, ready to send, with what a log may hold of it.
         :raises InvalidRequestError: naming every problem at once.
         """
         from airflow_provider_kling.hooks.lineage import collect, media_uris
         from airflow_provider_kling.hooks.prepare_request import prepare
 
-        prepared = prepare(
+        request = prepare(
             model,
             parameters,
             image=image,
@@ -112,8 +112,8 @@ class KlingHook(BaseHook):
             sign_seconds=sign_seconds,
             convert_image=convert_image,
         )
-        collect(self, inputs=media_uris(prepared.described))
-        return prepared
+        collect(self, inputs=media_uris(request.described))
+        return request
 
     def submit(
         self,
@@ -132,8 +132,8 @@ class KlingHook(BaseHook):
         :raises SubmitUncertainError: it may have been accepted; do not simply repeat it.
         :raises KlingError: it was not accepted.
         """
-        prepared = self.prepare(model, parameters, image=image)
-        return self.get_conn().submit(prepared.request, client_request_id)
+        request = self.prepare(model, parameters, image=image)
+        return self.get_conn().submit(request, client_request_id)
 
     def get_generation(self, generation_id: str) -> Generation:
         """Ask how a generation stands; free.

@@ -41,7 +41,7 @@ def place_uri(place: str) -> str | None:
 
 
 def media_uris(described: Any) -> list[str]:
-    """URIs of what the media of a request were read from, as :class:`.Prepared` describes them."""
+    """URIs of what the media of a request were read from, as :meth:`.KlingHook.prepare` describes them."""
     if isinstance(described, Mapping):
         if "source" in described and "sha256" in described:
             source = described["source"]

@@ -7,18 +7,18 @@ that one dashboard shows all of them. Whatever goes wrong here never fails a tas
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow_provider_kling.api.durable.decision import Action, Decision, Unknown
+from airflow_provider_kling.api.durable.decision import Decision, NotFound
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.version_compat import start_span, stats
 
 if TYPE_CHECKING:
     from airflow_provider_kling.api.durable.record import Record
+    from airflow_provider_kling.api.durable.submit import OnDecision
     from airflow_provider_kling.api.exceptions import KlingError
     from airflow_provider_kling.version_compat import Context
 
@@ -38,6 +38,13 @@ RECONNECT_ATTEMPT: Final = "resumable_job.reconnect_attempt"
 RECONNECT_SUCCESS: Final = "resumable_job.reconnect_success"
 ALREADY_SUCCEEDED: Final = "resumable_job.already_succeeded"
 TERMINAL_RESUBMIT: Final = "resumable_job.terminal_resubmit"
+_OUTCOMES: Final[Mapping[str, tuple[str, str | None]]] = {
+    "reattach": ("reconnect", RECONNECT_SUCCESS),
+    "use": ("already_succeeded", ALREADY_SUCCEEDED),
+    "submit": ("fresh_submit", FRESH_SUBMIT),
+    "stop": ("stop", None),
+}
+"""Decisions that end the deliberation: the span's word, and the counter."""
 
 
 def count(name: str, number: float = 1, **tags: Any) -> None:
@@ -83,74 +90,57 @@ def count_failure(tags: Mapping[str, Any], error: KlingError) -> None:
     count(FAILURES, **tags, reason=type(error).__name__.removesuffix("Error"))
 
 
-class ResumeDecision:
-    """Counts what is decided on a task's submit, and holds the span of the decision.
+@contextmanager
+def resume_decision(operator: str, tags: Mapping[str, Any], key: str) -> Iterator[OnDecision]:
+    """Count what is decided on a task's submit, and hold the span of the decision.
 
-    Use it as a context manager; call it with each decision. The span ends with the decision that ends the
-    deliberation, so that the submit itself is not in it.
+    The span ends with the decision that ends the deliberation, so that the submit itself is not in it.
 
     :param operator: name of the operator's class, as Airflow's durable operators tag it.
     :param tags: of the task; of them ``team_name`` goes along.
     :param key: of the record in the task state store.
+    :return: what is to be told each decision.
     """
+    counted: dict[str, Any] = {"operator": operator, "team_name": tags.get("team_name")}
+    spans = ExitStack()
+    open_spans: list[Any] = []
 
-    def __init__(self, operator: str, tags: Mapping[str, Any], key: str) -> None:
-        self._tags: dict[str, Any] = {"operator": operator, "team_name": tags.get("team_name")}
-        self._attributes = {"operator": operator, "resumable.external_id_key": key}
-        self._stack = ExitStack()
-        self._span: Any = None
+    def describe(name: str, value: str) -> None:
+        for span in open_spans:
+            span.set_attribute(name, value)
 
-    def __enter__(self) -> ResumeDecision:
+    def close() -> None:
+        open_spans.clear()
         try:
-            self._span = self._stack.enter_context(start_span(RESUME_DECISION))
-        except Exception as error:  # a tracer's trouble is no reason to fail a task
-            log.info("The span %s could not be started: %r", RESUME_DECISION, error)
-        for name, value in self._attributes.items():
-            self._set(name, value)
-        return self
-
-    def __call__(self, decision: Decision, record: Record | None, stands: Generation | Unknown) -> None:
-        """Take in a decision.
-
-        :param record: what it was made by.
-        :param stands: how the recorded generation stands, where that was asked.
-        """
-        known = record.generation_id if record else None
-        if known:
-            self._set("resumable.external_id", known)
-        if isinstance(stands, Generation):
-            self._set("resumable.prior_status", str(stands.status))
-        if decision.action is Action.ASK:
-            count(RECONNECT_ATTEMPT, **self._tags)
-        elif decision.action is Action.REATTACH:
-            self._end("reconnect", RECONNECT_SUCCESS)
-        elif decision.action is Action.USE:
-            self._end("already_succeeded", ALREADY_SUCCEEDED)
-        elif decision.action is Action.SUBMIT and known:
-            self._end("terminal_resubmit", TERMINAL_RESUBMIT)
-        elif decision.action is Action.SUBMIT:
-            self._end("fresh_submit", FRESH_SUBMIT)
-        elif decision.action is Action.STOP:
-            self._end("stop", None)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
-
-    def _end(self, decision: str, counter: str | None) -> None:
-        if counter is not None:
-            count(counter, **self._tags)
-        self._set("resumable.decision", decision)
-        self._close()
-
-    def _set(self, name: str, value: str) -> None:
-        if self._span is not None:
-            self._span.set_attribute(name, value)
-
-    def _close(self) -> None:
-        self._span = None
-        try:
-            self._stack.close()
+            spans.close()
         except Exception as error:
             log.info("The span %s could not be ended: %r", RESUME_DECISION, error)
+
+    def on_decision(decision: Decision, record: Record | None, stands: Generation | NotFound | None) -> None:
+        known = record.generation_id if record else None
+        if known:
+            describe("resumable.external_id", known)
+        if isinstance(stands, Generation):
+            describe("resumable.prior_status", str(stands.status))
+        if decision.action == "ask":
+            count(RECONNECT_ATTEMPT, **counted)
+        outcome = _OUTCOMES.get(decision.action)
+        if decision.action == "submit" and known:
+            outcome = "terminal_resubmit", TERMINAL_RESUBMIT
+        if outcome is not None:
+            said, counter = outcome
+            if counter is not None:
+                count(counter, **counted)
+            describe("resumable.decision", said)
+            close()
+
+    try:
+        open_spans.append(spans.enter_context(start_span(RESUME_DECISION)))
+    except Exception as error:  # a tracer's trouble is no reason to fail a task
+        log.info("The span %s could not be started: %r", RESUME_DECISION, error)
+    describe("operator", operator)
+    describe("resumable.external_id_key", key)
+    try:
+        yield on_decision
+    finally:
+        close()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from airflow_provider_kling.api.catalog.texts import left_over
 from airflow_provider_kling.api.catalog.validation import map_media, validate, with_image
-from airflow_provider_kling.api.durable.identity import Fingerprint, fingerprint
+from airflow_provider_kling.api.durable.identity import fingerprint
 from airflow_provider_kling.api.exceptions import KlingError
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.media.resolve import Resolved, resolve_all
@@ -18,23 +18,6 @@ from airflow_provider_kling.api.transport.response_parsing import identifier
 from airflow_provider_kling.hooks.object_storage import open_path
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A request that is ready to send.
-
-    :param request: model and parameters, media as the API takes them.
-    :param fingerprint: tells it from other requests; pictures count by content.
-    :param media: what each media value was read from.
-    :param described: model and parameters, each medium as its source and checksum: fit for a log,
-        XCom, a file.
-    """
-
-    request: GenerationRequest
-    fingerprint: Fingerprint
-    media: Mapping[str, Resolved]
-    described: Mapping[str, Any]
 
 
 def prepare(
@@ -46,7 +29,7 @@ def prepare(
     sign_seconds: int | None = None,
     convert_image: bool = False,
     log_level: int = logging.INFO,
-) -> Prepared:
+) -> GenerationRequest:
     """See :meth:`.KlingHook.prepare`.
 
     :param account: who pays; part of the fingerprint.
@@ -64,14 +47,12 @@ def prepare(
     for place, resolved in media.items():
         if resolved.size is not None:
             log.log(log_level, "%s: %s, %d bytes.", place, resolved.source, resolved.size)
-    return Prepared(
-        request=GenerationRequest(model, sent),
+    described = map_media(model, request.parameters, lambda place, _: _shown(media[place.path]))
+    return replace(
+        request,
+        parameters=sent,
+        described={"model": model, "parameters": described},
         fingerprint=fingerprint({"model": model, **content}, account),
-        media=media,
-        described={
-            "model": model,
-            "parameters": map_media(model, request.parameters, lambda place, _: _shown(media[place.path])),
-        },
     )
 
 

@@ -269,7 +269,11 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         from airflow_provider_kling.task.options import GenerateOptions
 
         policy = SubmitPolicy(
-            self.on_changed_request, self.on_uncertain_submit, self.on_clear, self.uncertain_grace
+            self.on_changed_request,
+            self.on_uncertain_submit,
+            self.on_clear,
+            self.uncertain_grace,
+            check_balance=self.check_balance,
         )
         options = GenerateOptions(
             model=self.model,
@@ -281,7 +285,6 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
             presign=self.presign,
             convert_image=self.convert_image,
             max_cost_usd=self.max_cost_usd,
-            check_balance=self.check_balance,
             wait_for_completion=self.wait_for_completion,
             deferrable=self.deferrable,
             poke_interval=self.poke_interval,

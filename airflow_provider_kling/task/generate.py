@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_kling.api.durable.submit import PendingSearch, SubmitInput
+from airflow_provider_kling.api.durable.submit import DurableSubmit, PendingSearch
 from airflow_provider_kling.api.exceptions import KlingError, Recovery
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.polling.poll_tracker import is_ready
 from airflow_provider_kling.hooks import metrics
-from airflow_provider_kling.task import xcom
+from airflow_provider_kling.task import submit, xcom
 from airflow_provider_kling.task.preflight import check_target
 from airflow_provider_kling.task.results import (
     GenerationResult,
@@ -29,7 +29,6 @@ from airflow_provider_kling.task.results import (
     push_generation,
     save_video,
 )
-from airflow_provider_kling.task.submit import Submits, begin_attempt
 from airflow_provider_kling.task.wait import Wait
 from airflow_provider_kling.triggers.kling import failed_event, read_event
 from airflow_provider_kling.triggers.submit_search import read_search_event
@@ -89,7 +88,7 @@ class GenerateRun:
         self._hook = hook
         self._wait = Wait(hook, defer, options.poke_interval, options.timeout)
         self._xcoms = xcom.TaskXComs(context)
-        self._inputs: list[SubmitInput] = []
+        self._submits: list[DurableSubmit] = []
 
     @property
     def generation_ids(self) -> list[str]:
@@ -108,9 +107,11 @@ class GenerateRun:
         self.several = not isinstance(requested, Mapping)
         arguments = [requested] if isinstance(requested, Mapping) else requested
         if self._options.durable and not again:
-            begin_attempt(self._context, range(len(arguments)) if self.several else [None])
+            submit.begin_attempt(self._context, range(len(arguments)) if self.several else [None])
         check_target(self._options.path, several=self.several or self._options.shares_path)
-        self._inputs = self._submits.prepare(arguments, again=again)
+        self._submits = submit.prepare(
+            self._context, self._options, self._hook, arguments, several=self.several, again=again
+        )
         self.variants = [Variant(index) for index in range(len(arguments))]
 
     def submit_or_reattach(self, event: Any = None) -> None:
@@ -123,15 +124,16 @@ class GenerateRun:
         answers = {} if event is None else read_search_event(event)
         if event is not None:
             self._restore_submitted()
-        submits = self._submits
         pending: dict[int | None, PendingSearch] = {}
         for variant in self.variants:
-            wanted = self._inputs.pop(0)  # its pictures are not held any longer
+            wanted = self._submits.pop(0)  # its pictures are not held any longer
             if variant.generation_id is not None or variant.failure is not None:
                 continue
             key = variant.index if self.several else None
             with self._apart(variant):
-                submitted = submits.submit_or_reattach(wanted, answers.get(key))
+                submitted = submit.submit_or_reattach(
+                    self._context, self._options, self._hook, wanted, answers.get(key)
+                )
                 if isinstance(submitted, PendingSearch):
                     pending[key] = submitted
                     continue
@@ -140,7 +142,7 @@ class GenerateRun:
                 variant.generation_id = submitted.generation_id
                 variant.request = {
                     xcom.GENERATION_ID: submitted.generation_id,
-                    **wanted.described,
+                    **wanted.request.described,
                     "client_request_id": record.client_request_id,
                     "submitted_at": record.intended_at,
                 }
@@ -240,10 +242,6 @@ class GenerateRun:
         self.lineage = announce(self._context, self._options.outlets, results, several=self.several)
         ids = [each.generation_id for each in self.variants]
         return ids if self.several else ids[0]
-
-    @property
-    def _submits(self) -> Submits:
-        return Submits(self._context, self._options, self._hook, several=self.several)
 
     @contextmanager
     def _apart(self, variant: Variant) -> Iterator[None]:

@@ -21,7 +21,6 @@ class GenerateOptions:
     presign: bool = False
     convert_image: bool = False
     max_cost_usd: float | str | None = None
-    check_balance: bool = False
     wait_for_completion: bool = False
     deferrable: bool = False
     poke_interval: float | None = None

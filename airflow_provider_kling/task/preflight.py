@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from airflow_provider_kling.api.download.targets import target_for
@@ -17,57 +16,42 @@ LONGEST_ID = "x" * LONGEST_SAFE_NAME
 """Stands for the generation id that is not known yet, with the longest name that one can have."""
 
 
-@dataclass(frozen=True, slots=True)
-class Preflight:
-    """Tries what saving will do, as far as nothing of it stays.
+def check_writable(
+    client_request_id: str, *, path: Any, overwrite: bool, with_sidecar: bool, model: str
+) -> None:
+    """Try what saving will do, as far as nothing of it stays.
 
+    :param client_request_id: of the submit that is about to be made.
     :param path: the rendered path; None where no video is saved.
     :param overwrite: whether what is there may be replaced.
     :param with_sidecar: whether a sidecar is written beside the video.
     :param model: for ``{model}``.
+    :raises KlingError: no video can be saved there; nothing was submitted.
     """
-
-    path: Any
-    overwrite: bool
-    with_sidecar: bool
-    model: str
-
-    def __call__(self, client_request_id: str) -> None:
-        """Try it.
-
-        :param client_request_id: of the submit that is about to be made.
-        :raises KlingError: no video can be saved there; nothing was submitted.
-        """
-        if self.path is None:
-            return
-        try:
-            self._try(client_request_id)
-        except Exception as error:  # storage libraries raise what they like
-            if isinstance(error, DownloadError):
-                hopeless, why = error.recovery is Recovery.GIVE_UP, error.__cause__ or error
-                said = error.what if why is error else f"{type(why).__name__}: {why}"
-            else:
-                hopeless = isinstance(error, ImportError | ValueError | AirflowNotFoundException)
-                said = f"{type(error).__name__}: {error}"
-            raise KlingError(
-                f"No video can be saved at {clean(str(self.path))!r}: {clean(said).rstrip('.')}.",
-                advice="Nothing was submitted by this attempt. Correct the path, its permissions or its "
-                "connection, or install the Airflow provider of this kind of storage, then clear the task.",
-                recovery=Recovery.GIVE_UP if hopeless else Recovery.RETRY_TASK,
-            ) from error
-
-    def _try(self, client_request_id: str) -> None:
-        place = target_path(
-            self.path, generation_id=LONGEST_ID, model=self.model, client_request_id=client_request_id
-        )
+    if path is None:
+        return
+    try:
+        place = target_path(path, generation_id=LONGEST_ID, model=model, client_request_id=client_request_id)
         if is_stored(place):
             _ = place.fs  # fails here for an unknown storage, whichever Airflow looks it up
-        own_name = tells_apart(str(self.path))
         target = target_for(place, "to come")
-        target.check_writable(free=not (own_name or self.overwrite))
-        if self.with_sidecar:
-            conn_id = getattr(self.path, "conn_id", None)
+        target.check_writable(free=not (tells_apart(str(path)) or overwrite))
+        if with_sidecar:
+            conn_id = getattr(path, "conn_id", None)
             sidecar.check_writable(sidecar.sidecar_path(target.shown), conn_id=conn_id)
+    except Exception as error:  # storage libraries raise what they like
+        if isinstance(error, DownloadError):
+            hopeless, why = error.recovery is Recovery.GIVE_UP, error.__cause__ or error
+            said = error.what if why is error else f"{type(why).__name__}: {why}"
+        else:
+            hopeless = isinstance(error, ImportError | ValueError | AirflowNotFoundException)
+            said = f"{type(error).__name__}: {error}"
+        raise KlingError(
+            f"No video can be saved at {clean(str(path))!r}: {clean(said).rstrip('.')}.",
+            advice="Nothing was submitted by this attempt. Correct the path, its permissions or its "
+            "connection, or install the Airflow provider of this kind of storage, then clear the task.",
+            recovery=Recovery.GIVE_UP if hopeless else Recovery.RETRY_TASK,
+        ) from error
 
 
 def check_target(path: Any, *, several: bool) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import Context
+from dataclasses import replace
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -15,7 +16,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_kling.api.calls import VendorCalls
 from airflow_provider_kling.api.durable.search import UNREADABLE_FOR, SearchQueue, SubmitSearch
-from airflow_provider_kling.api.durable.submit import PendingSearch, SearchAnswer
+from airflow_provider_kling.api.durable.submit import PendingSearch
 from airflow_provider_kling.api.exceptions import KlingError, Recovery, SubmitUncertainError
 from airflow_provider_kling.api.polling.learned_durations import LearningSchedule
 from airflow_provider_kling.api.polling.schedule import Schedule
@@ -81,7 +82,7 @@ class KlingSubmitSearchTrigger(BaseTrigger):
         except KlingError as error:
             return _failed(error)
         answers = [
-            {"variant": variant, **SearchAnswer(each, row, key_mark(api_key, each.salt)).as_dict()}
+            {"variant": variant, **replace(each, row=row, key_mark=key_mark(api_key, each.salt)).as_dict()}
             for (variant, each), (row, api_key) in zip(pending.items(), told, strict=True)
         ]
         return {"schema": EVENT_SCHEMA, "kind": SEARCHED, "answers": answers}
@@ -234,7 +235,7 @@ def is_search_event(event: Any) -> bool:
     return isinstance(event, Mapping) and event.get("kind") == SEARCHED
 
 
-def read_search_event(event: Mapping[str, Any]) -> dict[int | None, SearchAnswer]:
+def read_search_event(event: Mapping[str, Any]) -> dict[int | None, PendingSearch]:
     """The answers in an event, by variant.
 
     :raises SubmitUncertainError: there are none; nothing more was submitted.
@@ -252,7 +253,9 @@ def read_search_event(event: Mapping[str, Any]) -> dict[int | None, SearchAnswer
     try:
         if event.get("schema") != EVENT_SCHEMA:
             raise ValueError(f"schema {event.get('schema')!r}")
-        return {each.get("variant"): SearchAnswer.from_dict(each) for each in event["answers"]}
+        if any("row" not in each for each in event["answers"]):
+            raise ValueError("a search without its answer")
+        return {each.get("variant"): PendingSearch.from_dict(each) for each in event["answers"]}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise SubmitUncertainError(
             f"The event of the search for a submit cannot be read ({error}): the triggerer may run another "

@@ -188,7 +188,7 @@ def test_memory_of_a_process_that_sends_50_mb(
         Path("/proc/self/clear_refs").write_text("5")
         before = memory("VmRSS")
         parameters = {"prompt": "A cat.", "image_list": pictures}
-        request = prepare(model, parameters, image=None, account="a").request
+        request = prepare(model, parameters, image=None, account="a")
         if client == "requests":
             KlingClient(settings).submit(request)
         else:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.billing.cost import Budget, cost_of, estimate_of, pricing_of
+from airflow_provider_kling.api.billing.cost import check_budget, cost_of, estimate_of, pricing_of
 from airflow_provider_kling.api.billing.price_list import PRICES, PriceList
 from airflow_provider_kling.api.catalog.models import MODELS
 from airflow_provider_kling.api.exceptions import BudgetError
@@ -118,7 +118,7 @@ def test_a_balance_that_does_not_cover_it(make: Callable[..., Driver]) -> None:
         driver = make(emulator)
         with pytest.raises(BudgetError, match=r"about 0\.29 USD .*balance is 0\.2 USD"):
             driver.run(
-                Budget(check_balance=True).check(driver.calls, [GenerationRequest(MODEL, {"duration": 5})])
+                check_budget(driver.calls, [GenerationRequest(MODEL, {"duration": 5})], check_balance=True)
             )
 
 

@@ -57,39 +57,36 @@ class Cost:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What is checked before a submit.
+def check_budget(
+    calls: VendorCalls,
+    requests: Sequence[GenerationRequest],
+    *,
+    max_usd: float | None = None,
+    check_balance: bool = False,
+) -> Flow[None]:
+    """Ask the price list, and the balance, before a submit; free.
 
+    :param requests: what is to be submitted, all of it.
     :param max_usd: limit for one generation, in USD; None for no limit.
     :param check_balance: whether the account's balance must cover it.
+    :raises BudgetError: with the figures; nothing was submitted.
+    :raises KlingError: the vendor did not tell; nothing was submitted.
     """
-
-    max_usd: float | None = None
-    check_balance: bool = False
-
-    def check(self, calls: VendorCalls, requests: Sequence[GenerationRequest]) -> Flow[None]:
-        """Ask the price list, and the balance; free.
-
-        :param requests: what is to be submitted, all of it.
-        :raises BudgetError: with the figures; nothing was submitted.
-        :raises KlingError: the vendor did not tell; nothing was submitted.
-        """
-        if not requests or (self.max_usd is None and not self.check_balance):
-            return
-        known = []
-        try:
-            for request in requests:
-                known.append((yield from estimate_of(calls, request)))
-                if self.max_usd is not None:
-                    _check_limit(request.model, known[-1], self.max_usd)
-            if self.check_balance:
-                _check_balance(requests, known, (yield from calls.get_balance()))
-        except KlingError as error:
-            raise error.with_money(Money.NOT_SPENT) from error.__cause__
-        for price in known:
-            if price is not None:
-                log.info("It will cost about %s USD when it completes (%s).", f"{price.usd:g}", price.how)
+    if not requests or (max_usd is None and not check_balance):
+        return
+    known = []
+    try:
+        for request in requests:
+            known.append((yield from estimate_of(calls, request)))
+            if max_usd is not None:
+                _check_limit(request.model, known[-1], max_usd)
+        if check_balance:
+            _check_balance(requests, known, (yield from calls.get_balance()))
+    except KlingError as error:
+        raise error.with_money(Money.NOT_SPENT) from error.__cause__
+    for price in known:
+        if price is not None:
+            log.info("It will cost about %s USD when it completes (%s).", f"{price.usd:g}", price.how)
 
 
 def _check_limit(model: str, known: Estimate | None, limit: float) -> None:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import enum
+import hashlib
+import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, Literal, TypeAlias
 
-from airflow_provider_kling.api.durable.identity import TaskIdentity
+AttemptKind: TypeAlias = Literal["first", "retry", "clear"]
+"""Why a task runs: for the first time, as Airflow retries it, or as a person cleared it."""
 
 _BEFORE_RENUMBERING: Final = 20
-
-
-class AttemptKind(enum.Enum):
-    """Why the task runs."""
-
-    FIRST = "first attempt"
-    RETRY = "automatic retry"
-    CLEAR = "cleared by a person"
 
 
 @dataclass(frozen=True, slots=True)
 class TaskAttempt:
     """One attempt of one task instance, as the scheduler tells of it.
 
-    :param identity: the task instance, whatever the number of its attempts.
-    :param number: how many attempts it has had, this one included.
+    :param map_index: -1 where the task is not mapped.
+    :param variant: which of several generations of the task instance: a number, or the key of a batch's row;
+        None where it makes one.
+    :param loop_index: which pass of a loop it is; None where the task is in none.
+    :param number: how many attempts the task instance has had, this one included.
     :param first_number: the number of the first attempt since a person last cleared the task.
     :param previous_since: epoch seconds; previous attempts submitted after then. Only needed where
         there is no record.
@@ -33,12 +30,30 @@ class TaskAttempt:
         of a loop new task instances.
     """
 
-    identity: TaskIdentity
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int = -1
+    variant: int | str | None = None
+    loop_index: int | None = None
     number: int = 1
     first_number: int = 1
     previous_since: float = 0.0
     previous_until: float = 0.0
     renumbered: bool = False
+
+    @property
+    def identity(self) -> str:
+        """Names the work in its record: the same for all attempts, and two works never share it."""
+        return digest(self.place)
+
+    @property
+    def place(self) -> list[Any]:
+        """All that tells the work from other work, as plain JSON."""
+        more = {"variant": self.variant, "loop": self.loop_index}
+        given = {name: value for name, value in more.items() if value is not None}
+        place = [self.dag_id, self.run_id, self.task_id, self.map_index]
+        return [*place, given] if given else place
 
     @property
     def most_attempts(self) -> int:
@@ -49,5 +64,14 @@ class TaskAttempt:
     def kind(self) -> AttemptKind:
         """Why the task runs, as far as the numbers tell."""
         if self.number <= 1:
-            return AttemptKind.CLEAR if self.renumbered else AttemptKind.FIRST
-        return AttemptKind.CLEAR if self.number <= self.first_number else AttemptKind.RETRY
+            return "clear" if self.renumbered else "first"
+        return "clear" if self.number <= self.first_number else "retry"
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of a value's JSON, hexadecimal.
+
+    :raises TypeError: a value that JSON does not have; ValueError and RecursionError likewise.
+    """
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()

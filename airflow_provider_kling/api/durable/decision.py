@@ -7,12 +7,12 @@ first, or stop. Each comes with the sentence for the log: why, and what it means
 
 from __future__ import annotations
 
-import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 from airflow_provider_kling.api.durable.attempt import AttemptKind
-from airflow_provider_kling.api.durable.identity import Fingerprint
+from airflow_provider_kling.api.durable.identity import changes
 from airflow_provider_kling.api.durable.record import Record
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus, is_hopeless
 
@@ -43,23 +43,22 @@ class SubmitPolicy:
     :param uncertain_grace: seconds after an uncertain submit in which the logs are searched for it,
         which lag behind and may not list a job before it is done; None for :func:`usual_grace` of the
         model. After a crash they count from when it was sent.
+    :param max_cost_usd: limit for one generation, checked before each submit; None for no limit.
+    :param check_balance: submit only what the account's balance covers.
     """
 
     on_changed_request: Literal["submit", "fail"] = "submit"
     on_uncertain_submit: Literal["resubmit", "fail"] = "resubmit"
     on_clear: Literal["reuse", "regenerate"] = "reuse"
     uncertain_grace: float | None = None
+    max_cost_usd: float | None = None
+    check_balance: bool = False
 
 
-class Action(enum.Enum):
-    """What to do next."""
-
-    REATTACH = "re-attach and wait"
-    USE = "use the completed generation"
-    SUBMIT = "submit"
-    LOOK_UP = "search the vendor's request log"
-    ASK = "ask how the recorded generation stands"
-    STOP = "stop"
+Action: TypeAlias = Literal["ask", "search", "submit", "reattach", "use", "stop"]
+"""What to do next: ask how the recorded generation stands, search the vendor's request log, submit, re-attach
+to a generation that is still working, use one that is completed, or stop for a person."""
+NotFound: TypeAlias = Literal["not found"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,52 +74,46 @@ class Decision:
     anew: bool = False
 
 
-class Unknown(enum.Enum):
-    """What was asked and has no answer."""
-
-    NOT_ASKED = "not asked"
-    NOT_FOUND = "not found"
-
-
 def decide(
     record: Record | None,
-    request: Fingerprint,
+    request: Mapping[str, str],
     kind: AttemptKind,
     policy: SubmitPolicy,
     *,
     complete: bool = True,
-    stands: Generation | Unknown = Unknown.NOT_ASKED,
-    looked_up: Unknown = Unknown.NOT_ASKED,
+    stands: Generation | NotFound | None = None,
+    not_in_logs: bool = False,
     key_changed: bool = False,
 ) -> Decision:
     """Decide on a task's submit.
 
     :param record: what is remembered; an id found in the logs is put into it first. None for nothing.
-    :param request: what is asked for now.
+    :param request: fingerprint of what is asked for now.
     :param kind: why the task runs.
     :param complete: whether the record, or that there is none, is all that was submitted: it was read where
         every submit is recorded first, or this is the very first attempt. False where nothing is stored, or
         where the store may have been emptied since.
-    :param stands: what the vendor says of the record's generation; ``NOT_FOUND`` for a 404.
-    :param looked_up: ``NOT_FOUND`` when the logs do not list it: for a submit without an id;
-        where ``complete`` is False, for those later than the record's.
+    :param stands: what the vendor says of the record's generation; ``not found`` for a 404, None where it was
+        not asked.
+    :param not_in_logs: whether the logs were searched in vain: for a submit without an id; where ``complete``
+        is False, for those later than the record's.
     :param key_changed: whether the record's submit was sent with another API key. The logs list only the
         requests of the key that asks, so that "not found" is then no answer.
     """
     if record is None:
         if complete:
-            return Decision(Action.SUBMIT, _nothing_sent(kind))
-        if looked_up is Unknown.NOT_ASKED:
+            return Decision("submit", _nothing_sent(kind))
+        if not not_in_logs:
             return Decision(
-                Action.LOOK_UP,
+                "search",
                 "There is no record of what previous attempts submitted; searching the vendor's request log "
                 "before submitting anything that would be billed.",
             )
         return _submit_uncertain(policy, "No submit of a previous attempt is in the vendor's request log")
     if record.generation_id is None:
-        if looked_up is Unknown.NOT_ASKED:
+        if not not_in_logs:
             return Decision(
-                Action.LOOK_UP,
+                "search",
                 f"Submit {record.client_request_id} is recorded without a response; searching the vendor's "
                 "request log before resubmitting, which would be billed.",
             )
@@ -129,27 +122,27 @@ def decide(
         return _submit_uncertain(
             policy, f"Submit {record.client_request_id} is not in the vendor's request log"
         )
-    changed = record.fingerprint != request.digest
-    if changed and kind is AttemptKind.CLEAR:
+    changed = bool(changes(request, record.fingerprint))
+    if changed and kind == "clear":
         return _changed(record, request, policy)
-    if stands is Unknown.NOT_ASKED:
+    if stands is None:
         return Decision(
-            Action.ASK,
+            "ask",
             f"A previous attempt submitted generation {record.generation_id}; checking its status before "
             "submitting anything that would be billed.",
         )
-    if isinstance(stands, Unknown):
+    if stands == "not found":
         return Decision(
-            Action.STOP,
+            "stop",
             f"The vendor does not know generation {record.generation_id}, which a previous attempt of this "
             "task submitted and which may be billed. Nothing was submitted. Check that the connection still "
             "belongs to the same account, or run the task with durable=False once to pay for a new one.",
         )
     if changed:
         return _differing(stands, record, request)
-    if not complete and looked_up is Unknown.NOT_ASKED and _may_have_successor(stands, policy):
+    if not complete and not not_in_logs and _may_have_successor(stands, policy):
         return Decision(
-            Action.LOOK_UP,
+            "search",
             f"Generation {stands.id} of a previous attempt is {stands.status}, and there is no record of "
             "later attempts; searching the vendor's request log for them before submitting anything that "
             "would be billed.",
@@ -159,7 +152,7 @@ def decide(
 
 def _nothing_sent(kind: AttemptKind) -> str:
     """Why no record means that nothing was sent."""
-    if kind is AttemptKind.FIRST:
+    if kind == "first":
         return "First attempt of this task instance; submitting (billed on completion)."
     return (
         "The record of the previous attempts says that nothing was submitted; submitting (billed on "
@@ -169,7 +162,7 @@ def _nothing_sent(kind: AttemptKind) -> str:
 
 def _stop_for_key(record: Record) -> Decision:
     return Decision(
-        Action.STOP,
+        "stop",
         f"Submit {record.client_request_id} is not in the vendor's request log, but the API key of the "
         "connection was changed after it was sent, and the log lists only requests made with the key that "
         "asks. The submit may have been accepted and billed; nothing was submitted by this attempt. Look for "
@@ -190,18 +183,18 @@ def _known(generation: Generation, kind: AttemptKind, policy: SubmitPolicy) -> D
     """The recorded generation of the very same request."""
     name = f"Generation {generation.id}"
     if generation.status is GenerationStatus.COMPLETED:
-        if kind is AttemptKind.CLEAR and policy.on_clear == "regenerate":
+        if kind == "clear" and policy.on_clear == "regenerate":
             return Decision(
-                Action.SUBMIT,
+                "submit",
                 f"{name} is completed, and the task was cleared with on_clear='regenerate'; submitting "
                 "another one, which is billed again.",
                 anew=True,
             )
         hint = ""
-        if kind is AttemptKind.CLEAR:
+        if kind == "clear":
             hint = " Set on_clear='regenerate' to get, and pay for, a new one when you clear the task."
         return Decision(
-            Action.USE,
+            "use",
             f"{name} of a previous attempt is completed and paid for; using it, at no further cost.{hint}",
         )
     if generation.status is GenerationStatus.ERROR:
@@ -210,32 +203,32 @@ def _known(generation: Generation, kind: AttemptKind, policy: SubmitPolicy) -> D
             f"{name} of a previous attempt ended in an error, which is not charged "
             f"({failure.name or 'error'}: {failure.message})"
         )
-        if kind is not AttemptKind.CLEAR and is_hopeless(failure):
+        if kind != "clear" and is_hopeless(failure):
             return Decision(
-                Action.STOP,
+                "stop",
                 f"{said}. The same request would be rejected again: change it, then clear the task.",
             )
-        return Decision(Action.SUBMIT, f"{said}; resubmitting (billed on completion).", anew=True)
+        return Decision("submit", f"{said}; resubmitting (billed on completion).", anew=True)
     return Decision(
-        Action.REATTACH,
+        "reattach",
         f"{name} of a previous attempt is still {generation.raw_status or 'working'}; waiting for it, at no "
         "further cost.",
     )
 
 
-def _differing(generation: Generation, record: Record, request: Fingerprint) -> Decision:
+def _differing(generation: Generation, record: Record, request: Mapping[str, str]) -> Decision:
     """An automatic retry has another request: it is the same work, and no person chose to pay again."""
     said = f"The request of this retry differs (changed: {_what_changed(record, request)}), but"
     if generation.status is GenerationStatus.ERROR:
         return Decision(
-            Action.SUBMIT,
+            "submit",
             f"{said} generation {generation.id} of a previous attempt ended in an error, which is not "
             "charged; submitting the changed request (billed on completion).",
             anew=True,
         )
-    reattached = Action.REATTACH
+    reattached: Action = "reattach"
     if generation.status is GenerationStatus.COMPLETED:
-        reattached = Action.USE
+        reattached = "use"
     return Decision(
         reattached,
         f"{said} generation {generation.id} of a previous attempt is {generation.raw_status or 'working'}; "
@@ -244,11 +237,11 @@ def _differing(generation: Generation, record: Record, request: Fingerprint) -> 
     )
 
 
-def _what_changed(record: Record, request: Fingerprint) -> str:
-    return ", ".join(request.changes(record.parts)) or "the request"
+def _what_changed(record: Record, request: Mapping[str, str]) -> str:
+    return ", ".join(changes(request, record.fingerprint)) or "the request"
 
 
-def _changed(record: Record, request: Fingerprint, policy: SubmitPolicy) -> Decision:
+def _changed(record: Record, request: Mapping[str, str], policy: SubmitPolicy) -> Decision:
     """A person cleared the task, and it asks for something else."""
     what = _what_changed(record, request)
     said = (
@@ -257,12 +250,12 @@ def _changed(record: Record, request: Fingerprint, policy: SubmitPolicy) -> Deci
     )
     if policy.on_changed_request == "fail":
         return Decision(
-            Action.STOP,
+            "stop",
             f"{said}, and on_changed_request='fail': nothing was submitted. Get the earlier generation with "
             f"KlingGenerationSensor(generation_id={record.generation_id!r}).",
         )
     return Decision(
-        Action.SUBMIT,
+        "submit",
         f"{said}; submitting the new one. Both are billed when they complete.",
         anew=True,
     )
@@ -271,12 +264,12 @@ def _changed(record: Record, request: Fingerprint, policy: SubmitPolicy) -> Deci
 def _submit_uncertain(policy: SubmitPolicy, said: str) -> Decision:
     if policy.on_uncertain_submit == "fail":
         return Decision(
-            Action.STOP,
+            "stop",
             f"{said}, and on_uncertain_submit='fail': nothing was submitted. Check the vendor's dashboard; "
             "if it is not there, set on_uncertain_submit='resubmit' and clear the task.",
         )
     return Decision(
-        Action.SUBMIT,
+        "submit",
         f"{said}; submitting (on_uncertain_submit='resubmit'). If an earlier submit was accepted after all, "
         "both are billed.",
         anew=True,

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from airflow_provider_kling.api.durable.attempt import TaskAttempt, digest
 from airflow_provider_kling.api.exceptions import InvalidRequestError
 
 _MAKER: Final = "airflow"
@@ -17,83 +15,41 @@ _FOREIGN = re.compile(r"[^A-Za-z0-9._-]+")
 _ACCOUNT: Final = "account (connection and URL)"
 
 
-@dataclass(frozen=True, slots=True)
-class TaskIdentity:
-    """A task instance, the same for all of its attempts.
-
-    :param map_index: -1 where the task is not mapped.
-    :param variant: which of several generations of the task instance: a number, or the key of a batch's row;
-        None where it makes one.
-    :param loop_index: which pass of a loop it is; None where the task is in none.
-    """
-
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int = -1
-    variant: int | str | None = None
-    loop_index: int | None = None
-
-    @property
-    def digest(self) -> str:
-        """Names the work in its record; two works never share it."""
-        return _digest(self.place)
-
-    @property
-    def place(self) -> list[Any]:
-        """All that tells it from other work, as plain JSON."""
-        more = {"variant": self.variant, "loop": self.loop_index}
-        given = {name: value for name, value in more.items() if value is not None}
-        place = [self.dag_id, self.run_id, self.task_id, self.map_index]
-        return [*place, given] if given else place
-
-
-@dataclass(frozen=True, slots=True)
-class Fingerprint:
-    """What a request asks for, and who pays, without its content.
-
-    :param digest: equal for equal requests.
-    :param parts: parameter name -> short digest of its value, to say what changed.
-    """
-
-    digest: str
-    parts: Mapping[str, str]
-
-    def changes(self, earlier: Mapping[str, str]) -> tuple[str, ...]:
-        """Names of what differs from an earlier request's parts."""
-        names = sorted(self.parts.keys() | earlier.keys())
-        return tuple(name for name in names if self.parts.get(name) != earlier.get(name))
-
-
-def fingerprint(body: Mapping[str, Any], account: str) -> Fingerprint:
-    """Tell requests apart.
+def fingerprint(body: Mapping[str, Any], account: str) -> dict[str, str]:
+    """Tell requests, and who pays for them, apart without their content.
 
     :param body: model and parameters, pictures replaced by what stands for their content.
     :param account: the connection id and base URL that pay; never the key.
+    :return: the digest of each value by its name; equal for equal requests, and to say what changed.
     :raises InvalidRequestError: a value that JSON does not have, such as a date or a NaN.
     """
-    facts = {**body, _ACCOUNT: account}
     parts: dict[str, str] = {}
-    for name, value in facts.items():
+    for name, value in {**body, _ACCOUNT: account}.items():
         try:
-            parts[name] = _digest(value)[:12]
+            parts[name] = digest(value)[:32]
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidRequestError(
                 f"Parameter {name!r} cannot be sent: it is not JSON ({error}).",
                 problems=[f"{name!r} is not JSON ({error})"],
             ) from None
-    return Fingerprint(_digest(facts), parts)
+    return parts
 
 
-def client_request_id(work: TaskIdentity, request: Fingerprint, count: int) -> str:
+def changes(request: Mapping[str, str], earlier: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of what differs between the fingerprints of two requests."""
+    return tuple(name for name in sorted({*request, *earlier}) if request.get(name) != earlier.get(name))
+
+
+def client_request_id(work: TaskAttempt, request: Mapping[str, str], count: int) -> str:
     """The ``X-Client-Request-Id`` of a submit: 1 to 128 characters of ``A-Z a-z 0-9 . _ : -``.
 
     The same for each attempt of the same work, so that a later one finds it in the vendor's request log.
     Readable in front, exact behind: the digest covers everything, separators included.
 
+    :param request: its :func:`fingerprint`.
     :param count: how often this work was deliberately resubmitted.
     """
-    exact = _digest([*work.place, request.digest, count])[:32]
+    exact = digest([*work.place, request, count])[:32]
     place = f"{readable(work.dag_id)}:{readable(work.task_id)}"
     indexes = [f"{work.map_index}"] if work.map_index >= 0 else []
     if work.loop_index is not None:
@@ -134,8 +90,3 @@ def place_in(client_request_id: str) -> Place | None:
 def readable(name: str) -> str:
     """The part of a name that a client request id holds."""
     return _FOREIGN.sub("-", name)[:32]
-
-
-def _digest(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()

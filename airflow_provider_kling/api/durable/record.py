@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Final, TypeGuard
 
 from airflow_provider_kling.api.exceptions import UnusableRecordError
@@ -18,11 +18,10 @@ NOTHING: Final[Mapping[str, Any]] = {"schema": SCHEMA, "nothing": True}
 class Record:
     """One submit of one work.
 
-    :param identity: :attr:`.TaskIdentity.digest` of the task instance that wrote it.
+    :param identity: :attr:`.TaskAttempt.identity` of the task instance that wrote it.
     :param client_request_id: what the submit carries.
     :param model: the model asked for.
-    :param fingerprint: digest of the request and the account.
-    :param parts: see :attr:`.Fingerprint.parts`.
+    :param fingerprint: of the request and the account; see :func:`.fingerprint`.
     :param count: how often this work was deliberately resubmitted before.
     :param intended_at: epoch seconds, just before the submit.
     :param generation_id: what the vendor answered; None until then.
@@ -34,8 +33,7 @@ class Record:
     identity: str
     client_request_id: str
     model: str
-    fingerprint: str
-    parts: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: Mapping[str, str]
     count: int = 0
     intended_at: float = 0.0
     generation_id: str | None = None
@@ -44,7 +42,7 @@ class Record:
 
     def encode(self) -> dict[str, Any]:
         """As plain JSON."""
-        return {"schema": SCHEMA, **asdict(self), "parts": dict(self.parts)}
+        return {"schema": SCHEMA, **asdict(self), "fingerprint": dict(self.fingerprint)}
 
     @classmethod
     def decode(cls, stored: Any) -> Record | None:
@@ -74,11 +72,12 @@ class Record:
 
 
 def _is_sound(known: Mapping[str, Any]) -> bool:
-    texts = ("identity", "client_request_id", "model", "fingerprint")
+    texts = ("identity", "client_request_id", "model")
     return (
         all(isinstance(known[name], str) and known[name] for name in texts)
-        and isinstance(known["parts"], Mapping)
-        and all(isinstance(each, str) for pair in known["parts"].items() for each in pair)
+        and isinstance(known["fingerprint"], Mapping)
+        and known["fingerprint"] != {}
+        and all(isinstance(each, str) for pair in known["fingerprint"].items() for each in pair)
         and _is_count(known["count"])
         and _is_count(known["attempt"])
         and isinstance(known["key_mark"], str)

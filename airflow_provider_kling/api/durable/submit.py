@@ -10,21 +10,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, TypeAlias, get_args
 
-from airflow_provider_kling.api.billing.cost import Budget
+from airflow_provider_kling.api.billing.cost import check_budget
 from airflow_provider_kling.api.calls import VendorCalls
 from airflow_provider_kling.api.catalog.models import schedule_for
 from airflow_provider_kling.api.durable.attempt import AttemptKind, TaskAttempt
 from airflow_provider_kling.api.durable.decision import (
-    Action,
     Decision,
+    NotFound,
     SubmitPolicy,
-    Unknown,
     decide,
     usual_grace,
 )
-from airflow_provider_kling.api.durable.identity import Fingerprint, client_request_id
+from airflow_provider_kling.api.durable.identity import client_request_id
 from airflow_provider_kling.api.durable.record import NOTHING, Record
 from airflow_provider_kling.api.durable.search import SubmitSearch, look, search_logs
 from airflow_provider_kling.api.exceptions import (
@@ -38,32 +37,6 @@ from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.redaction import key_mark
 from airflow_provider_kling.api.transport.endpoints import LogRow
 from airflow_provider_kling.api.transport.messages import Flow, SaveRecord
-
-
-@dataclass(frozen=True, slots=True)
-class SubmitInput:
-    """One generation that a task wants.
-
-    :param request: model and parameters, ready to send.
-    :param fingerprint: of the request and the account.
-    :param attempt: which attempt of which task instance asks.
-    :param policy: what the user chose.
-    :param budget: checked before each submit, and not where a previous one is used.
-    :param described: model and parameters, each medium as its source and checksum; what a log, an XCom or
-        a file may hold of the request.
-    :param unready: why the request cannot be sent, where only a previous submit can be used.
-    :param preflight: tries what will be needed after paying, once it is decided that this attempt pays and
-        before it does; takes the client request id of the submit, and raises a :class:`.KlingError`.
-    """
-
-    request: GenerationRequest
-    fingerprint: Fingerprint
-    attempt: TaskAttempt
-    policy: SubmitPolicy = field(default_factory=SubmitPolicy)
-    budget: Budget = field(default_factory=Budget)
-    described: Mapping[str, Any] = field(default_factory=dict)
-    unready: KlingError | None = None
-    preflight: Callable[[str], None] = field(default=lambda client_request_id: None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +61,7 @@ class SubmitResult:
 
 @dataclass(frozen=True, slots=True)
 class PendingSearch:
-    """A submit that only the vendor's request log can confirm, to be searched for elsewhere.
+    """A submit that only the vendor's request log can confirm, searched for elsewhere; later with its answer.
 
     It is plain JSON on its way, so that the attempt can continue in another process.
 
@@ -97,6 +70,8 @@ class PendingSearch:
     :param kind: why the task runs; after a submit of this attempt it is a retry.
     :param complete: see :func:`.decide`.
     :param submits: how many submits this attempt has made.
+    :param row: the answer: what the logs tell of the submit; None where it is not in them.
+    :param key_mark: of the key that was searched with, salted with :attr:`salt`.
     """
 
     search: SubmitSearch
@@ -104,6 +79,8 @@ class PendingSearch:
     kind: AttemptKind
     complete: bool
     submits: int
+    row: LogRow | None = None
+    key_mark: str = ""
 
     @property
     def salt(self) -> str:
@@ -111,14 +88,20 @@ class PendingSearch:
         return self.record.identity if self.record else ""
 
     def as_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {
+        """As plain JSON, with the answer where there is one."""
+        plain = {
             "search": self.search.as_dict(),
             "record": self.record.encode() if self.record else None,
-            "kind": self.kind.name,
+            "kind": self.kind,
             "complete": self.complete,
             "submits": self.submits,
         }
+        if not self.key_mark:
+            return plain
+        facts, row = None, self.row
+        if row is not None:
+            facts = [row.client_request_id, row.inference_id, row.failed, row.model, row.created]
+        return {**plain, "row": facts, "key_mark": self.key_mark}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> PendingSearch:
@@ -128,46 +111,24 @@ class PendingSearch:
         :raises UnusableRecordError: its record cannot be read.
         """
         search = SubmitSearch.from_dict(plain.get("search") or {})
-        kind, submits = str(plain.get("kind")), plain.get("submits")
-        if kind not in AttemptKind.__members__ or not isinstance(submits, int):
+        kind: Any = plain.get("kind")
+        submits, facts = plain.get("submits"), plain.get("row")
+        if kind not in get_args(AttemptKind) or not isinstance(submits, int):
             raise ValueError("not a pending search of a submit")
-        record = Record.decode(plain.get("record"))
-        return cls(search, record, AttemptKind[kind], plain.get("complete") is True, submits)
-
-
-@dataclass(frozen=True, slots=True)
-class SearchAnswer:
-    """What a :class:`PendingSearch` came to.
-
-    :param row: what the logs tell of the submit; None where it is not in them.
-    :param key_mark: of the key that was searched with, salted with :attr:`PendingSearch.salt`.
-    """
-
-    pending: PendingSearch
-    row: LogRow | None
-    key_mark: str
-
-    def as_dict(self) -> dict[str, Any]:
-        """As plain JSON."""
-        row = self.row
-        facts = None
-        if row is not None:
-            facts = [row.client_request_id, row.inference_id, row.failed, row.model, row.created]
-        return {"pending": self.pending.as_dict(), "row": facts, "key_mark": self.key_mark}
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> SearchAnswer:
-        """From plain JSON.
-
-        :raises ValueError: it is none of ours.
-        """
-        pending, facts = PendingSearch.from_dict(plain.get("pending") or {}), plain.get("row")
         if facts is not None and not (isinstance(facts, list) and len(facts) == _ROW_FACTS):
             raise ValueError("not the answer of a search for a submit")
         row = None if facts is None else LogRow(*facts)
         if row is not None and not (row.client_request_id and row.inference_id):
             raise ValueError("a row without ids")
-        return cls(pending, row, str(plain.get("key_mark") or ""))
+        return cls(
+            search,
+            Record.decode(plain.get("record")),
+            kind,
+            plain.get("complete") is True,
+            submits,
+            row,
+            str(plain.get("key_mark") or ""),
+        )
 
 
 log = logging.getLogger(__name__)
@@ -186,83 +147,92 @@ def _uncertain(search: SubmitSearch) -> SubmitUncertainError:
     )
 
 
+OnDecision: TypeAlias = Callable[[Decision, Record | None, Generation | NotFound | None], None]
+"""Is told each decision, the record that it was made by, and how its generation stands."""
+
+
+@dataclass(frozen=True, slots=True)
 class DurableSubmit:
-    """Obtains one generation for one work.
+    """Obtains one generation that a task wants.
 
     :param calls: the conversations with the vendor.
-    :param wanted: the generation that the task wants.
-    :param on_decision: told each decision, the record that it was made by, and how its generation stands.
+    :param request: ready to send, with its fingerprint.
+    :param attempt: which attempt of which task instance asks.
+    :param policy: what the user chose.
+    :param unready: why the request cannot be sent, where only a previous submit can be used.
+    :param preflight: tries what will be needed after paying, once it is decided that this attempt pays and
+        before it does; takes the client request id of the submit, and raises a :class:`.KlingError`.
     """
 
-    def __init__(
-        self,
-        calls: VendorCalls,
-        wanted: SubmitInput,
-        on_decision: Callable[[Decision, Record | None, Generation | Unknown], None] | None = None,
-    ) -> None:
-        self._calls = calls
-        self._input = wanted
-        self._on_decision = on_decision
+    calls: VendorCalls
+    request: GenerationRequest
+    attempt: TaskAttempt
+    policy: SubmitPolicy = field(default_factory=SubmitPolicy)
+    unready: KlingError | None = None
+    preflight: Callable[[str], None] = field(default=lambda client_request_id: None)
 
     def submit_or_reattach(
-        self, stored: Any = None, *, elsewhere: bool = False, answer: SearchAnswer | None = None
+        self,
+        stored: Any = None,
+        *,
+        elsewhere: bool = False,
+        answer: PendingSearch | None = None,
+        on_decision: OnDecision | None = None,
     ) -> Flow[SubmitResult | PendingSearch]:
         """Submit, or re-attach to what a previous attempt submitted.
 
         :param stored: what was remembered last, as plain JSON; None for nothing.
         :param elsewhere: whether the vendor's request log is searched elsewhere if that can take long; then
             this ends with a :class:`PendingSearch`, and is started again with its answer.
-        :param answer: the result of the search; ``stored`` is not read then.
+        :param answer: that search with its answer; ``stored`` is not read then.
         :raises StoppedError: a person has to decide; nothing was submitted.
         :raises UnusableRecordError: the record cannot be read; nothing was submitted.
         :raises KlingError: the submit was refused, or the vendor could not be asked.
         """
-        wanted = self._input
         record, kind, complete = self._known(None if answer else stored)
         began: float | None = None
-        stands: Generation | Unknown = Unknown.NOT_ASKED
-        looked_up = Unknown.NOT_ASKED
+        stands: Generation | NotFound | None = None
+        not_in_logs = False
         submits = 0
         uncertain: SubmitUncertainError | None = None
         searched_with: str | None = None
         if answer is not None:
-            pending = answer.pending
-            record, kind, complete, submits = pending.record, pending.kind, pending.complete, pending.submits
+            record, kind, complete, submits = answer.record, answer.kind, answer.complete, answer.submits
             searched_with = answer.key_mark
             if submits:
-                uncertain = _uncertain(pending.search)
+                uncertain = _uncertain(answer.search)
             if answer.row is None:
-                looked_up = Unknown.NOT_FOUND
+                not_in_logs = True
             else:
                 record = self._found(answer.row, record)
                 yield SaveRecord(record.encode())
         while True:
             decision = decide(
                 record,
-                wanted.fingerprint,
+                self.request.fingerprint,
                 kind,
-                wanted.policy,
+                self.policy,
                 complete=complete,
                 stands=stands,
-                looked_up=looked_up,
+                not_in_logs=not_in_logs,
                 key_changed=self._key_changed(record, searched_with),
             )
-            if self._on_decision is not None:
-                self._on_decision(decision, record, stands)
-            if decision.action is Action.STOP:
+            if on_decision is not None:
+                on_decision(decision, record, stands)
+            if decision.action == "stop":
                 raise StoppedError(
                     decision.reason,
                     generation_id=record.generation_id if record else None,
                     client_request_id=record.client_request_id if record else None,
                 )
-            if decision.action is Action.SUBMIT and uncertain is not None and submits >= MOST_SUBMITS:
+            if decision.action == "submit" and uncertain is not None and submits >= MOST_SUBMITS:
                 raise uncertain
             log.info("%s", decision.reason)
-            if decision.action is Action.ASK:
+            if decision.action == "ask":
                 assert record is not None
                 assert record.generation_id is not None
                 stands = yield from self._ask(record.generation_id)
-            elif decision.action is Action.LOOK_UP:
+            elif decision.action == "search":
                 search = self._search_for(record, began)
                 searched_with = None
                 row: LogRow | None = None
@@ -273,26 +243,26 @@ class DurableSubmit:
                             return PendingSearch(search, record, kind, complete, submits)
                         row = answers[search]
                     else:
-                        row = yield from search_logs(self._calls, search)
+                        row = yield from search_logs(self.calls, search)
                 if row is None:
-                    looked_up = Unknown.NOT_FOUND
+                    not_in_logs = True
                 else:
                     record = self._found(row, record)
-                    stands, looked_up = Unknown.NOT_ASKED, Unknown.NOT_ASKED
+                    stands, not_in_logs = None, False
                     yield SaveRecord(record.encode())
-            elif decision.action is Action.SUBMIT:
-                if wanted.unready is not None:
-                    raise wanted.unready
-                yield from wanted.budget.check(self._calls, [wanted.request])
+            elif decision.action == "submit":
+                if self.unready is not None:
+                    raise self.unready
+                yield from self._check_budget()
                 before, record = record, self._intent(record, decision)
                 if submits == 0:
-                    wanted.preflight(record.client_request_id)
+                    self.preflight(record.client_request_id)
                 submits += 1
                 try:
                     return (yield from self._submit(record))
                 except SubmitUncertainError as error:
                     log.warning("%s", error)
-                    uncertain, began = error, self._calls.now()
+                    uncertain, began = error, self.calls.now()
                 except KlingError as error:
                     # Certainly refused: what was known before is what is known now.
                     yield SaveRecord(before.encode() if before else NOTHING)
@@ -301,23 +271,23 @@ class DurableSubmit:
                     raise
                 # From here on this attempt knows all that can have been submitted, and it is no longer
                 # the person's clear that asks for more.
-                kind, complete = AttemptKind.RETRY, True
-                stands, looked_up = Unknown.NOT_ASKED, Unknown.NOT_ASKED
+                kind, complete = "retry", True
+                stands, not_in_logs = None, False
             else:
                 assert record is not None
                 assert isinstance(stands, Generation)
-                if record.attempt < wanted.attempt.first_number:  # what the clear asked for is done
-                    record = replace(record, attempt=wanted.attempt.number)
+                if record.attempt < self.attempt.first_number:  # what the clear asked for is done
+                    record = replace(record, attempt=self.attempt.number)
                     yield SaveRecord(record.encode())
                 return SubmitResult(record, reattached=True, generation=stands)
 
     def submit_regardless(self) -> Flow[SubmitResult]:
         """Submit whatever previous attempts did: for those who want a new video on each attempt."""
         log.info("Submitting without regard to previous attempts (durable=False); each attempt is billed.")
-        yield from self._input.budget.check(self._calls, [self._input.request])
-        intent = self.intent(count=int(self._calls.now()))
-        self._input.preflight(intent.client_request_id)
-        generation = yield from self._calls.submit(self._input.request, intent.client_request_id)
+        yield from self._check_budget()
+        intent = self.intent(count=int(self.calls.now()))
+        self.preflight(intent.client_request_id)
+        generation = yield from self.calls.submit(self.request, intent.client_request_id)
         return SubmitResult(
             replace(intent, generation_id=generation.id), reattached=False, generation=generation
         )
@@ -327,27 +297,32 @@ class DurableSubmit:
 
         :param count: how often this work was deliberately resubmitted before.
         """
-        wanted = self._input
+        request, identity = self.request, self.attempt.identity
         return Record(
-            identity=wanted.attempt.identity.digest,
-            client_request_id=client_request_id(wanted.attempt.identity, wanted.fingerprint, count),
-            model=wanted.request.model,
-            fingerprint=wanted.fingerprint.digest,
-            parts=wanted.fingerprint.parts,
+            identity=identity,
+            client_request_id=client_request_id(self.attempt, request.fingerprint, count),
+            model=request.model,
+            fingerprint=request.fingerprint,
             count=count,
-            intended_at=self._calls.now(),
-            attempt=wanted.attempt.number,
-            key_mark=self._key_mark(wanted.attempt.identity.digest),
+            intended_at=self.calls.now(),
+            attempt=self.attempt.number,
+            key_mark=self._key_mark(identity),
+        )
+
+    def _check_budget(self) -> Flow[None]:
+        policy = self.policy
+        return check_budget(
+            self.calls, [self.request], max_usd=policy.max_cost_usd, check_balance=policy.check_balance
         )
 
     def _grace(self) -> float:
-        chosen = self._input.policy.uncertain_grace
+        chosen = self.policy.uncertain_grace
         if chosen is not None:
             return chosen
-        return usual_grace(schedule_for(None, self._input.request.model).usual_seconds)
+        return usual_grace(schedule_for(None, self.request.model).usual_seconds)
 
     def _key_mark(self, identity: str) -> str:
-        return key_mark(self._calls.endpoints.settings.api_key, identity)
+        return key_mark(self.calls.endpoints.settings.api_key, identity)
 
     def _key_changed(self, record: Record | None, searched_with: str | None) -> bool:
         """Whether the record's submit was made with another key than the logs are searched with.
@@ -366,14 +341,14 @@ class DurableSubmit:
         was sent only in the very first attempt. A record of another task, as after a database was
         restored or copied, says nothing of this one.
         """
-        attempt = self._input.attempt
+        attempt = self.attempt
         record = Record.decode(stored)
         if record is None:
-            return None, attempt.kind, stored is not None or attempt.kind is AttemptKind.FIRST
-        if record.identity == attempt.identity.digest:
+            return None, attempt.kind, stored is not None or attempt.kind == "first"
+        if record.identity == attempt.identity:
             # Also in a retry, where the first attempt after a clear came to nothing.
             cleared = record.attempt < attempt.first_number
-            return record, AttemptKind.CLEAR if cleared else AttemptKind.RETRY, True
+            return record, "clear" if cleared else "retry", True
         log.warning(
             "Ignoring a stored record that belongs to another task (submit %s); searching the vendor's "
             "request log for this task's own submits before submitting anything.",
@@ -386,21 +361,21 @@ class DurableSubmit:
 
     def _submit(self, intent: Record) -> Flow[SubmitResult]:
         log.info("Submitting to %s as %s.", intent.model, intent.client_request_id)
-        generation = yield from self._calls.submit(
-            self._input.request,
+        generation = yield from self.calls.submit(
+            self.request,
             intent.client_request_id,
-            lambda: SaveRecord(replace(intent, intended_at=self._calls.now()).encode()),
+            lambda: SaveRecord(replace(intent, intended_at=self.calls.now()).encode()),
         )
         log.info("The vendor accepted it as generation %s.", generation.id)
         record = replace(intent, generation_id=generation.id)
         yield SaveRecord(record.encode())
         return SubmitResult(record, reattached=False, generation=generation)
 
-    def _ask(self, generation_id: str) -> Flow[Generation | Unknown]:
+    def _ask(self, generation_id: str) -> Flow[Generation | NotFound]:
         try:
-            return (yield from self._calls.get_generation(generation_id))
+            return (yield from self.calls.get_generation(generation_id))
         except NotFoundError:
-            return Unknown.NOT_FOUND
+            return "not found"
 
     def _search_for(self, record: Record | None, began: float | None) -> SubmitSearch | None:
         """What to search for in the vendor's request log; None where there can be nothing.
@@ -411,12 +386,12 @@ class DurableSubmit:
         names = self._names(record)
         if not names:
             return None
-        now, attempt = self._calls.now(), self._input.attempt
+        now, attempt = self.calls.now(), self.attempt
         pending = record is not None and record.generation_id is None
         sent_at = record.intended_at if record and pending else attempt.previous_until
         return SubmitSearch(
             names=tuple(names),
-            model=record.model if record else self._input.request.model,
+            model=record.model if record else self.request.model,
             since=min(record.intended_at if record and pending else attempt.previous_since, now),
             until=(began or min(sent_at, now)) + self._grace(),
         )
@@ -424,7 +399,7 @@ class DurableSubmit:
     def _look_briefly(self, search: SubmitSearch) -> Flow[Mapping[SubmitSearch, LogRow | None]]:
         """Search once, here: most often it is found, and no wait is needed."""
         try:
-            return (yield from look(self._calls, [search], set(), briefly=True))
+            return (yield from look(self.calls, [search], set(), briefly=True))
         except SubmitUncertainError as error:
             log.info("The vendor's request log could not be searched at once: %s", error.what)
             return {}
@@ -449,5 +424,5 @@ class DurableSubmit:
         """Client request ids to search for, with the record each stands for."""
         if record is not None and record.generation_id is None:
             return {record.client_request_id: record}
-        counts = range(record.count + 1 if record else 0, self._input.attempt.most_attempts * MOST_SUBMITS)
+        counts = range(record.count + 1 if record else 0, self.attempt.most_attempts * MOST_SUBMITS)
         return {each.client_request_id: each for each in map(self.intent, counts)}

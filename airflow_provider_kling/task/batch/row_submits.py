@@ -5,23 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kling.api.billing.cost import pricing_of
 from airflow_provider_kling.api.billing.price_list import Pricing, estimate
-from airflow_provider_kling.api.durable.attempt import AttemptKind, TaskAttempt
+from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.durable.record import NOTHING
-from airflow_provider_kling.api.durable.submit import DurableSubmit, PendingSearch, SubmitInput
+from airflow_provider_kling.api.durable.submit import DurableSubmit, PendingSearch
 from airflow_provider_kling.api.exceptions import BudgetError, InvalidRequestError, KlingError, Recovery
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.hooks.prepare_request import Prepared, prepare
+from airflow_provider_kling.hooks.prepare_request import prepare
 from airflow_provider_kling.task.arguments import request_parameters
 from airflow_provider_kling.task.batch.options import BatchOptions
 from airflow_provider_kling.task.batch.rows import Row
 from airflow_provider_kling.task.batch.state import DONE, IN_FLIGHT, PENDING, REUSED, UNCERTAIN
 from airflow_provider_kling.task.batch.store import BatchStore
 from airflow_provider_kling.task.inline_media import reveal
-from airflow_provider_kling.task.preflight import Preflight
+from airflow_provider_kling.task.preflight import check_writable
 from airflow_provider_kling.task.sidecar import AtTarget, look_at_target
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ class RowSubmits:
         self._attempt = attempt
         self._pricing: dict[str, Pricing | None] = {}
 
-    def prepare(self, row: Row) -> Prepared:
+    def prepare(self, row: Row) -> GenerationRequest:
         """Check a row and read its pictures.
 
         :raises InvalidRequestError: naming every problem of the row.
@@ -68,12 +69,12 @@ class RowSubmits:
     def problems(self, row: Row) -> list[str]:
         """What is wrong with a row that has to be submitted yet."""
         record = self._store.load(row)
-        if record and record.get("status") in DONE and self._attempt.kind is not AttemptKind.CLEAR:
+        if record and record.get("status") in DONE and self._attempt.kind != "clear":
             return []
         try:
-            prepared = self.prepare(row)
+            request = self.prepare(row)
             if self._options.skip_unchanged:
-                look_at_target(self._options.target(row), prepared.described)
+                look_at_target(self._options.target(row), request.described)
         except InvalidRequestError as error:
             return [*error.problems] or [error.what]
         except KlingError as error:
@@ -92,31 +93,34 @@ class RowSubmits:
         :raises KlingError: it was not submitted, or nobody knows.
         """
         record = self._store.load(row) or {}
-        prepared = self.prepare(row)
+        request = self.prepare(row)
         overwrite = self._options.overwrite
         if self._options.skip_unchanged:
-            existing = look_at_target(self._options.target(row), prepared.described)
+            existing = look_at_target(self._options.target(row), request.described)
             if existing.found is AtTarget.SAME and existing.video is not None:
-                return self._reuse(row, existing.generation_id, asdict(existing.video), prepared)
+                return self._reuse(row, existing.generation_id, asdict(existing.video), request)
             overwrite = overwrite or existing.found is AtTarget.OTHER_REQUEST
-        usd = self._check_budget(prepared.request, committed_usd)
-        attempt = replace(self._attempt, identity=replace(self._attempt.identity, variant=row.key))
-        wanted = SubmitInput(
-            prepared.request,
-            prepared.fingerprint,
-            attempt,
-            self._options.policy,
-            described=prepared.described,
-            preflight=Preflight(self._options.target(row), overwrite, True, prepared.request.model),
-        )
-        facts = {"estimate_usd": usd, "overwrite": overwrite, "model": prepared.request.model}
+        usd = self._check_budget(request, committed_usd)
+        facts = {"estimate_usd": usd, "overwrite": overwrite, "model": request.model}
 
         def save(submit: Mapping[str, Any]) -> None:
             self._store.save(row, {**record, **facts, "status": PENDING, "submit": dict(submit)})
 
         client = self._hook.get_conn()
         stored = record.get("submit") or (NOTHING if self.complete else None)
-        durable = DurableSubmit(client.calls, wanted)
+        durable = DurableSubmit(
+            client.calls,
+            request,
+            replace(self._attempt, variant=row.key),
+            self._options.policy,
+            preflight=partial(
+                check_writable,
+                path=self._options.target(row),
+                overwrite=overwrite,
+                with_sidecar=True,
+                model=request.model,
+            ),
+        )
         result = client.run(durable.submit_or_reattach(stored, elsewhere=not search), save)
         if isinstance(result, PendingSearch):
             uncertain = {**(self._store.load(row) or {**record, **facts}), "status": UNCERTAIN}
@@ -135,7 +139,7 @@ class RowSubmits:
             "generation_id": result.generation_id,
             "client_request_id": result.record.client_request_id,
             "submitted_at": result.record.intended_at,
-            "request": {**prepared.described},
+            "request": {**request.described},
         }
         self._store.save(row, accepted)
         return accepted
@@ -173,7 +177,7 @@ class RowSubmits:
         return self._pricing[model]
 
     def _reuse(
-        self, row: Row, generation_id: str, video: dict[str, Any], prepared: Prepared
+        self, row: Row, generation_id: str, video: dict[str, Any], request: GenerationRequest
     ) -> dict[str, Any]:
         del video["skipped"]
         log.info("Row %d (%s) is unchanged; keeping %s.", row.number, row.key, video["path"])
@@ -184,7 +188,7 @@ class RowSubmits:
             "video": video,
             "cost": {"credits": 0, "usd": 0.0},
             "reused": True,
-            "request": {**prepared.described},
+            "request": {**request.described},
         }
         self._store.save(row, record)
         return record

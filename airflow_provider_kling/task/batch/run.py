@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_kling.api.billing.price_list import video_seconds, with_defaults
 from airflow_provider_kling.api.calls import is_ready, timed_out
 from airflow_provider_kling.api.catalog.models import schedule_for
-from airflow_provider_kling.api.durable.attempt import AttemptKind
 from airflow_provider_kling.api.exceptions import (
     AuthenticationError,
     BudgetError,
@@ -86,7 +85,7 @@ class BatchRun:
         self._hook = hook
         self._defer = defer
         self._attempt = attempt_of(context)
-        self._store = BatchStore(options.path, self._attempt.identity)
+        self._store = BatchStore(options.path, self._attempt)
         self._state = BatchState(self._attempt.number)
         self._stopped: KlingError | None = None
         self._held: Row | None = None
@@ -129,14 +128,14 @@ class BatchRun:
     def begin(self) -> None:
         """Read what previous attempts recorded, and say that the batch began."""
         new = self._store.is_new
-        if new and self._attempt.kind is not AttemptKind.FIRST:
+        if new and self._attempt.kind != "first":
             log.warning(
                 "There is no record of this batch at %s, though this is attempt %d: each row is searched for "
                 "in the vendor's request log before it is submitted.",
                 self._store.folder,
                 self._attempt.number,
             )
-        self._submits.complete = not new or self._attempt.kind is AttemptKind.FIRST
+        self._submits.complete = not new or self._attempt.kind == "first"
         if new and self._submits.complete:
             self._store.begin({"begun_at": time.time()})
 
@@ -167,7 +166,7 @@ class BatchRun:
         :raises KlingError: the batch was stopped, or more rows failed than ``max_failures`` allows.
         """
         state, options = self._state, self._options
-        path = f"{self._options.folder}manifest-{self._attempt.identity.digest[:12]}.jsonl"
+        path = f"{self._options.folder}manifest-{self._attempt.identity[:12]}.jsonl"
         manifest = Manifest(path)
         write_lines(path, manifest.lines((row, self._record(row)) for row in self._options.rows()))
         counts, total, summary = manifest.counts, manifest.counts.total(), manifest.summary()
@@ -211,7 +210,7 @@ class BatchRun:
         :param fresh: whether an attempt starts, and not a part of one after a deferral.
         """
         state = self._state
-        cleared = fresh and self._attempt.kind is AttemptKind.CLEAR
+        cleared = fresh and self._attempt.kind == "clear"
         for row in self._options.rows():
             state.total += 1
             record = self._record(row)

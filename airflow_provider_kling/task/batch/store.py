@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from airflow_provider_kling.api.durable.identity import TaskIdentity
+from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.exceptions import KlingError, Recovery
 from airflow_provider_kling.api.paths import is_stored, local_path
 from airflow_provider_kling.api.redaction import clean
@@ -29,12 +29,12 @@ class BatchStore:
     """The records of one batch.
 
     :param path: the target path of the videos, as the task has it.
-    :param identity: the task instance.
+    :param attempt: of the task instance whose batch it is.
     """
 
-    def __init__(self, path: str, identity: TaskIdentity) -> None:
+    def __init__(self, path: str, attempt: TaskAttempt) -> None:
         folder = path.partition("{")[0].rpartition("/")[0]
-        self.folder = f"{folder or '.'}/{FOLDER}/{identity.digest[:24]}"
+        self.folder = f"{folder or '.'}/{FOLDER}/{attempt.identity[:24]}"
         self._records = f"{self.folder}/records"
         self._state = f"{self.folder}/state.json"
         self._begun = f"{self.folder}/batch.json"

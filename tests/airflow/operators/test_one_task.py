@@ -437,8 +437,8 @@ from airflow_provider_kling.hooks.kling import KlingHook
 
 hook = KlingHook()
 model = "kling-video/v1.6/standard/image-to-video"
-prepared = hook.prepare(model, {{"prompt": "x"}}, image="{PICTURE}")
-generation = hook.get_conn().submit(prepared.request)
+request = hook.prepare(model, {{"prompt": "x"}}, image="{PICTURE}")
+generation = hook.get_conn().submit(request)
 hook.download(generation.id, "{videos}/clip.mp4")
 seen = get_hook_lineage_collector().collected_assets
 print(json.dumps([[[each.asset.uri, each.context is hook] for each in side] for side in (seen.inputs, seen.outputs)]))

@@ -18,8 +18,8 @@ from typing import Final
 from airflow_provider_kling.api.client import Stream
 from airflow_provider_kling.api.download.save_video import save_video
 from airflow_provider_kling.api.durable.attempt import TaskAttempt
-from airflow_provider_kling.api.durable.identity import TaskIdentity, fingerprint
-from airflow_provider_kling.api.durable.submit import DurableSubmit, SubmitInput, SubmitResult
+from airflow_provider_kling.api.durable.identity import fingerprint
+from airflow_provider_kling.api.durable.submit import DurableSubmit, SubmitResult
 from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.polling.schedule import Schedule
@@ -28,11 +28,8 @@ from tests.contract.drivers import DRIVERS, JITTER, Blocking, Driver
 from tests.contract.faults.table import CALLS, FAULTS, Fault
 from tests.contract.faults.world import REQUEST, World
 
-WANTED: Final = SubmitInput(
-    REQUEST,
-    fingerprint(REQUEST.body(), "kling_default"),
-    TaskAttempt(TaskIdentity("dag", "run", "task")),
-)
+WANTED: Final = replace(REQUEST, fingerprint=fingerprint(REQUEST.body(), "kling_default"))
+FIRST_ATTEMPT: Final = TaskAttempt("dag", "run", "task")
 POLL_INTERVAL, POLL_TIMEOUT = 60.0, 180.0
 
 
@@ -96,7 +93,7 @@ def submit(world: World, fault: Fault, lasting: bool) -> Scene:
     world.begin(fault, "submit", lasting)
 
     def act() -> str:
-        submitted = driver.run(DurableSubmit(driver.calls, WANTED).submit_or_reattach())
+        submitted = driver.run(DurableSubmit(driver.calls, WANTED, FIRST_ATTEMPT).submit_or_reattach())
         assert isinstance(submitted, SubmitResult)
         return "the generation, found in the vendor's logs" if submitted.reattached else "the generation"
 
@@ -121,14 +118,13 @@ def poll(world: World, fault: Fault, lasting: bool) -> Scene:
 def logs(world: World, fault: Fault, lasting: bool) -> Scene:
     """A retry after a worker was killed between its submit and the answer."""
     driver = world.failing(fault)
-    intent = DurableSubmit(driver.calls, WANTED).intent()
+    intent = DurableSubmit(driver.calls, WANTED, FIRST_ATTEMPT).intent()
     world.submitted(intent.client_request_id)
     world.vendor.clock.advance(60)
     world.begin(fault, "logs", lasting)
 
     def act() -> str:
-        second = replace(WANTED, attempt=replace(WANTED.attempt, number=2))
-        retry = DurableSubmit(driver.calls, second)
+        retry = DurableSubmit(driver.calls, WANTED, replace(FIRST_ATTEMPT, number=2))
         driver.run(retry.submit_or_reattach(intent.encode()))
         return "the generation, found in the vendor's logs"
 

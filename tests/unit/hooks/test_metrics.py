@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.durable.decision import Action, Decision, Unknown
+from airflow_provider_kling.api.durable.decision import Action, Decision
 from airflow_provider_kling.api.durable.record import Record
 from airflow_provider_kling.api.exceptions import GenerationTimeoutError
 from airflow_provider_kling.api.generation import Generation, GenerationStatus
@@ -61,18 +61,18 @@ def tracer(monkeypatch: pytest.MonkeyPatch) -> Tracer:
     return tracer
 
 
-RECORD = Record("w", "airflow:d:t:0:a", "m", "f", generation_id="g1")
+RECORD = Record("w", "airflow:d:t:0:a", "m", {"prompt": "f"}, generation_id="g1")
 STANDS = Generation("g1", GenerationStatus.COMPLETED, "completed")
 
 
 @pytest.mark.parametrize(
     ("action", "record", "decision", "counter"),
     [
-        (Action.SUBMIT, None, "fresh_submit", "resumable_job.fresh_submit"),
-        (Action.SUBMIT, RECORD, "terminal_resubmit", "resumable_job.terminal_resubmit"),
-        (Action.REATTACH, RECORD, "reconnect", "resumable_job.reconnect_success"),
-        (Action.USE, RECORD, "already_succeeded", "resumable_job.already_succeeded"),
-        (Action.STOP, RECORD, "stop", None),
+        ("submit", None, "fresh_submit", "resumable_job.fresh_submit"),
+        ("submit", RECORD, "terminal_resubmit", "resumable_job.terminal_resubmit"),
+        ("reattach", RECORD, "reconnect", "resumable_job.reconnect_success"),
+        ("use", RECORD, "already_succeeded", "resumable_job.already_succeeded"),
+        ("stop", RECORD, "stop", None),
     ],
 )
 def test_a_decision_is_counted_as_airflows_own_operators_count_theirs(
@@ -83,10 +83,10 @@ def test_a_decision_is_counted_as_airflows_own_operators_count_theirs(
     decision: str,
     counter: str | None,
 ):
-    with metrics.ResumeDecision(
+    with metrics.resume_decision(
         "KlingGenerateOperator", {"team_name": "films", "dag_id": "d"}, "key"
     ) as told:
-        told(Decision(Action.ASK, "why"), RECORD, Unknown.NOT_ASKED)
+        told(Decision("ask", "why"), RECORD, None)
         assert tracer.open == 1
         told(Decision(action, "why"), record, STANDS)
         assert tracer.open == 0  # the submit is not part of it
@@ -105,7 +105,7 @@ def test_a_decision_is_counted_as_airflows_own_operators_count_theirs(
 
 
 def test_a_span_ends_where_nothing_is_decided(backend: Backend, tracer: Tracer):
-    with pytest.raises(ValueError, match="trouble"), metrics.ResumeDecision("Op", {}, "key"):
+    with pytest.raises(ValueError, match="trouble"), metrics.resume_decision("Op", {}, "key"):
         raise ValueError("trouble")
     assert tracer.open == 0
     assert backend.sent == []
@@ -133,8 +133,8 @@ def test_a_backend_in_trouble_fails_nothing(
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(metrics, "stats", trouble)
     monkeypatch.setattr(metrics, "start_span", trouble)
-    with metrics.ResumeDecision("Op", {}, "key") as told:
-        told(Decision(Action.SUBMIT, "why"), None, Unknown.NOT_ASKED)
+    with metrics.resume_decision("Op", {}, "key") as told:
+        told(Decision("submit", "why"), None, None)
     assert "kling" not in caplog.text.replace("airflow_provider_kling", "")
     assert "resumable_job.fresh_submit could not be sent" in caplog.text
 
@@ -144,8 +144,8 @@ def test_airflows_own_stats_and_tracer_take_it():
     metrics.count(metrics.SUBMITS, dag_id="d", model="m")
     metrics.timing(metrics.WAIT, 3.0, dag_id="d")
     metrics.gauge(metrics.ORPHANS, 1.0)
-    with metrics.ResumeDecision("Op", {}, "key") as told:
-        told(Decision(Action.SUBMIT, "why"), None, Unknown.NOT_ASKED)
+    with metrics.resume_decision("Op", {}, "key") as told:
+        told(Decision("submit", "why"), None, None)
 
 
 def test_the_tags_of_a_task():

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from airflow_provider_kling.api.client import KlingClient
-from airflow_provider_kling.api.durable.identity import TaskIdentity, client_request_id, fingerprint
+from airflow_provider_kling.api.durable.attempt import TaskAttempt
+from airflow_provider_kling.api.durable.identity import client_request_id, fingerprint
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
@@ -31,7 +32,7 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatorThread]:
 
 
 def submit(vendor: EmulatorThread, number: int, dag: str = "films") -> str:
-    identity = TaskIdentity(dag, "run", "make", number)
+    identity = TaskAttempt(dag, "run", "make", number)
     request = GenerationRequest(MODEL, {"prompt": "A boat."})
     name = client_request_id(identity, fingerprint(request.body(), "account"), 0)
     with KlingClient(Settings(KEY, base_url=vendor.url)) as client:

@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import ObjectStoragePath
 from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError, Recovery
-from airflow_provider_kling.task.preflight import LONGEST_ID, Preflight, check_target
+from airflow_provider_kling.task.preflight import LONGEST_ID, check_target, check_writable
 
 try:
     from airflow.sdk.io import attach
@@ -26,7 +26,7 @@ ID = "airflow:dag:task:0:0123456789abcdef"
 
 
 def try_(path: Any, *, overwrite: bool = False, sidecar: bool = False) -> None:
-    Preflight(path, overwrite, sidecar, MODEL)(ID)
+    check_writable(ID, path=path, overwrite=overwrite, with_sidecar=sidecar, model=MODEL)
 
 
 def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:

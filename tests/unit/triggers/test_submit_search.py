@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from airflow_provider_kling.api.client import KlingClient
-from airflow_provider_kling.api.durable.attempt import AttemptKind
 from airflow_provider_kling.api.durable.search import SubmitSearch
 from airflow_provider_kling.api.durable.submit import PendingSearch
 from airflow_provider_kling.api.exceptions import Recovery, SubmitUncertainError
@@ -43,7 +42,7 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatorThread]:
 
 def pending(name: str) -> PendingSearch:
     now = time.time()
-    return PendingSearch(SubmitSearch((name,), MODEL, now - 60, now), None, AttemptKind.RETRY, True, 1)
+    return PendingSearch(SubmitSearch((name,), MODEL, now - 60, now), None, "retry", True, 1)
 
 
 def trigger(*names: str) -> KlingSubmitSearchTrigger:
@@ -78,7 +77,7 @@ def test_the_variants_of_a_task_are_answered_together(vendor: EmulatorThread):
     (event,) = asyncio.run(events(trigger("a", "b")))
     answers = read_search_event(event)
     assert set(answers) == {0, 1}
-    assert answers[1].pending.search.names == ("b",)
+    assert answers[1].search.names == ("b",)
 
 
 def test_a_key_that_may_not_read_the_logs_is_told(vendor: EmulatorThread):
@@ -97,7 +96,12 @@ def test_arguments_that_cannot_be_read_fail_the_task_and_not_the_triggerer(searc
 
 
 @pytest.mark.parametrize(
-    "event", [{"kind": "submit search"}, {"kind": "submit search", "schema": 1, "answers": 5}]
+    "event",
+    [
+        {"kind": "submit search"},
+        {"kind": "submit search", "schema": 1, "answers": 5},
+        {"kind": "submit search", "schema": 1, "answers": [pending("a").as_dict()]},
+    ],
 )
 def test_an_event_that_cannot_be_read_is_loud(event: Any):
     assert is_search_event(event)

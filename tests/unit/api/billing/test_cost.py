@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.billing.cost import Budget, cost_of, estimate_of
+from airflow_provider_kling.api.billing.cost import check_budget, cost_of, estimate_of
 from airflow_provider_kling.api.billing.price_list import PRICES
 from airflow_provider_kling.api.calls import VendorCalls
 from airflow_provider_kling.api.exceptions import BudgetError, ConnectionLostError, Money
@@ -158,35 +158,41 @@ def test_a_price_that_still_holds_is_not_sent_again(calls: VendorCalls) -> None:
     assert [each.headers.get("If-None-Match") for each in vendor.asked] == [None, '"1"', '"1"']
 
 
-def check(calls: VendorCalls, vendor: Vendor, budget: Budget) -> Any:
-    return vendor.drive(budget.check(calls, [REQUEST]))
+def check(calls: VendorCalls, vendor: Vendor, **limits: Any) -> Any:
+    return vendor.drive(check_budget(calls, [REQUEST], **limits))
 
 
 def test_without_a_budget_nothing_is_asked(calls: VendorCalls) -> None:
     vendor = Vendor()
-    assert check(calls, vendor, Budget()) is None
+    assert (
+        check(
+            calls,
+            vendor,
+        )
+        is None
+    )
     assert vendor.asked == []
 
 
 def test_the_limit_itself_is_within_it(calls: VendorCalls) -> None:
-    check(calls, Vendor(prices=prices()), Budget(0.29))
+    check(calls, Vendor(prices=prices()), max_usd=0.29)
 
 
 def test_above_the_limit(calls: VendorCalls) -> None:
     with pytest.raises(BudgetError, match=r"about 0\.29 USD \(5 s at 0\.058 .*limit is 0\.28 USD") as caught:
-        check(calls, Vendor(prices=prices()), Budget(0.28))
+        check(calls, Vendor(prices=prices()), max_usd=0.28)
     assert caught.value.money is Money.NOT_SPENT
 
 
 @pytest.mark.parametrize("listed", [[], [{"id": MODEL}], [{"id": "another", "pricing": {}}]])
 def test_no_price_and_a_limit(calls: VendorCalls, listed: list[Any]) -> None:
     with pytest.raises(BudgetError, match=r"is unknown.* limit is 9 USD"):
-        check(calls, Vendor(prices={"data": listed}), Budget(9))
+        check(calls, Vendor(prices={"data": listed}), max_usd=9)
 
 
 def test_a_price_list_that_does_not_answer_costs_nothing(calls: VendorCalls) -> None:
     with pytest.raises(ConnectionLostError) as caught:
-        check(calls, Vendor(), Budget(9))
+        check(calls, Vendor(), max_usd=9)
     assert caught.value.money is Money.NOT_SPENT
 
 
@@ -197,20 +203,20 @@ def test_a_price_list_that_does_not_answer_costs_nothing(calls: VendorCalls) -> 
 def test_the_balance(calls: VendorCalls, balance: float, priced: bool, covered: bool) -> None:
     vendor = Vendor(prices=prices() if priced else {"data": []}, balance={"current_balance": balance})
     if covered:
-        check(calls, vendor, Budget(check_balance=True))
+        check(calls, vendor, check_balance=True)
         return
     with pytest.raises(BudgetError, match=f"balance is {balance:g} USD"):
-        check(calls, vendor, Budget(check_balance=True))
+        check(calls, vendor, check_balance=True)
 
 
 def test_the_balance_covers_all_that_is_submitted_together(calls: VendorCalls) -> None:
     vendor = Vendor(prices=prices(), balance={"current_balance": 0.86})
-    vendor.drive(Budget(check_balance=True).check(calls, [REQUEST] * 2))
+    vendor.drive(check_budget(calls, [REQUEST] * 2, check_balance=True))
     with pytest.raises(BudgetError, match=r"These 3 generations would cost about 0\.87 USD together"):
-        vendor.drive(Budget(check_balance=True).check(calls, [REQUEST] * 3))
+        vendor.drive(check_budget(calls, [REQUEST] * 3, check_balance=True))
 
 
 def test_one_above_the_limit_keeps_all_from_being_submitted(calls: VendorCalls) -> None:
     longer = GenerationRequest(MODEL, {"duration": 10})
     with pytest.raises(BudgetError, match=r"about 0\.58 USD .* limit is 0\.3 USD"):
-        Vendor(prices=prices()).drive(Budget(0.3).check(calls, [REQUEST, longer]))
+        Vendor(prices=prices()).drive(check_budget(calls, [REQUEST, longer], max_usd=0.3))

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.durable.identity import TaskIdentity, client_request_id, fingerprint
+from airflow_provider_kling.api.durable.attempt import TaskAttempt
+from airflow_provider_kling.api.durable.identity import client_request_id, fingerprint
 from airflow_provider_kling.api.durable.reconciliation import (
     COLUMNS,
     MOST_LINES,
@@ -27,7 +28,7 @@ REQUEST = fingerprint({"model": "m"}, "account")
 
 
 def name(dag: str = "dag", task: str = "task", **more: Any) -> str:
-    return client_request_id(TaskIdentity(dag, "run", task, **more), REQUEST, 0)
+    return client_request_id(TaskAttempt(dag, "run", task, **more), REQUEST, 0)
 
 
 def row(

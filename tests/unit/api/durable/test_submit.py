@@ -2,19 +2,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import pytest
 
 from airflow_provider_kling.api.durable.attempt import AttemptKind, TaskAttempt
 from airflow_provider_kling.api.durable.decision import SubmitPolicy
-from airflow_provider_kling.api.durable.identity import TaskIdentity, client_request_id, fingerprint
+from airflow_provider_kling.api.durable.identity import client_request_id, fingerprint
 from airflow_provider_kling.api.durable.record import NOTHING, Record
 from airflow_provider_kling.api.durable.search import SEARCH_PAUSES
 from airflow_provider_kling.api.durable.submit import (
     MOST_SUBMITS,
     DurableSubmit,
-    SubmitInput,
     SubmitResult,
 )
 from airflow_provider_kling.api.exceptions import (
@@ -55,11 +55,12 @@ from tests.unit.api.driving import (
     standing,
 )
 
-WORK = TaskIdentity("dag", "run", "task")
+WORK = TaskAttempt("dag", "run", "task")
 SAME = fingerprint(REQUEST.body(), "account")
+WANTED = replace(REQUEST, fingerprint=SAME)
 OTHER = fingerprint({**REQUEST.body(), "prompt": "she frowns"}, "account")
 GRACE = 300.0
-NUMBERS = {AttemptKind.FIRST: (1, 1), AttemptKind.CLEAR: (2, 2), AttemptKind.RETRY: (2, 1)}
+NUMBERS: dict[AttemptKind, tuple[int, int]] = {"first": (1, 1), "clear": (2, 2), "retry": (2, 1)}
 """The number of the try, and of the first one since the last clear."""
 
 ACCEPTED = answer({"id": "g9", "status": "queued"}, 201)
@@ -70,7 +71,7 @@ LOST = lost(FailureReason.READ_TIMEOUT)
 EMPTY = answer({"data": [], "pagination": {"has_more": False}})
 
 
-def name(count: int = 0, work: TaskIdentity = WORK) -> str:
+def name(count: int = 0, work: TaskAttempt = WORK) -> str:
     return client_request_id(work, SAME, count)
 
 
@@ -88,16 +89,15 @@ def record(
     work = more.pop("work", WORK)
     key = more.pop("key", KEY)
     return Record(
-        identity=work.digest,
+        identity=work.identity,
         client_request_id=client_request_id(work, asked, count),
         model=MODEL,
-        fingerprint=asked.digest,
-        parts=asked.parts,
+        fingerprint=asked,
         count=count,
         intended_at=at,
         generation_id=generation_id,
         attempt=1,
-        key_mark=key_mark(key, work.digest),
+        key_mark=key_mark(key, work.identity),
     ).encode()
 
 
@@ -111,11 +111,12 @@ def obtain(
     policy = {"uncertain_grace": GRACE} | {
         key: more.pop(key) for key in tuple(more) if key.startswith("on_") or key == "uncertain_grace"
     }
-    number, first_number = NUMBERS[more.pop("kind", AttemptKind.FIRST)]
+    number, first_number = NUMBERS[more.pop("kind", "first")]
     names = TaskAttempt.__dataclass_fields__.keys() & more.keys()
     attempt = {"number": number, "first_number": first_number} | {name: more.pop(name) for name in names}
-    wanted = SubmitInput(REQUEST, SAME, TaskAttempt(WORK, **attempt), policy=SubmitPolicy(**policy), **more)
-    once = DurableSubmit(calls(clock), wanted)
+    once = DurableSubmit(
+        calls(clock), WANTED, replace(WORK, **attempt), policy=SubmitPolicy(**policy), **more
+    )
     driven = drive(once.submit_or_reattach(stored), replies, clock, call_takes)
     assert driven.unused == 0
     return driven
@@ -139,16 +140,15 @@ def test_the_intent_is_remembered_before_the_submit_and_the_id_right_after():
     assert driven.story == ["saverecord", "submit", "saverecord"]
     intent, known = driven.remembered
     assert Record.decode(intent) == Record(
-        WORK.digest,
+        WORK.identity,
         name(),
         MODEL,
-        SAME.digest,
-        SAME.parts,
+        SAME,
         0,
         START,
         generation_id=None,
         attempt=1,
-        key_mark=key_mark(KEY, WORK.digest),
+        key_mark=key_mark(KEY, WORK.identity),
     )
     assert known == {**intent, "generation_id": "g9"}
     obtained = result(driven)
@@ -176,15 +176,15 @@ def test_an_id_from_the_header_is_as_good():
 
 
 @pytest.mark.parametrize("status", ["queued", "generating", "dreaming"])
-@pytest.mark.parametrize("attempt", AttemptKind)
+@pytest.mark.parametrize("attempt", get_args(AttemptKind))
 def test_one_that_goes_on_is_adopted(status: str, attempt: AttemptKind):
     driven = obtain([standing(status)], record(), kind=attempt)
     # that a clear came to this is remembered: a retry of it is no other clear
-    assert driven.story == ["poll"] + ["saverecord"] * (attempt is AttemptKind.CLEAR)
+    assert driven.story == ["poll"] + ["saverecord"] * (attempt == "clear")
     assert (result(driven).generation_id, result(driven).reattached) == ("g1", True)
 
 
-@pytest.mark.parametrize("attempt", AttemptKind)
+@pytest.mark.parametrize("attempt", get_args(AttemptKind))
 def test_one_that_is_completed_is_used(attempt: AttemptKind, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
     obtained = result(obtain([DONE], record(), kind=attempt))
@@ -192,36 +192,36 @@ def test_one_that_is_completed_is_used(attempt: AttemptKind, caplog: pytest.LogC
     assert obtained.generation is not None
     assert obtained.generation.video_url
     assert "at no further cost" in caplog.text
-    assert ("regenerate" in caplog.text) is (attempt is AttemptKind.CLEAR)
+    assert ("regenerate" in caplog.text) is (attempt == "clear")
 
 
 def test_one_that_is_completed_is_made_anew_where_a_clear_means_that():
-    driven = obtain([DONE, ACCEPTED], record(count=2), kind=AttemptKind.CLEAR, on_clear="regenerate")
+    driven = obtain([DONE, ACCEPTED], record(count=2), kind="clear", on_clear="regenerate")
     assert driven.story == ["poll", "saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(3)]
     assert result(driven).record.count == 3
-    driven = obtain([DONE], record(), kind=AttemptKind.RETRY, on_clear="regenerate")
+    driven = obtain([DONE], record(), kind="retry", on_clear="regenerate")
     assert result(driven).reattached
 
 
 def test_one_that_failed_is_submitted_anew_under_another_name():
-    driven = obtain([FAILED, ACCEPTED], record(), kind=AttemptKind.RETRY)
+    driven = obtain([FAILED, ACCEPTED], record(), kind="retry")
     assert driven.story == ["poll", "saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(1)]
     assert name(1) != name(0)
 
 
 def test_one_that_was_rejected_is_not():
-    driven = obtain([REJECTED], record(), kind=AttemptKind.RETRY)
+    driven = obtain([REJECTED], record(), kind="retry")
     assert isinstance(driven.error, StoppedError)
     assert driven.error.generation_id == "g1"
     assert driven.error.recovery is Recovery.GIVE_UP
     assert "No faces." in str(driven.error)
-    assert names_sent(obtain([REJECTED, ACCEPTED], record(), kind=AttemptKind.CLEAR)) == [name(1)]
+    assert names_sent(obtain([REJECTED, ACCEPTED], record(), kind="clear")) == [name(1)]
 
 
 def test_one_that_the_vendor_does_not_know_stops():
-    driven = obtain(GONE, record(), kind=AttemptKind.RETRY)
+    driven = obtain(GONE, record(), kind="retry")
     assert isinstance(driven.error, StoppedError)
     assert driven.calls == [Call.POLL] * 3
     assert driven.remembered == []
@@ -238,17 +238,17 @@ def test_one_that_the_vendor_does_not_know_stops():
     ],
 )
 def test_poll_trouble_never_leads_to_a_submit(trouble: list[Reply], kind: type[Exception]):
-    driven = obtain(trouble, record(), kind=AttemptKind.RETRY)
+    driven = obtain(trouble, record(), kind="retry")
     assert type(driven.error) is kind
     assert Call.SUBMIT not in driven.calls
     assert driven.remembered == []
 
 
 def test_one_of_another_request():
-    driven = obtain([ACCEPTED], record(request=OTHER), kind=AttemptKind.CLEAR)
+    driven = obtain([ACCEPTED], record(request=OTHER), kind="clear")
     assert driven.story == ["saverecord", "submit", "saverecord"]
     assert result(driven).record.count == 1
-    driven = obtain([], record(request=OTHER), kind=AttemptKind.CLEAR, on_changed_request="fail")
+    driven = obtain([], record(request=OTHER), kind="clear", on_changed_request="fail")
     assert isinstance(driven.error, StoppedError)
     assert "prompt" in str(driven.error)
     assert driven.effects == []
@@ -258,9 +258,7 @@ def test_one_of_another_request():
 
 
 def test_it_is_looked_for_and_adopted():
-    driven = obtain(
-        [listed(("other", "g0"), (name(), "g1")), standing("queued")], record(None), kind=AttemptKind.RETRY
-    )
+    driven = obtain([listed(("other", "g0"), (name(), "g1")), standing("queued")], record(None), kind="retry")
     assert driven.story == ["logs", "saverecord", "poll"]
     assert driven.remembered == [record("g1")]
     assert result(driven).reattached
@@ -334,7 +332,7 @@ OTHER_KEY = "sk-before-the-rotation"
 def test_not_found_with_another_key_is_no_answer(policy: Any):
     """The logs list the requests of the key that asks."""
     old = record(None, at=START - GRACE, key=OTHER_KEY)
-    driven = obtain([EMPTY, EMPTY], old, kind=AttemptKind.RETRY, on_uncertain_submit=policy)
+    driven = obtain([EMPTY, EMPTY], old, kind="retry", on_uncertain_submit=policy)
     assert isinstance(driven.error, StoppedError)
     for said in (
         "key of the connection was changed",
@@ -382,7 +380,7 @@ def test_not_found_and_the_user_would_rather_look():
 
 
 def test_found_and_failed():
-    driven = obtain([listed((name(), "g1")), FAILED, ACCEPTED], record(None), kind=AttemptKind.RETRY)
+    driven = obtain([listed((name(), "g1")), FAILED, ACCEPTED], record(None), kind="retry")
     assert driven.story == ["logs", "saverecord", "poll", "saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(1)]
 
@@ -390,7 +388,7 @@ def test_found_and_failed():
 def test_found_and_of_another_request():
     old = record(None, request=OTHER)
     found = listed((old["client_request_id"], "g1"))
-    driven = obtain([found], old, kind=AttemptKind.CLEAR, on_changed_request="fail")
+    driven = obtain([found], old, kind="clear", on_changed_request="fail")
     assert isinstance(driven.error, StoppedError)
     assert driven.error.generation_id == "g1"
 
@@ -408,20 +406,20 @@ def test_a_refused_request_in_the_logs_is_not_the_generation():
             ]
         }
     )
-    driven = obtain([refused, *GONE, EMPTY, both, DONE], record(None, at=START - 10), kind=AttemptKind.RETRY)
+    driven = obtain([refused, *GONE, EMPTY, both, DONE], record(None, at=START - 10), kind="retry")
     assert result(driven).generation_id == "g1"
     assert driven.remembered == [record("g1", at=START - 10)]
 
 
 def test_a_generation_that_failed_is_listed_as_failed_and_is_one():
     failed = listed((name(), "g1"), status="failed")
-    driven = obtain([failed, REJECTED, REJECTED], record(None), kind=AttemptKind.RETRY)
+    driven = obtain([failed, REJECTED, REJECTED], record(None), kind="retry")
     assert isinstance(driven.error, StoppedError)
     assert "No faces." in str(driven.error)
 
 
 def test_a_listed_success_that_the_vendor_does_not_know_stops():
-    driven = obtain([listed((name(), "g1")), *GONE], record(None), kind=AttemptKind.RETRY)
+    driven = obtain([listed((name(), "g1")), *GONE], record(None), kind="retry")
     assert isinstance(driven.error, StoppedError)
     assert Call.SUBMIT not in driven.calls
 
@@ -435,7 +433,7 @@ def test_a_listed_success_that_the_vendor_does_not_know_stops():
     ],
 )
 def test_logs_that_cannot_be_searched_never_lead_to_a_submit(trouble: Reply, recovery: Recovery):
-    driven = obtain(lambda _: trouble, record(None), kind=AttemptKind.RETRY)
+    driven = obtain(lambda _: trouble, record(None), kind="retry")
     error = driven.error
     assert isinstance(error, SubmitUncertainError)
     assert error.money is Money.MAY_BE_SPENT
@@ -510,14 +508,14 @@ def test_the_third_can_still_be_found():
 def test_one_clear_makes_one_new_generation():
     """What was found after the clear's own submit is what the person asked for."""
     driven = obtain(
-        [DONE, LOST, listed((name(1), "g2")), DONE], record(), kind=AttemptKind.CLEAR, on_clear="regenerate"
+        [DONE, LOST, listed((name(1), "g2")), DONE], record(), kind="clear", on_clear="regenerate"
     )
     assert names_sent(driven) == [name(1)]
     assert (result(driven).generation_id, result(driven).reattached) == ("g2", True)
 
 
 def test_a_clear_does_not_send_what_was_rejected_just_now():
-    driven = obtain([REJECTED, LOST, listed((name(1), "g2")), REJECTED], record(), kind=AttemptKind.CLEAR)
+    driven = obtain([REJECTED, LOST, listed((name(1), "g2")), REJECTED], record(), kind="clear")
     assert isinstance(driven.error, StoppedError)
     assert names_sent(driven) == [name(1)]
 
@@ -540,7 +538,7 @@ def test_a_first_submit_that_was_refused_leaves_nothing_to_look_for(reply: Reply
     assert driven.error.money is Money.NOT_SPENT
     assert driven.story == ["saverecord", "submit", "saverecord"]
     assert driven.remembered[-1] == NOTHING
-    later = obtain([ACCEPTED], driven.remembered[-1], kind=AttemptKind.RETRY)
+    later = obtain([ACCEPTED], driven.remembered[-1], kind="retry")
     assert later.story == ["saverecord", "submit", "saverecord"]
     assert names_sent(later) == [name(0)]
 
@@ -548,7 +546,7 @@ def test_a_first_submit_that_was_refused_leaves_nothing_to_look_for(reply: Reply
 def test_after_a_rate_limit_a_retry_submits_without_waiting():
     driven = obtain([refusal(429)] * 4)
     assert isinstance(driven.error, RateLimitError)
-    later = obtain([ACCEPTED], driven.remembered[-1], kind=AttemptKind.RETRY, on_uncertain_submit="fail")
+    later = obtain([ACCEPTED], driven.remembered[-1], kind="retry", on_uncertain_submit="fail")
     assert later.pauses == []
     assert result(later).record.count == 0
 
@@ -556,18 +554,18 @@ def test_after_a_rate_limit_a_retry_submits_without_waiting():
 def test_a_retry_that_asks_for_something_else_does_not_pay_again(caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO)
     for status, story in ((standing("generating"), ["poll"]), (DONE, ["poll"])):
-        driven = obtain([status], record(request=OTHER), kind=AttemptKind.RETRY)
+        driven = obtain([status], record(request=OTHER), kind="retry")
         assert driven.story == story
         assert result(driven).reattached
     assert "differs (changed: prompt)" in caplog.text
     assert "when you clear the task" in caplog.text
 
-    driven = obtain([REJECTED, ACCEPTED], record(request=OTHER), kind=AttemptKind.RETRY)
+    driven = obtain([REJECTED, ACCEPTED], record(request=OTHER), kind="retry")
     assert names_sent(driven) == [name(1)]  # the other request may well be accepted
 
 
 def test_a_clear_that_came_to_nothing_is_gone_on_with_by_the_retry():
-    cleared = obtain([refusal(429)] * 4, record(request=OTHER), kind=AttemptKind.CLEAR)
+    cleared = obtain([refusal(429)] * 4, record(request=OTHER), kind="clear")
     assert isinstance(cleared.error, RateLimitError)
     before = cleared.remembered[-1]
 
@@ -581,22 +579,22 @@ def test_a_clear_that_came_to_nothing_is_gone_on_with_by_the_retry():
 
 
 def test_a_clear_that_adopted_is_over():
-    driven = obtain([standing("generating")], record(), kind=AttemptKind.CLEAR, on_clear="regenerate")
+    driven = obtain([standing("generating")], record(), kind="clear", on_clear="regenerate")
     driven = obtain([DONE], driven.remembered[-1], number=3, first_number=2, on_clear="regenerate")
     assert driven.story == ["poll"]
 
 
 def test_a_request_that_cannot_be_sent_adopts_what_was_and_submits_nothing():
     unready = InvalidRequestError("image_url: /in/mug.jpg does not exist on this worker.")
-    assert result(obtain([DONE], record(), kind=AttemptKind.RETRY, unready=unready)).reattached
+    assert result(obtain([DONE], record(), kind="retry", unready=unready)).reattached
     for replies, stored in (([], NOTHING), ([FAILED], record())):
-        assert obtain(replies, stored, kind=AttemptKind.RETRY, unready=unready).error is unready
+        assert obtain(replies, stored, kind="retry", unready=unready).error is unready
 
 
 def test_what_was_known_before_a_refused_submit_is_still_known():
     """The prompt was edited into something the vendor refuses; then the edit is taken back."""
     before = record("g1", request=OTHER)
-    driven = obtain([refusal(400)], before, kind=AttemptKind.CLEAR)
+    driven = obtain([refusal(400)], before, kind="clear")
     assert isinstance(driven.error, BadRequestError)
     assert driven.remembered[-1] == before
 
@@ -611,9 +609,9 @@ def test_a_refusal_after_an_uncertain_submit_does_not_say_that_nothing_was_spent
 
 def test_an_uncertain_submit_is_not_forgotten_when_the_next_is_refused():
     before = record(None, at=START - 400)
-    driven = obtain([EMPTY, EMPTY, refusal(400)], before, kind=AttemptKind.RETRY)
+    driven = obtain([EMPTY, EMPTY, refusal(400)], before, kind="retry")
     assert driven.remembered[-1] == before
-    later = obtain([listed((name(), "g1")), DONE], driven.remembered[-1], kind=AttemptKind.RETRY)
+    later = obtain([listed((name(), "g1")), DONE], driven.remembered[-1], kind="retry")
     assert result(later).generation_id == "g1"
 
 
@@ -630,10 +628,10 @@ def test_an_unreadable_record_stops_before_anything_is_sent(stored: Any):
     assert driven.effects == []
 
 
-STRANGER = TaskIdentity("dag", "another run", "task")
+STRANGER = TaskAttempt("dag", "another run", "task")
 
 
-@pytest.mark.parametrize("attempt", AttemptKind)
+@pytest.mark.parametrize("attempt", get_args(AttemptKind))
 @pytest.mark.parametrize("theirs", ["g7", None])
 def test_a_record_of_another_task_is_not_used(
     attempt: AttemptKind, theirs: str | None, caplog: pytest.LogCaptureFixture
@@ -643,7 +641,7 @@ def test_a_record_of_another_task_is_not_used(
     assert driven.story == ["logs", "logs", "saverecord", "submit", "saverecord"]
     assert dict(driven.sent[0].params)["start"] == "2026-09-21T11:58:20Z"
     assert result(driven).generation_id == "g9"
-    assert result(driven).record.identity == WORK.digest
+    assert result(driven).record.identity == WORK.identity
     assert "another task" in caplog.text
     assert stored["client_request_id"] in caplog.text
 
@@ -670,7 +668,7 @@ def test_a_record_of_another_task_and_the_user_would_rather_look():
 
 def forgetful(replies: Replies, **more: Any) -> Driven:
     more = {
-        "kind": AttemptKind.RETRY,
+        "kind": "retry",
         "number": 2,
         "previous_since": START - 900,
         "previous_until": START - 10,
@@ -680,14 +678,14 @@ def forgetful(replies: Replies, **more: Any) -> Driven:
 
 
 def test_a_first_try_submits():
-    assert forgetful([ACCEPTED], kind=AttemptKind.FIRST, number=1).story == [
+    assert forgetful([ACCEPTED], kind="first", number=1).story == [
         "saverecord",
         "submit",
         "saverecord",
     ]
 
 
-@pytest.mark.parametrize("attempt", [AttemptKind.RETRY, AttemptKind.CLEAR])
+@pytest.mark.parametrize("attempt", ["retry", "clear"])
 def test_a_later_try_looks_in_the_logs_first(attempt: AttemptKind):
     driven = forgetful([listed((name(), "g1")), standing("queued")], kind=attempt)
     assert driven.story == ["logs", "saverecord", "poll"]
@@ -737,7 +735,7 @@ def test_a_completed_one_is_not_taken_for_the_last_where_a_clear_makes_new_ones(
 
 
 def test_what_this_try_submitted_itself_it_knows():
-    driven = forgetful([LOST, listed((name(), "g1")), FAILED, ACCEPTED], kind=AttemptKind.FIRST, number=1)
+    driven = forgetful([LOST, listed((name(), "g1")), FAILED, ACCEPTED], kind="first", number=1)
     assert names_sent(driven) == [name(0), name(1)]
 
 
@@ -746,7 +744,7 @@ def test_what_this_try_submitted_itself_it_knows():
 
 def test_regardless_of_what_was():
     clock = Clock()
-    once = DurableSubmit(calls(clock), SubmitInput(REQUEST, SAME, TaskAttempt(WORK)))
+    once = DurableSubmit(calls(clock), WANTED, WORK)
     driven = drive(once.submit_regardless(), [ACCEPTED], clock)
     assert driven.story == ["submit"]
     assert result(driven).generation_id == "g9"
@@ -760,7 +758,7 @@ def test_regardless_of_what_was():
 def test_regardless_and_uncertain_is_left_to_the_person():
     clock = Clock()
     driven = drive(
-        DurableSubmit(calls(clock), SubmitInput(REQUEST, SAME, TaskAttempt(WORK))).submit_regardless(),
+        DurableSubmit(calls(clock), WANTED, WORK).submit_regardless(),
         [LOST],
         clock,
     )

@@ -1,6 +1,6 @@
 """One task against a model of the vendor: faults, crashes, retries and clears in any order.
 
-The real ``DurableSubmit.obtain`` runs one effect at a time. Between any two effects the worker may be
+The real ``DurableSubmit.submit_or_reattach`` runs one effect at a time. Between any two effects the worker may be
 killed: with the pending effect done or not, and nothing after it. The model keeps the account:
 which generations the vendor accepted, and how many the user's choices allow.
 """
@@ -22,14 +22,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.durable.decision import SubmitPolicy
-from airflow_provider_kling.api.durable.identity import TaskIdentity, client_request_id, fingerprint
+from airflow_provider_kling.api.durable.identity import client_request_id, fingerprint
 from airflow_provider_kling.api.durable.record import NOTHING
 from airflow_provider_kling.api.durable.search import search_logs
 from airflow_provider_kling.api.durable.submit import (
     DurableSubmit,
     PendingSearch,
-    SearchAnswer,
-    SubmitInput,
     SubmitResult,
 )
 from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery, StoppedError
@@ -52,7 +50,7 @@ MODEL = "kling-video/v1.6/standard/text-to-video"
 ALIAS = "klingai/v1.6-standard-text-to-video"
 """What a row may name instead of the model that was sent."""
 PROMPTS = ("a cat", "a dog")
-WORK = TaskIdentity("dag", "run", "task")
+WORK = TaskAttempt("dag", "run", "task")
 OTHER_PASS = client_request_id(
     replace(WORK, loop_index=0), fingerprint({"model": MODEL, "prompt": PROMPTS[0]}, "account"), 0
 )
@@ -311,7 +309,7 @@ class OneTask(RuleBasedStateMachine):
     longest_lag: ClassVar[float] = GRACE - LONGEST_CALL - 1
     """Seconds until a request is listed, at most; within the grace, nothing is ever paid twice."""
 
-    work: ClassVar[TaskIdentity] = WORK
+    work: ClassVar[TaskAttempt] = WORK
 
     @initialize(
         on_changed_request=st.sampled_from(["submit", "fail"]),
@@ -374,11 +372,11 @@ class OneTask(RuleBasedStateMachine):
         if self.remembers and self.asked_before not in (None, self.prompt):
             self.allowed[self.prompt] += self.policy.on_changed_request == "submit"
         self.asked_before = self.prompt
-        request = GenerationRequest(MODEL, {"prompt": self.prompt})
-        wanted = SubmitInput(
-            request,
-            fingerprint(request.body(), "account"),
-            TaskAttempt(
+        asked = GenerationRequest(MODEL, {"prompt": self.prompt})
+        submit = DurableSubmit(
+            calls(self.clock, key=self.key),
+            replace(asked, fingerprint=fingerprint(asked.body(), "account")),
+            replace(
                 self.work,
                 number=self.tries,
                 first_number=self.first_try,
@@ -390,24 +388,23 @@ class OneTask(RuleBasedStateMachine):
         )
         self.accepted_before = len(self.vendor.accepted)
         self.tried = False
-        self.flow = self._attempt(wanted)
+        self.flow = self._attempt(submit)
         self._go_on(None)
 
-    def _attempt(self, wanted: SubmitInput) -> Flow[SubmitResult]:
+    def _attempt(self, submit: DurableSubmit) -> Flow[SubmitResult]:
         """One attempt, from one process to the next where another one searches."""
         answer = None
         while True:
-            vendor = calls(self.clock, key=self.key)
-            submit = DurableSubmit(vendor, wanted).submit_or_reattach
-            result = yield from submit(self.store, elsewhere=self.elsewhere, answer=answer)
+            submit = replace(submit, calls=calls(self.clock, key=self.key))
+            result = yield from submit.submit_or_reattach(self.store, elsewhere=self.elsewhere, answer=answer)
             if isinstance(result, SubmitResult):
                 return result
             pending = PendingSearch.from_dict(json.loads(json.dumps(result.as_dict())))
             assert pending == result
-            row = yield from search_logs(vendor, pending.search)
-            told = SearchAnswer(pending, row, key_mark(self.key, pending.salt))
-            answer = SearchAnswer.from_dict(json.loads(json.dumps(told.as_dict())))
-            assert answer.pending == pending
+            row = yield from search_logs(submit.calls, pending.search)
+            told = replace(pending, row=row, key_mark=key_mark(self.key, pending.salt))
+            answer = PendingSearch.from_dict(json.loads(json.dumps(told.as_dict())))
+            assert answer == told
 
     @precondition(lambda self: self.pending is not None)
     @rule(data=st.data(), effects=st.integers(1, 5))

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_kling.api.durable.identity import TaskIdentity
+from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.exceptions import KlingError, Recovery
 from airflow_provider_kling.task.batch.rows import Row
 from airflow_provider_kling.task.batch.store import BatchStore
 
-TASK = TaskIdentity("dag", "run", "task")
+TASK = TaskAttempt("dag", "run", "task")
 ROW = Row(1, "a/b: c")
 
 
@@ -35,7 +35,7 @@ def test_it_remembers(store: BatchStore):
 
 
 def test_two_runs_do_not_mix(store: BatchStore, tmp_path: Path):
-    other = BatchStore(f"{tmp_path}/clips/{{key}}.mp4", TaskIdentity("dag", "run 2", "task"))
+    other = BatchStore(f"{tmp_path}/clips/{{key}}.mp4", TaskAttempt("dag", "run 2", "task"))
     store.save(ROW, {"status": "saved"})
     assert other.load(ROW) is None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,6 +34,11 @@ def name_of(path: Path, root: Path = ROOT) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def is_within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
@@ -40,7 +46,7 @@ def is_within(name: str, package: str) -> bool:
 def imports_of(path: Path, root: Path = ROOT) -> Iterator[Import]:
     """All imports of a module, also those in functions and those for type checkers alone."""
     module = name_of(path, root)
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     guarded = {
         id(inner)
         for node in ast.walk(tree)

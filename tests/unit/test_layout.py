@@ -1,27 +1,15 @@
-"""The rules of the house: layers, circles, sizes, and one home for each kind of thing."""
+"""The rules of the house hold in this project, and each is seen to notice what breaks it."""
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.unit.source_tree import (
-    PACKAGE,
-    ROOT,
-    circles,
-    files,
-    import_graph,
-    imports_of,
-    name_of,
-)
-
-MOST_MODULES_IN_A_FOLDER = 12
-MOST_LINES_IN_A_MODULE = 500
-MOST_MODULES_AT_THE_ROOT = 4
+from tests.unit import layout_rules as rules
+from tests.unit.source_tree import PACKAGE, ROOT, circles, import_graph, imports_of
 
 LAYERS: tuple[frozenset[str], ...] = tuple(
     map(
@@ -50,199 +38,6 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     )
 )
 """From the ground up. A part imports its own layer and those below; ``api`` is its list of public names."""
-EMULATOR = "emulator"
-"""Stands beside the house: it knows the API's facts, and nothing but its own script imports it."""
-UI_IMPORTS = {"ui", "api", "hooks", "task", "task.xcom", "version_compat", "get_provider_info"}
-"""What the plugin reads; it serves the API server, where nothing of a task runs."""
-
-GRAPH = import_graph()
-FOLDERS = sorted(
-    {path.parent for root in (PACKAGE, "tests", "dags", "scripts") for path in (ROOT / root).rglob("*.py")}
-)
-
-
-def part_of(module: str) -> str:
-    """The folder or loose module that has a layer: ``api.transport.body`` is in ``api.transport``."""
-    parts = module.split(".")
-    return ".".join(parts[: 2 if parts[0] == "api" else 1])
-
-
-def is_in(module: str, parts: set[str]) -> bool:
-    return any(module == part or module.startswith(f"{part}.") for part in parts)
-
-
-def test_each_part_has_a_place() -> None:
-    placed = {part for layer in LAYERS for part in layer} | {"", EMULATOR}
-    assert {part_of(module) for module in GRAPH} - placed == set(), "give the new part a layer in LAYERS"
-
-
-def test_imports_point_down_only() -> None:
-    height = {part: level for level, layer in enumerate(LAYERS) for part in layer}
-    wrong = [
-        f"{module} imports {target}"
-        for module, targets in sorted(GRAPH.items())
-        if part_of(module) in height
-        for target in sorted(targets)
-        if height.get(part_of(target), len(LAYERS)) > height[part_of(module)]
-    ]
-    # the list of public names is for others
-    inside = [f"{module} imports api" for module, targets in GRAPH.items() if "api" in targets]
-    assert wrong + inside == []
-
-
-def test_the_plugin_uses_hooks_and_xcom_alone() -> None:
-    wrong = [
-        f"{module} imports {target}"
-        for module, targets in sorted(GRAPH.items())
-        if is_in(module, {"ui"})
-        for target in sorted(targets)
-        if not is_in(target, UI_IMPORTS)
-    ]
-    assert wrong == []
-
-
-def test_no_modules_import_one_another() -> None:
-    assert circles(GRAPH) == []
-
-
-def test_the_graph_sees_imports_in_functions_and_for_type_checkers(tmp_path: Path) -> None:
-    package = tmp_path / PACKAGE
-    sources = {
-        "__init__.py": "__version__ = '1'",
-        "a.py": f"from {PACKAGE} import __version__\nfrom {PACKAGE}.hooks.b import B",
-        "hooks/__init__.py": "",
-        "hooks/b.py": f"def f():\n    try:\n        import {PACKAGE}.hooks.c\n    except ImportError:\n        import h",
-        "hooks/c.py": f"from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from {PACKAGE}.a import A",
-        "hooks/d.py": f"from {PACKAGE}.a import A",
-    }
-    for name, source in sources.items():
-        (package / name).parent.mkdir(parents=True, exist_ok=True)
-        (package / name).write_text(source)
-    graph = import_graph(tmp_path)
-    assert graph == {
-        "": set(),
-        "a": {"hooks.b"},
-        "hooks": set(),
-        "hooks.b": {"hooks.c"},
-        "hooks.c": {"a"},
-        "hooks.d": {"a"},
-    }
-    assert circles(graph) == [["a", "hooks.b", "hooks.c"]]
-    found = {each.imported: each.guarded for each in imports_of(package / "hooks" / "b.py", tmp_path)}
-    assert found == {f"{PACKAGE}.hooks.c": True, "h": False}
-
-
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: str(folder.relative_to(ROOT)))
-def test_a_folder_can_be_taken_in_at_a_glance(folder: Path) -> None:
-    modules = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
-    assert len(modules) <= MOST_MODULES_IN_A_FOLDER, modules
-
-
-def test_few_modules_stand_at_the_root() -> None:
-    loose = [path.name for path in (ROOT / PACKAGE).glob("*.py") if path.name != "__init__.py"]
-    assert len(loose) <= MOST_MODULES_AT_THE_ROOT, loose
-
-
-def test_no_module_is_too_long() -> None:
-    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files()}
-    assert {name: lines for name, lines in lengths.items() if lines > MOST_LINES_IN_A_MODULE} == {}
-
-
-def classes_of(path: Path) -> Iterator[tuple[str, list[str]]]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ClassDef):
-            yield (
-                node.name,
-                [base.attr if isinstance(base, ast.Attribute) else ast.unparse(base) for base in node.bases],
-            )
-
-
-def test_each_kling_error_is_in_the_tree() -> None:
-    classes = [(path, name, bases) for path in files() for name, bases in classes_of(path)]
-    errors = {"KlingError"}
-    while more := {name for _, name, bases in classes if errors & set(bases)} - errors:
-        errors |= more
-    assert len(errors) > 10
-    elsewhere = [
-        f"{name_of(path)}.{name}"
-        for path, name, _ in classes
-        if name in errors and name_of(path) != "api.exceptions"
-    ]
-    assert elsewhere == []
-
-
-SAME_BY_CHANCE = {"CHUNK", "PIECE", "SCHEMA"}
-"""Sizes of reads, and the versions of formats: each module's own choice."""
-
-
-def test_a_constant_has_one_home() -> None:
-    """No two modules define a constant of the same name and value, underscore or not."""
-    homes: dict[tuple[str, str], list[str]] = {}
-    for path in files():
-        if is_in(name_of(path), {EMULATOR}):
-            continue
-        for node in ast.parse(path.read_text()).body:
-            target = node.target if isinstance(node, ast.AnnAssign) else None
-            target = node.targets[0] if isinstance(node, ast.Assign) else target
-            if isinstance(target, ast.Name) and target.id.isupper() and node.value is not None:
-                homes.setdefault((target.id.lstrip("_"), ast.unparse(node.value)), []).append(name_of(path))
-    assert {
-        name: where for (name, _), where in homes.items() if len(where) > 1 and name not in SAME_BY_CHANCE
-    } == {}
-
-
-def constants_in(node: ast.AST) -> set[str]:
-    return {
-        each.value
-        for each in ast.walk(node)
-        if isinstance(each, ast.Constant) and isinstance(each.value, str)
-    }
-
-
-def test_each_xcom_key_is_in_task_xcom() -> None:
-    """Elsewhere a key is a name from there: no text stands where an XCom is pushed or pulled."""
-    wrong = []
-    for path in files():
-        if name_of(path) == "task.xcom":
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(node, ast.Call):
-                continue
-            called = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
-            if called not in ("xcom_push", "xcom_pull", "push", "_push", "get_value", "get_one"):
-                continue
-            keys = [keyword.value for keyword in node.keywords if keyword.arg == "key"]
-            if called in ("push", "_push"):
-                keys += node.args[:1]
-            wrong += [
-                f"{name_of(path)}, line {node.lineno}: {text!r}" for key in keys for text in constants_in(key)
-            ]
-    assert wrong == []
-
-
-SECRET_WORDS = re.compile(
-    r"secret|redact|unsign|signature|conceal|_hide|hidden_|masked|sanitiz", re.IGNORECASE
-)
-SECRET_PATTERNS = re.compile(r"ksSecret|X-Amz-Signature|;base64,|x-goog|sig=", re.IGNORECASE)
-
-
-def test_what_hides_secrets_is_in_api_redaction() -> None:
-    wrong = []
-    for path in files():
-        module = name_of(path)
-        if module == "api.redaction" or is_in(module, {EMULATOR}):
-            continue
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and SECRET_WORDS.search(node.name):
-                wrong.append(f"{module}.{node.name}")
-            if (
-                isinstance(node, ast.Call)
-                and ast.unparse(node.func) in ("re.compile", "re.sub")
-                and any(map(SECRET_PATTERNS.search, constants_in(node)))
-            ):
-                wrong.append(f"{module}, line {node.lineno}: {ast.unparse(node)}")
-    assert wrong == []
-
 
 TESTED_ELSEWHERE = {
     # what takes a socket: both clients against the emulator and misbehaving servers
@@ -275,15 +70,200 @@ TESTED_ELSEWHERE = {
 }
 """Modules without a file of their own in ``tests/unit``, by folder or name, and what tests them."""
 
+RULES: dict[str, Callable[[Path], list[str]]] = {
+    "each part has a layer": partial(rules.without_a_place, layers=LAYERS),
+    "imports point down only": partial(rules.imports_that_point_up, layers=LAYERS),
+    "the plugin uses hooks and XCom alone": rules.imports_of_the_plugin,
+    "no modules import one another": rules.import_circles,
+    "a folder can be taken in at a glance": rules.full_folders,
+    "few modules stand at the root": rules.modules_at_the_root,
+    "no module is too long": rules.long_modules,
+    "each KlingError is in api/exceptions.py": rules.errors_outside_of_the_tree,
+    "a constant has one home": rules.constants_with_two_homes,
+    "each XCom key is in task/xcom.py": rules.xcom_keys_elsewhere,
+    "what hides secrets is in api/redaction.py": rules.secrets_hidden_elsewhere,
+    "each module has tests at the same path": partial(
+        rules.modules_without_tests, tested_elsewhere=TESTED_ELSEWHERE
+    ),
+    "api imports neither Airflow nor the rest": partial(rules.foreign_imports_of, "api"),
+    "the emulator imports neither Airflow nor the rest": partial(rules.foreign_imports_of, rules.EMULATOR),
+    "requests and aiohttp have one home each": rules.transports_outside_of_their_home,
+    "what differs between Airflow versions is in version_compat.py": (
+        rules.imports_that_differ_between_airflow_versions
+    ),
+}
 
-def test_each_module_has_a_file_of_tests_at_the_same_path() -> None:
-    missing = []
-    for path in files():
-        if path.name.startswith("__"):
-            continue
-        beside = path.relative_to(ROOT / PACKAGE)
-        if not (ROOT / "tests" / "unit" / beside.parent / f"test_{beside.name}").exists():
-            missing.append(name_of(path))
-    assert [module for module in missing if not is_in(module, set(TESTED_ELSEWHERE))] == []
-    assert [part for part in TESTED_ELSEWHERE if not any(is_in(module, {part}) for module in missing)] == []
-    assert [place for place in TESTED_ELSEWHERE.values() if not (ROOT / place).exists()] == []
+BROKEN: list[tuple[str, Mapping[str, str], str]] = [
+    ("each part has a layer", {"helpers/a.py": ""}, "helpers"),
+    ("each part has a layer", {"api/helpers/a.py": ""}, "api.helpers"),
+    (
+        "imports point down only",
+        {"hooks/a.py": f"from {PACKAGE}.operators.b import B", "operators/b.py": ""},
+        "hooks.a imports operators.b",
+    ),
+    (
+        "imports point down only",
+        {
+            "api/transport/a.py": f"def f():\n    from {PACKAGE}.api.polling.b import B",
+            "api/polling/b.py": "",
+        },
+        "api.transport.a imports api.polling.b",
+    ),
+    (
+        "imports point down only",
+        {"hooks/a.py": f"from {PACKAGE}.api import KlingClient", "api/__init__.py": ""},
+        "hooks.a imports api",
+    ),
+    (
+        "the plugin uses hooks and XCom alone",
+        {"ui/a.py": f"from {PACKAGE}.task.wait import wait", "task/wait.py": ""},
+        "ui.a imports task.wait",
+    ),
+    (
+        "no modules import one another",
+        {
+            "hooks/a.py": f"def f():\n    import {PACKAGE}.hooks.b",
+            "hooks/b.py": "from typing import TYPE_CHECKING\n"
+            f"if TYPE_CHECKING:\n    from {PACKAGE}.hooks.a import A",
+        },
+        "hooks.a and hooks.b",
+    ),
+    (
+        "a folder can be taken in at a glance",
+        {f"hooks/{letter}.py": "" for letter in "abcdefghijklm"},
+        f"{PACKAGE}/hooks: 13 modules",
+    ),
+    (
+        "a folder can be taken in at a glance",
+        {f"../tests/unit/test_{letter}.py": "" for letter in "abcdefghijklm"},
+        "tests/unit: 13 modules",
+    ),
+    ("few modules stand at the root", {f"{letter}.py": "" for letter in "abcde"}, "a.py"),
+    ("no module is too long", {"hooks/a.py": "x = 1\n" * 501}, "hooks.a: 501 lines"),
+    (
+        "each KlingError is in api/exceptions.py",
+        {
+            "api/exceptions.py": "class KlingError(Exception): ...\nclass ApiError(KlingError): ...",
+            "hooks/a.py": "class Lost(exceptions.ApiError): ...",
+        },
+        "hooks.a.Lost",
+    ),
+    (
+        "a constant has one home",
+        {"hooks/a.py": "LONGEST = 900", "api/b.py": "_LONGEST: Final = 900"},
+        "LONGEST: api.b, hooks.a",
+    ),
+    (
+        "each XCom key is in task/xcom.py",
+        {"operators/a.py": "ti.xcom_push(key='kling_path', value=1)"},
+        "operators.a, line 1: 'kling_path'",
+    ),
+    (
+        "each XCom key is in task/xcom.py",
+        {"sensors/a.py": "xcom.push('kling_path', 1)"},
+        "sensors.a, line 1: 'kling_path'",
+    ),
+    ("what hides secrets is in api/redaction.py", {"hooks/a.py": "def hide_secrets(): ..."}, "hooks.a"),
+    (
+        "what hides secrets is in api/redaction.py",
+        {"hooks/a.py": "re.sub('ksSecret=[^&]*', '', url)"},
+        "hooks.a, line 1",
+    ),
+    ("each module has tests at the same path", {"links/a.py": ""}, "links.a has no tests"),
+    (
+        "api imports neither Airflow nor the rest",
+        {"api/a.py": "def f():\n    from airflow.models import DAG"},
+        "api.a, line 2: imports airflow.models.DAG",
+    ),
+    (
+        "api imports neither Airflow nor the rest",
+        {"api/a.py": f"import {PACKAGE}.hooks.b", "hooks/b.py": ""},
+        "api.a, line 1",
+    ),
+    (
+        "the emulator imports neither Airflow nor the rest",
+        {"emulator/a.py": f"from {PACKAGE}.task.b import B", "task/b.py": ""},
+        "emulator.a, line 1",
+    ),
+    (
+        "requests and aiohttp have one home each",
+        {"hooks/a.py": "import requests.adapters"},
+        "hooks.a, line 1: imports requests.adapters",
+    ),
+    (
+        "requests and aiohttp have one home each",
+        {"api/client.py": "import aiohttp"},
+        "api.client, line 1: imports aiohttp",
+    ),
+    (
+        "what differs between Airflow versions is in version_compat.py",
+        {"hooks/a.py": "from airflow.sdk import BaseHook"},
+        "hooks.a, line 1",
+    ),
+    (
+        "what differs between Airflow versions is in version_compat.py",
+        {"hooks/a.py": "try:\n    from airflow.io import path\nexcept ImportError:\n    pass"},
+        "hooks.a, line 2",
+    ),
+]
+"""Per rule a tree that breaks it: its files, by their paths in the package, and what is to be noticed."""
+
+
+def tree(root: Path, sources: Mapping[str, str]) -> Path:
+    """Write a source tree with these files in the package, and return its root."""
+    for name, source in {"__init__.py": "__version__ = '1'", **sources}.items():
+        path = root / PACKAGE / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+    return root
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_rule_holds(rule: str) -> None:
+    assert RULES[rule](ROOT) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "sources", "noticed"), BROKEN, ids=[f"{rule}: {noticed}" for rule, _, noticed in BROKEN]
+)
+def test_what_breaks_the_rule_is_noticed(
+    tmp_path: Path, rule: str, sources: Mapping[str, str], noticed: str
+) -> None:
+    found = [each for each in RULES[rule](tree(tmp_path, sources)) if noticed in each]
+    assert len(found) == 1, RULES[rule](tmp_path)
+
+
+def test_each_rule_was_broken_once() -> None:
+    assert {rule for rule, _, _ in BROKEN} == set(RULES)
+
+
+def test_a_list_of_exceptions_has_no_idle_entry(tmp_path: Path) -> None:
+    root = tree(tmp_path, {"hooks/a.py": ""})
+    assert rules.modules_without_tests(root, {"hooks": "tests/nowhere", "ui": PACKAGE}) == [
+        "ui is listed in vain",
+        "tests/nowhere is missing",
+    ]
+
+
+def test_the_graph_sees_imports_in_functions_and_for_type_checkers(tmp_path: Path) -> None:
+    sources = {
+        "__init__.py": "__version__ = '1'",
+        "a.py": f"from {PACKAGE} import __version__\nfrom {PACKAGE}.hooks.b import B",
+        "hooks/__init__.py": "",
+        "hooks/b.py": f"def f():\n    try:\n        import {PACKAGE}.hooks.c\n    except ImportError:\n        import h",
+        "hooks/c.py": f"from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from {PACKAGE}.a import A",
+        "hooks/d.py": f"from {PACKAGE}.a import A",
+    }
+    root = tree(tmp_path, sources)
+    graph = import_graph(root)
+    assert graph == {
+        "": set(),
+        "a": {"hooks.b"},
+        "hooks": set(),
+        "hooks.b": {"hooks.c"},
+        "hooks.c": {"a"},
+        "hooks.d": {"a"},
+    }
+    assert circles(graph) == [["a", "hooks.b", "hooks.c"]]
+    found = {each.imported: each.guarded for each in imports_of(root / PACKAGE / "hooks" / "b.py", root)}
+    assert found == {f"{PACKAGE}.hooks.c": True, "h": False}

@@ -33,9 +33,12 @@ class GenerationStatus(enum.StrEnum):
         exact = _STATUSES.get("".join(words))
         if exact is not None or not words:
             return exact or cls.UNKNOWN
-        # the last word says it, as in "task_failed"; not so in "retrying after error" or "not completed"
-        said = {_STATUSES[word] for word in words if word in _STATUSES}
-        ends = words[-1] in _STATUSES and len(said) == 1 and _TURNS.isdisjoint(words)
+        # the last word says it, as in "task_failed" or, before its reason, "rejected by moderation"; not so
+        # in "retrying after error" or "not completed"
+        reason = next((place for place, word in enumerate(words) if word in _REASON_FOLLOWS), len(words))
+        told = words[:reason]
+        said = {_STATUSES[word] for word in told if word in _STATUSES}
+        ends = bool(told) and told[-1] in _STATUSES and len(said) == 1 and _TURNS.isdisjoint(words)
         return said.pop() if ends else cls.UNKNOWN
 
     @property
@@ -64,6 +67,8 @@ _TURNS: Final = frozenset(
     )
 )
 """Words that turn the meaning of the one that follows."""
+_REASON_FOLLOWS: Final = frozenset(("by", "due", "because", "with", "to", "permanently", "finally"))
+"""Words after which a status that has been said is explained only."""
 
 
 def _all(words: str, status: GenerationStatus) -> dict[str, GenerationStatus]:
@@ -79,8 +84,11 @@ _STATUSES: Final[dict[str, GenerationStatus]] = {
         "completed complete succeeded succeed success successful finished done", GenerationStatus.COMPLETED
     ),
     **_all("error errored failed fail failure rejected refused denied blocked", GenerationStatus.ERROR),
-    **_all("moderated cancelled canceled aborted terminated expired", GenerationStatus.ERROR),
-    **_all("timeout timedout", GenerationStatus.ERROR),
+    **_all("moderated flagged banned censored filtered nsfw declined disapproved", GenerationStatus.ERROR),
+    **_all(
+        "cancelled canceled aborted terminated stopped interrupted killed crashed", GenerationStatus.ERROR
+    ),
+    **_all("expired timeout timedout invalid faulted exception deleted lost", GenerationStatus.ERROR),
 }
 
 

@@ -89,10 +89,11 @@ def _base_url(connection: ConnectionLike) -> str:
     if "://" not in host:
         scheme = connection.schema if connection.schema in ("http", "https") else "https"
         host = f"{scheme}://{host}"
-    authority = host.split("://", 1)[1]
-    if connection.port and "/" not in authority and ":" not in authority.rpartition("]")[2]:
-        host = f"{host}:{connection.port}"
-    return host
+    scheme, _, rest = host.partition("://")
+    authority, slash, path = rest.partition("/")
+    if connection.port and ":" not in authority.rpartition("]")[2]:
+        authority = f"{authority}:{connection.port}"
+    return f"{scheme}://{authority}{slash}{path}"
 
 
 def _typed(name: str, value: Any) -> Any:

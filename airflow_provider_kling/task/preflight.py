@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_kling.api.catalog.texts import left_over
 from airflow_provider_kling.api.download.targets import target_for
 from airflow_provider_kling.api.exceptions import DownloadError, InvalidRequestError, KlingError, Recovery
 from airflow_provider_kling.api.paths import LONGEST_SAFE_NAME, check_path, is_stored, tells_apart
@@ -64,6 +65,9 @@ def check_target(path: Any, *, several: bool) -> None:
     if path is None:
         return
     check_path(path)
+    for name in str(path).split("/"):
+        if why := left_over(name) or left_over(name.rpartition(".")[0]):
+            raise InvalidRequestError(f"The path {clean(str(path))!r} cannot be used: a name in it is {why}.")
     if several and not tells_apart(str(path)):
         raise InvalidRequestError(
             f"Several videos cannot all be saved at {clean(str(path))!r}.",

@@ -92,6 +92,12 @@ class TestReading:
         assert read["generation_path"] == "/v2/video/generations"
         assert read["allow_plain_http"] is False
 
+    @pytest.mark.parametrize("path", ["", "/", "/v2", "/kling"])
+    def test_a_port_of_its_own_counts_with_any_path(self, airflow: RealAirflow, path: str) -> None:
+        read = settings(airflow, as_json(host=f"gateway.example.com{path}", port=8443))
+        kept = path if path == "/kling" else ""
+        assert read["base_url"] == f"https://gateway.example.com:8443{kept}"
+
     def test_empty_fields_of_the_form_mean_the_defaults(self, airflow: RealAirflow) -> None:
         empty = dict.fromkeys(CONNECTION_FIELDS, "")
         assert settings(airflow, as_json(host="", extra=empty)) == settings(airflow, as_json())

@@ -40,12 +40,20 @@ _STATUS_ERRORS: Final[dict[int, type[ApiError]]] = {
     429: RateLimitError,
 }
 _CANNOT_PAY = re.compile(
-    r"\b(?:balance|credits?|funds?|funding|payments?|top(?:ping)?[\s-]?up|out of money"
-    r"|spending (?:limit|cap)|insufficient quota|exceeded your (?:current )?quota|quota (?:is )?exceeded)\b",
+    r"\b(?:balance|credits?|funds?|funding|payments?|top(?:ping)?[\s-]?up|out of money|not enough money"
+    r"|spending (?:limit|cap)|insufficient quota|exceeded your (?:current )?quota|quota (?:is )?exceeded"
+    r"|billing (?:hard )?limit|in arrears|unpaid|overdue|resource pack(?:age)?)\b",
     re.IGNORECASE,
 )
 """Words of a 403 or 429 that waiting does not help: a person has to pay. Any other 429 is a rate limit: its
 retries end by themselves, while a task that gives up at night stays failed until a person clears it."""
+_PLAINLY_CANNOT_PAY = re.compile(
+    r"\b(?:insufficient|not enough|no|low|out of|run out of) (?:account )?(?:balance|credits?|funds?|money)\b"
+    r"|\b(?:balance|credits?|funds?) (?:is |are )?(?:insufficient|not enough|too low|exhausted|depleted)\b",
+    re.IGNORECASE,
+)
+"""Words that mean it whatever else is said, of a price "per second" for example; and also in a 400."""
+_FREE = re.compile(r"\bfree[\s-]?(?:tier|limit|credits?|quota)", re.IGNORECASE)
 _RATE = re.compile(
     r"\bfree[\s-]?tier|\bfree limit|\b(?:per|for the|each|an) (?:second|minute|hour|day)\b|\bhourly\b"
     r"|\bdaily\b|\brate[\s-]?limit|\btoo many requests|\bconcurren",
@@ -71,17 +79,19 @@ MESSAGE_KEYS: Final = (
 )
 """Where an error body, or a generation's error, says what is wrong: the first that says anything counts. A
 body that has none of them is shown as JSON, so that nothing it says is lost."""
+_DETAIL_KEYS: Final = ("errors", "details", "detail", "issues", "meta", "data")
+"""Where an error body lists what its message only sums up, such as "Validation failed"."""
 _DEEPEST_NAME: Final = 4
 _NAME_KEYS: Final = ("name", "type", "error_code", "errorCode", "code")
 _OWN_KEYS: Final = ("requestId", "statusCode")
 """What the vendor's error bodies have, and a gateway's own do not."""
 _OWN_HEADER: Final = "x-inference-id"
 """What each answer of the vendor carries."""
-_NEVER_REACHED: Final = (407, 521, 523, 525, 526)
+_NEVER_REACHED: Final = (407, 511, 521, 523, 525, 526)
 """With these a proxy, or Cloudflare in front of the vendor, says that it made no connection: the proxy
-wants a password (407), the vendor is down (521), has no route (523), or agrees on no TLS (525, 526). All
-others are uncertain (at 520, 522, 524, 502 and 504 a connection may have carried the submit): asking the
-vendor's logs costs minutes, submitting again costs a video."""
+wants a password (407), the network a login (511), the vendor is down (521), has no route (523), or agrees on
+no TLS (525, 526). All others are uncertain (at 520, 522, 524, 502 and 504 a connection may have carried the
+submit): asking the vendor's logs costs minutes, submitting again costs a video."""
 _JUDGES_THE_REQUEST: Final = (400, 411, 413, 414, 415, 422, 431)
 """What a gateway itself finds wrong with a submit, its size above all: a repeat is refused again. Any other
 refusal that is not the vendor's passes like an outage: networks get repaired, and the video is paid for."""
@@ -123,7 +133,7 @@ def error_from_response(
             advice="Check the host of the connection, and whether this network asks for a login.",
             generation_id=generation_id,
         )
-    cannot_pay = status in (403, 429) and _CANNOT_PAY.search(message) and not _RATE.search(message)
+    cannot_pay = _speaks_of_money(status, message)
     from_vendor = bool(own) or _OWN_HEADER in response.headers or (bool(details) and cannot_pay)
     kind = _STATUS_ERRORS.get(status) or (ServiceUnavailableError if status >= 500 else BadRequestError)
     if cannot_pay and from_vendor:
@@ -131,7 +141,12 @@ def error_from_response(
     gateway = not from_vendor and _is_a_gateways(status, call)
     if gateway:
         kind = GatewayError
-    who = "A firewall, proxy or other gateway, and not the vendor," if gateway else "The vendor"
+    if gateway:
+        who = "A firewall, proxy or other gateway, and not the vendor,"
+    elif from_vendor or status < 500:
+        who = "The vendor"
+    else:
+        who = "The vendor, or a gateway before it,"
     error = kind(
         f"{who} answered the {call} request{about} with {status}: {message}{ticket}.",
         status=status,
@@ -139,12 +154,21 @@ def error_from_response(
         request_id=request_id,
         retry_after=retry_after,
         from_vendor=bool(own),
-        advice=None if gateway else _advice(kind, call, request_id),
+        advice=None if gateway else _advice(kind, call, request_id, status),
         # A submit is not sent again by itself here: the task's retry asks the vendor's logs first.
         recovery=Recovery.RETRY_TASK if gateway and call is Call.SUBMIT else None,
         generation_id=generation_id,
     )
     return _of_submit(error) if call is Call.SUBMIT else error
+
+
+def _speaks_of_money(status: int, message: str) -> bool:
+    """Whether a refusal says that the account cannot pay."""
+    if status not in (400, 403, 429):
+        return False
+    if _PLAINLY_CANNOT_PAY.search(message):
+        return status != 429 or not _FREE.search(message)
+    return status != 400 and bool(_CANNOT_PAY.search(message)) and not _RATE.search(message)
 
 
 def _is_a_gateways(status: int, call: Call) -> bool:
@@ -154,7 +178,7 @@ def _is_a_gateways(status: int, call: Call) -> bool:
     return call is not Call.SUBMIT or status not in _JUDGES_THE_REQUEST
 
 
-def _advice(kind: type[ApiError], call: Call, request_id: str | None) -> str | None:
+def _advice(kind: type[ApiError], call: Call, request_id: str | None, status: int) -> str | None:
     """What to do next, where the kind's own advice is about another call."""
     if kind is ServiceUnavailableError and request_id is None:
         return "Retries usually help."
@@ -168,6 +192,11 @@ def _advice(kind: type[ApiError], call: Call, request_id: str | None) -> str | N
         return "Check the generation id, and that the connection is the one that submitted it."
     if kind is BadRequestError and call is not Call.SUBMIT:
         return "Check the host of the connection; a retry would be refused again."
+    if kind is AuthenticationError and status == 403:
+        return (
+            "Check the API key in the password field of the Airflow connection, its scope and its spending "
+            "limit, and whether the account has balance left."
+        )
     if kind is InsufficientBalanceError and call is not Call.SUBMIT:
         return "Top up the AI/ML API account or raise the key's limit."
     return None
@@ -250,19 +279,29 @@ def _text_of(body: Any) -> str:
     if isinstance(body, dict):
         for key in MESSAGE_KEYS:
             if body.get(key) and (said := _text_of(body[key])):
-                return said + _where(body.get("loc"))
+                return ": ".join([said + _where(body), *_details(body, key)])
         return json.dumps(body, default=str) if body else ""
     if isinstance(body, list):
         return "; ".join(filter(None, map(_text_of, body)))
     return str(body)
 
 
-def _where(place: Any) -> str:
-    """The parameter that a validation error is about; the list begins with the part of the request."""
-    if not isinstance(place, list):
+def _details(body: dict[str, Any], told: str) -> list[str]:
+    """What an error body lists of the reasons beside its message.
+
+    :param told: the key of the message.
+    """
+    listed = (body.get(key) for key in _DETAIL_KEYS if key != told)
+    return [said for each in listed if isinstance(each, dict | list) and (said := _text_of(each))][:1]
+
+
+def _where(problem: dict[str, Any]) -> str:
+    """The parameter that a validation error is about; a ``loc`` begins with the part of the request."""
+    listed = problem.get("loc") or problem.get("path")
+    if not isinstance(listed, list):
         return ""
-    names = [str(each) for each in place if isinstance(each, str | int)]
-    return f" ({'.'.join(names[1:] or names)})" if names else ""
+    names = [str(each) for each in listed if isinstance(each, str | int)]
+    return f" ({'.'.join((names[1:] if problem.get('loc') else names) or names)})" if names else ""
 
 
 def _host_of(url: str) -> str:

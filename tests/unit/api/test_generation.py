@@ -46,6 +46,27 @@ def test_what_nobody_knows_counts_as_still_working(word: str) -> None:
     assert not status.is_final
 
 
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        *((word, "error") for word in ("killed", "nsfw", "flagged", "job-stopped", "TaskCrashed", "INVALID")),
+        *((word, "error") for word in ("rejected_by_moderation", "failed_permanently", "cancelled by user")),
+        *(
+            (word, "error")
+            for word in ("failed_due_to_timeout", "failed_to_start", "error: content_filtered")
+        ),
+        *((word, "completed") for word in ("completed_with_warnings", "SuccessWithErrors")),
+        *((word, "queued") for word in ("queued_by_scheduler", "waiting_to_finish")),
+        *(
+            (word, "unknown")
+            for word in ("not_rejected_by_moderation", "retrying_because_failed", "by error")
+        ),
+    ],
+)
+def test_a_reason_behind_a_word_does_not_change_it(word: str, status: str) -> None:
+    assert GenerationStatus.parse(word) == status
+
+
 @given(st.text())
 def test_any_text_is_read(word: str) -> None:
     assert GenerationStatus.parse(word) in GenerationStatus

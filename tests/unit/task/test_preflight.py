@@ -177,6 +177,9 @@ def test_the_longest_name_is_tried() -> None:
     assert len(LONGEST_ID) == 93
     check_target(None, several=True)
     check_target("out/", several=True)
-    for path in ("out/clip.mp4", "None", "out/None/", "a\0b/"):
+    for path in (
+        *("out/clip.mp4", "None", "out/None/", "a\0b/", "out/None.mp4", "out/nan/", "['a', 'b']/"),
+        *("out/['a', 'b'].mp4", "out/LazyXComSequence([2 items])/", "out/<object object at 0x7f>.mp4"),
+    ):
         with pytest.raises(InvalidRequestError):
             check_target(path, several=path == "out/clip.mp4")

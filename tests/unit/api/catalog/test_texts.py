@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import datetime
+from collections import Counter, OrderedDict, defaultdict, deque
+from decimal import Decimal
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +34,32 @@ LEFT_OVER = [
     "<generator object write at 0x7f53958104f0>",
     "<function write at 0x7f53958104f0>",
     "XComArg(<Task(PythonOperator): writer>)",
+    *("None.", "None, None", "'None'", "NULL", "#N/A", "None,None", "nan nan"),
+    *("A boat, {{ params.mood }}.", "{% if x %}A boat{% endif %}", "{{ ds }}"),
+    *("[null]", '{"a": null, "b": true}', "[nan]", "[<Row(1)>]", "[<Row 1>, <Row 2>]", "[object Object]"),
+    "<class 'writer.Writer'>",
+    "<built-in function len>",
+    "A boat <function <lambda> at 0x7f2ec9551580>",
+    "[datetime.datetime(2026, 1, 1, 0, 0)]",
+    "{'a': datetime.date(2026, 1, 1)}",
 ]
+
+
+class Row:
+    """A value without a text of its own."""
+
+
+VALUES = [
+    *({1, 2}, frozenset({1}), {1: 2}.values(), {1: 2}.keys(), {1: 2}.items(), range(3), b"a boat"),
+    *(bytearray(b"x"), OrderedDict(a=1), deque(["a"]), Counter("a"), defaultdict(list, a=[1])),
+    *([Path("/a")], [Decimal(1)], [float("nan")], (x for x in "ab"), map(str, "ab"), enumerate("a")),
+    *(lambda: 0, len, Row, Row(), [Row()], ValueError("x"), datetime.timedelta, datetime.date(2026, 1, 1)),
+]
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
+def test_how_python_writes_any_value_is_never_a_prompt(value: object) -> None:
+    assert left_over(repr(value))
 
 
 @pytest.mark.parametrize("text", LEFT_OVER)
@@ -42,7 +72,12 @@ def test_what_a_template_leaves_is_refused(model: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["none", "Nonesuch", "None of them moves", "[slow] A boat", "(5)", "A [b]", "<b> at 0x"]
+    "text",
+    [
+        *("none", "Nonesuch", "None of them moves", "[slow] A boat", "(5)", "A [b]", "<b> at 0x", "[calm]"),
+        *("(best quality, 4k)", "{mug}", "(a:1.2), (b)", "range(rover)", "Date(night)", "No one. None."),
+        *("A boat { turns }", "100 %", "a <b> c", "{a} {b}", "set(the table)"),
+    ],
 )
 def test_what_somebody_may_have_written(text: str) -> None:
     assert not left_over(text)

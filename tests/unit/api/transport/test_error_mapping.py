@@ -77,6 +77,22 @@ STATUSES = [
     (429, "You exceeded your current quota, check your plan", InsufficientBalanceError, GiveUp, NotSpent),
     (403, "You have run out of credits", InsufficientBalanceError, GiveUp, NotSpent),
     (403, "Not accredited", AuthenticationError, GiveUp, NotSpent),
+    (403, "The threshold of this key is reached", AuthenticationError, GiveUp, NotSpent),
+    (
+        403,
+        "Insufficient balance. The price is 0.5 USD per minute",
+        InsufficientBalanceError,
+        GiveUp,
+        NotSpent,
+    ),
+    (429, "Not enough credits: 5 credits per second of video", InsufficientBalanceError, GiveUp, NotSpent),
+    (429, "No free credits are left for the hour", RateLimitError, Retry, NotSpent),
+    (429, "Billing hard limit has been reached", InsufficientBalanceError, GiveUp, NotSpent),
+    (429, "Account in arrears", InsufficientBalanceError, GiveUp, NotSpent),
+    (429, "Concurrency limit of your plan: top up to raise it", RateLimitError, Retry, NotSpent),
+    (400, "Insufficient balance", InsufficientBalanceError, GiveUp, NotSpent),
+    (400, "camera_control.balance must be a number", BadRequestError, GiveUp, NotSpent),
+    (511, "Log in to this network", ServiceUnavailableError, Retry, NotSpent),
     (500, "Internal error", ServiceUnavailableError, Retry, MayBe),
     (501, "Not implemented", ServiceUnavailableError, Retry, MayBe),
     (502, "Bad gateway", ServiceUnavailableError, Retry, MayBe),
@@ -118,6 +134,21 @@ def test_503_counts_as_a_refusal_only_from_the_vendor_itself():
     assert fault(answer({"message": "Service Unavailable"}, 503)).money is MayBe
     assert fault(answer(PAGE, 503)).money is MayBe
     assert fault(answer(None, 503)).money is MayBe
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 520, 524, 530])
+def test_trouble_that_may_be_a_gateway_s_is_not_said_to_be_the_vendor_s(status: int):
+    for response in (answer(PAGE, status), answer({"message": "Bad gateway"}, status), answer(b"", status)):
+        assert "The vendor, or a gateway before it, answered" in fault(response).what
+    assert "The vendor answered" in fault(refusal(status, "Trouble")).what
+    marked = HttpResponse(status, {"x-inference-id": "g1"}, b"{}")
+    assert "The vendor answered" in fault(marked).what
+
+
+def test_a_refused_key_may_have_spent_its_limit():
+    advice = fault(refusal(403, "The threshold of this key is reached")).advice
+    assert "spending limit" in advice
+    assert "balance" in advice
 
 
 GATEWAYS = [
@@ -216,6 +247,10 @@ BODIES: dict[str, tuple[Any, str]] = {
     "null message": ({"message": None, "error": {"message": "bad model"}}, "bad model"),
     "empty message": ({"message": "", "detail": "bad model"}, "bad model"),
     "details": ({"details": [{"path": "prompt", "message": "required"}]}, "required"),
+    "details beside a message": (
+        {"message": "Validation failed", "errors": [{"path": ["duration"], "message": "must be 5 or 10"}]},
+        "Validation failed: must be 5 or 10 (duration)",
+    ),
     "no known name": ({"code": 7}, '{"code": 7}'),
     "only nulls": ({"message": None}, '{"message": null}'),
     "empty object": ({}, "{}"),

@@ -1,16 +1,16 @@
 """Links on a task's page: to its video, to the gallery of its run, to its saved file.
 
-Airflow stores a link at the end of each part of a task, so it is made of what does not change until the
-next part: the task instance itself, and the XComs of this attempt.
+Airflow asks for each link in the task's own process, at the end of each part of a task, and stores it: so it
+is made of the task instance, and of what the operator has saved by then.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import quote
 
-from airflow_provider_kling.task import xcom
-from airflow_provider_kling.version_compat import HAS_PLUGIN_VIEWS, BaseOperatorLink, XCom, conf
+from airflow_provider_kling.version_compat import HAS_PLUGIN_VIEWS, BaseOperatorLink, conf
 
 
 class KlingVideoLink(BaseOperatorLink):
@@ -40,18 +40,21 @@ class KlingSavedFileLink(BaseOperatorLink):
 
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """See :class:`BaseOperatorLink`."""
-        path = XCom.get_value(ti_key=ti_key, key=xcom.PATH)
-        if isinstance(path, list) and any(path):
-            return f"{_base()}{_task(ti_key)}/plugin/kling"  # several: the tab has them all
-        if not isinstance(path, str):
+        # not from XCom: Airflow logs an error for each that is not there, as before the video is saved
+        paths: Sequence[str | None] = operator.saved_paths
+        if not any(paths):
             return ""
+        if len(paths) > 1:
+            return f"{_base()}{_task(ti_key)}/plugin/kling"  # the tab has them all
         run = f"dags/{_part(ti_key.dag_id)}/runs/{_part(ti_key.run_id)}"
         task = f"tasks/{_part(ti_key.task_id)}/{ti_key.map_index}/attempts/{ti_key.try_number}"
         return f"{_base()}kling/api/{run}/{task}/generations/0/video"
 
 
-LINKS: Final = (KlingVideoLink(), KlingGalleryLink(), KlingSavedFileLink()) if HAS_PLUGIN_VIEWS else ()
-"""The links of this provider's operators; none where Airflow has no views to link to."""
+LINKS: Final = (KlingVideoLink(), KlingGalleryLink()) if HAS_PLUGIN_VIEWS else ()
+"""The links of a task of this provider; none where Airflow has no views to link to."""
+SAVING_LINKS: Final = (*LINKS, KlingSavedFileLink()) if HAS_PLUGIN_VIEWS else ()
+"""Those of an operator that saves videos, and has ``saved_paths``."""
 
 
 def _base() -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
-from airflow_provider_kling.links.kling import LINKS
+from airflow_provider_kling.links.kling import SAVING_LINKS
 from airflow_provider_kling.task.arguments import (
     Check,
     CheckedWhenParsed,
@@ -44,7 +44,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
     """
 
     template_fields: Sequence[str] = ("generation_id", "path", "kling_conn_id")
-    operator_extra_links = LINKS
+    operator_extra_links = SAVING_LINKS
     argument_checks: ClassVar[Mapping[str, Check]] = {"path": check_path_if_known}
     generation_id: Any = TextField()
     path: Any = TextField()
@@ -67,6 +67,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
         self.overwrite = overwrite
         self.sidecar = sidecar
         self.lineage: tuple[list[str], list[str]] = ([], [])
+        self.saved_paths: list[str] = []
         refuse(self.problems_when_parsed({"path": path}, complete=True))
 
     def execute(self, context: Context) -> str:
@@ -89,6 +90,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
                 with_sidecar=self.sidecar,
                 request=request,
             )
+            self.saved_paths = [saved.path]
             result = GenerationResult(self.generation_id, saved.path, saved.duration, request)
             self.lineage = announce(context, self.outlets, [result])
         return saved.path

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
-from airflow_provider_kling.links.kling import LINKS
+from airflow_provider_kling.links.kling import SAVING_LINKS
 from airflow_provider_kling.operators.download import KlingDownloadOperator as KlingDownloadOperator
 from airflow_provider_kling.task.arguments import (
     DEFAULT_TIMEOUT,
@@ -113,7 +113,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
     """So that tasks downstream find what was asked for; see :func:`.upstream_request`."""
     complete_when_parsed = True
     """Whether all arguments are there when the operator is made, so that a missing one is an error."""
-    operator_extra_links = LINKS
+    operator_extra_links = SAVING_LINKS
     argument_checks: ClassVar[Mapping[str, Check]] = {
         "poke_interval": checked_interval,
         "timeout": lambda value: checked_seconds("timeout", value),
@@ -246,6 +246,12 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
 
         run = self._current_run
         return openlineage(*(run.lineage if run else ([], [])))
+
+    @property
+    def saved_paths(self) -> list[str | None]:
+        """Where the video of each variant was saved; None for one without a file."""
+        variants = self._current_run.variants if self._current_run else ()
+        return [each.result.path if each.result else None for each in variants]
 
     def on_kill(self) -> None:
         """Say what keeps running: the vendor has no cancel."""

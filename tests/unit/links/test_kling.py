@@ -20,15 +20,12 @@ def key(map_index: int = -1, try_number: int = 1) -> Any:
     )
 
 
-@pytest.fixture
-def pushed(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    values: dict[str, Any] = {}
+@pytest.fixture(autouse=True)
+def base_url(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(links, "conf", SimpleNamespace(get=lambda *_, **__: f"{BASE}/"))
-    monkeypatch.setattr(links, "XCom", SimpleNamespace(get_value=lambda *, ti_key, key: values.get(key)))
-    return values
 
 
-def test_the_video_is_in_the_tab_of_the_very_instance(pushed: dict[str, Any]) -> None:
+def test_the_video_is_in_the_tab_of_the_very_instance() -> None:
     run = RUN.replace(":", "%3A").replace("+", "%2B")
     link = links.KlingVideoLink().get_link
     assert link(None, ti_key=key()) == f"{BASE}/dags/shop/runs/{run}/tasks/generate/plugin/kling"
@@ -39,20 +36,34 @@ def test_the_video_is_in_the_tab_of_the_very_instance(pushed: dict[str, Any]) ->
     )
 
 
-def test_the_file_is_that_of_this_attempt_and_there_is_no_link_before_it(pushed: dict[str, Any]) -> None:
+def saved(*paths: str | None) -> Any:
+    return SimpleNamespace(saved_paths=list(paths))
+
+
+def test_the_file_is_that_of_this_attempt_and_there_is_no_link_before_it() -> None:
     link = links.KlingSavedFileLink().get_link
-    assert link(None, ti_key=key()) == ""
-    pushed["path"] = "/videos/a.mp4"
-    address = link(None, ti_key=key(2, try_number=4))
+    assert link(saved(), ti_key=key()) == ""
+    assert link(saved(None), ti_key=key()) == ""
+    address = link(saved("/videos/a.mp4"), ti_key=key(2, try_number=4))
     assert address.endswith("/tasks/generate/2/attempts/4/generations/0/video")
     assert "/videos/" not in address
-    pushed["path"] = [None, "/videos/b.mp4"]
-    assert link(None, ti_key=key()).endswith("/tasks/generate/plugin/kling")
-    pushed["path"] = [None, None]
-    assert link(None, ti_key=key()) == ""
+    assert link(saved(None, "/videos/b.mp4"), ti_key=key()).endswith("/tasks/generate/plugin/kling")
+    assert link(saved(None, None), ti_key=key()) == ""
+
+
+@pytest.mark.parametrize("made", [KlingGenerateOperator, KlingDownloadOperator])
+def test_an_operator_that_ran_nothing_has_saved_nothing(made: Any) -> None:
+    arguments = (
+        {"prompt": "A boat.", "image": "https://h.example/x.png"}
+        if made is KlingGenerateOperator
+        else {"generation_id": "1", "path": "x/"}
+    )
+    operator = made(task_id="t", **arguments)
+    assert links.KlingSavedFileLink().get_link(operator, ti_key=key()) == ""
 
 
 @pytest.mark.parametrize("operator", [KlingGenerateOperator, KlingDownloadOperator, KlingGenerationSensor])
 def test_every_operator_has_the_links_where_there_is_something_to_link_to(operator: Any) -> None:
     names = [each.name for each in operator.operator_extra_links]
-    assert names == (["Video", "Kling gallery", "Saved file"] if HAS_PLUGIN_VIEWS else [])
+    saves = [] if operator is KlingGenerationSensor else ["Saved file"]
+    assert names == (["Video", "Kling gallery", *saves] if HAS_PLUGIN_VIEWS else [])

@@ -6,9 +6,11 @@ step as it happens, looks at the file that arrived, and stops all that it starte
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -67,7 +69,7 @@ class Steps:
             self.task = started[1]
             self.tell("task starts")
         elif event.startswith(DEFERRED):
-            self.tell("deferred: no worker waits, the trigger does")
+            self.tell("deferred: the triggerer waits, and no worker slot is taken")
         elif OURS.search(logger):
             self.tell(event.strip())
         if entry.get("level") in ("error", "critical"):
@@ -140,7 +142,10 @@ def main() -> int:
         with emulator(HOME) as vendor:
             steps.tell(f"listens on {vendor.url}, in the vendor's place: nothing is billed", "emulator")
             steps.tell("starts, with a home and a database of its own")
-            env = {"AIRFLOW_CONN_KLING_DEFAULT": json.dumps(connection(vendor))}
+            env = {
+                "AIRFLOW_CONN_KLING_DEFAULT": json.dumps(connection(vendor)),
+                "AIRFLOW__CORE__FERNET_KEY": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode(),
+            }
             path = run_dag(steps, airflow_environment(HOME) | env)
         steps.tell("stopped, and Airflow with it", "emulator")
         print(f"\n{shown(path)}: {describe(path)}", flush=True)

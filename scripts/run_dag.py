@@ -6,10 +6,12 @@ prints its own lines among them.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from typing import Any
 
+from airflow import settings
 from airflow.dag_processing.dagbag import DagBag
 from airflow.models.xcom import XComModel
 from airflow.utils.db import initdb
@@ -39,6 +41,8 @@ def main(dag_file: str, dag_id: str, task_id: str) -> None:
     with create_session() as session:
         returned = session.scalars(pushed).one()
         tell("finished", returned=XComModel.deserialize_value(returned))
+    if hasattr(settings, "dispose_async_engine"):  # 3.4; at exit it would be too late to close them
+        asyncio.run(settings.dispose_async_engine())
 
 
 if __name__ == "__main__":

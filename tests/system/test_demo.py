@@ -38,3 +38,6 @@ def test_the_demo_leaves_a_video_made_from_the_picture() -> None:
         assert frames / float(video.average_rate or 1) == pytest.approx(5.0, abs=0.05)
     assert "1280x720" in facts
     assert "5.00 s" in facts
+    log = (ROOT / ".airflow" / "demo" / "airflow.log").read_text().splitlines()
+    assert len(log) > 20
+    assert [line for line in log if re.match(r"\S+ (warning|error|critical) ", line)] == []

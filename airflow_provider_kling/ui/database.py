@@ -245,10 +245,17 @@ def read_xcoms(session: Session, keys: Collection[str], conditions: Conditions) 
 
 
 def read_page(
-    session: Session, key: str, conditions: Conditions, *, newest_first: bool, offset: int, limit: int
+    session: Session,
+    keys: Collection[str],
+    conditions: Conditions,
+    *,
+    newest_first: bool,
+    offset: int,
+    limit: int,
 ) -> tuple[list[Pushed], int]:
-    """The task instances that have pushed an XCom, by when they pushed it, page by page.
+    """The task instances that have pushed one of some XComs, by when they pushed it, page by page.
 
+    :param keys: of the XComs; no task pushes two of them.
     :return: one page of them, and how many there are in all.
     """
     parts = [
@@ -261,7 +268,7 @@ def read_page(
             table.c.timestamp.label("at"),
         )
         .select_from(join)
-        .where(table.c.key == key, _current(), *conditions)
+        .where(table.c.key.in_(keys), _current(), *conditions)
         for table, join in _xcom_tables()
     ]
     rows = (parts[0] if len(parts) == 1 else union_all(*parts)).subquery()

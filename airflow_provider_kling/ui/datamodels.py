@@ -53,11 +53,32 @@ class Failure(BaseModel):
     message: str
 
 
+class Batch(BaseModel):
+    """How far a batch is. Times are epoch seconds.
+
+    :param counts: status -> rows.
+    :param seconds: of saved and kept video; None until the batch ends.
+    :param estimated_end: None where nothing is known.
+    :param rows_url: of this app: a page of its rows.
+    """
+
+    total: int
+    counts: dict[str, int]
+    cost_usd: float | None
+    seconds: float | None
+    updated_at: float | None
+    estimated_end: float | None
+    finished: bool
+    manifest: str | None
+    rows_url: str
+
+
 class Generation(BaseModel):
     """One generation, as the page shows it. Times are epoch seconds.
 
     :param place: which of the task's variants it is, from 0; None where it makes one.
-    :param label: the name of a mapped task instance, where its DAG gives one.
+    :param label: the key of a batch's row; or the name of a mapped task instance, where its DAG gives one.
+    :param batch: not None where this stands for all rows of a batch.
     :param parameters: those that are neither prompt nor media.
     :param usual_seconds: the model's usual time from submit to video.
     :param video_url: of this app; None until there is something to play.
@@ -90,6 +111,7 @@ class Generation(BaseModel):
     cost: Cost | None
     video: Video | None
     failure: Failure | None
+    batch: Batch | None
     video_url: str | None
 
 
@@ -153,6 +175,37 @@ class GalleryQuery(GalleryFilters):
 
     sort: Sort = "newest"
     page: int = Field(default=1, ge=1, le=100_000)
+
+
+RowStatus = Literal["saved", "reused", "failed", "invalid", "submitted", "uncertain", "pending"]
+
+
+class RowsQuery(BaseModel):
+    """Which rows of a batch.
+
+    :param text: has to be in the key, whatever its case.
+    """
+
+    status: RowStatus | None = None
+    text: str | None = Field(default=None, max_length=200)
+    page: int = Field(default=1, ge=1, le=100_000)
+
+
+class RowsPage(BaseModel):
+    """One page of the rows of a batch.
+
+    :param count: of the rows that were asked for.
+    :param complete: whether they are all rows of the batch; while it runs, they are those of which
+        something is recorded, the latest first, and their status is not filtered by.
+    :param now: the server's clock.
+    """
+
+    rows: list[Generation]
+    count: int
+    page: int
+    pages: int
+    complete: bool
+    now: float
 
 
 class GalleryPage(BaseModel):

@@ -37,6 +37,11 @@ MOST_WAITS: Final = 400
 """Points in the plot of waiting times."""
 OTHER_FAILURE: Final = "Task failed"
 """The reason of a failure that left no error of this provider."""
+BATCH_FAILURE: Final = "Row of a batch"
+BATCH_MODEL: Final = "batch"
+"""What the plots call the rows of batches, whose models and errors are in their manifests."""
+SUBMITTED: Final = ("saved", "failed", "submitted", "uncertain")
+"""Rows of a batch for which there is a generation."""
 
 Run = tuple[str, str]
 """DAG id and run id."""
@@ -44,10 +49,12 @@ Run = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What filters, sorts and sums need of one generation.
+    """What filters, sorts and sums need of one generation, or of all rows of a batch.
 
     :param attempts: ids of the attempts that know of it, that of its owner first.
     :param prompt: casefolded.
+    :param count: of the generations that it stands for.
+    :param failed: how many of them.
     :param time: epoch seconds of the submit, or else of the start of the task.
     """
 
@@ -64,6 +71,8 @@ class Entry:
     submitted_at: float | None
     waited: float | None
     failure_kind: str | None
+    count: int
+    failed: int
 
     @classmethod
     def of(cls, facts: GenerationFacts) -> Entry:
@@ -73,7 +82,7 @@ class Entry:
             dag_id=facts.attempt.dag_id,
             task_id=facts.attempt.task_id,
             place=facts.place,
-            model=facts.model,
+            model=BATCH_MODEL if facts.batch else facts.model,
             prompt=facts.prompt.casefold(),
             status=facts.status,
             time=_time(facts),
@@ -81,7 +90,9 @@ class Entry:
             seconds=facts.seconds,
             submitted_at=facts.submitted_at,
             waited=facts.waited,
-            failure_kind=facts.failure_kind,
+            failure_kind=BATCH_FAILURE if facts.batch else facts.failure_kind,
+            count=facts.rows(*SUBMITTED) if facts.batch else 1,
+            failed=facts.rows("failed") if facts.batch else int(facts.status == "failed"),
         )
 
 
@@ -104,7 +115,7 @@ def page(
     found = _facts(session, database.of_attempts({each for entry in shown for each in entry.attempts}))
     by_place = {(each.attempt.id, each.place): each for each in found}
     wanted = [(each.attempts[0], each.place) for each in shown]
-    return [by_place[key] for key in wanted if key in by_place], _pages(len(matching))
+    return [by_place[key] for key in wanted if key in by_place], pages_of(len(matching))
 
 
 def _page_by_time(
@@ -112,14 +123,14 @@ def _page_by_time(
 ) -> tuple[list[GenerationFacts], int]:
     pushed, total = database.read_page(
         session,
-        xcom.GENERATION_ID,
+        (xcom.GENERATION_ID, xcom.BATCH),
         _conditions(dag_ids, query, task_id=query.task_id),
         newest_first=query.sort == "newest",
         offset=(query.page - 1) * PAGE_SIZE,
         limit=PAGE_SIZE,
     )
     if not pushed:
-        return [], _pages(total)
+        return [], pages_of(total)
     shown = {each.id for each in pushed}
     facts = {
         (each.attempt.id, each.place): each
@@ -127,7 +138,7 @@ def _page_by_time(
         if each.attempt.id in shown
     }
     in_order = ordered([Entry.of(each) for each in facts.values()], query.sort)
-    return [facts[each.attempts[0], each.place] for each in in_order], _pages(total)
+    return [facts[each.attempts[0], each.place] for each in in_order], pages_of(total)
 
 
 def _facts(session: Session, conditions: database.Conditions) -> list[GenerationFacts]:
@@ -135,7 +146,8 @@ def _facts(session: Session, conditions: database.Conditions) -> list[Generation
     return assemble(attempts, database.read_xcoms(session, KEYS, conditions))
 
 
-def _pages(total: int) -> int:
+def pages_of(total: int) -> int:
+    """How many pages a number of items needs, one at least."""
     return max(1, -(-total // PAGE_SIZE))
 
 
@@ -275,30 +287,34 @@ def ordered(found: Sequence[Entry], sort: Sort) -> list[Entry]:
 def summary(found: Sequence[Entry], filters: GalleryFilters) -> Summary:
     """Totals and plots of the generations that the filters let through."""
     matching = matches(found, filters)
-    days: dict[tuple[str, str], list[float]] = defaultdict(list)
+    days: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0, 0.0])
     waits: list[Wait] = []
     failures: Counter[str] = Counter()
     for each in matching:
         model = each.model or "unknown"
         if each.time != _NOWHERE:
             day = datetime.fromtimestamp(each.time, UTC).date().isoformat()
-            days[day, model].append(each.usd or 0.0)
+            total = days[day, model]
+            total[0] += each.count
+            total[1] += each.usd or 0.0
         if each.waited is not None and each.submitted_at is not None:
             usual = schedule_for(None, each.model).usual_seconds
             waits.append(
                 Wait(submitted_at=each.submitted_at, model=model, seconds=each.waited, usual_seconds=usual)
             )
-        if each.status == "failed":
-            failures[each.failure_kind or OTHER_FAILURE] += 1
-    finished = [each for each in matching if each.status in ("completed", "saved")]
+        if each.failed:
+            failures[each.failure_kind or OTHER_FAILURE] += each.failed
+    finished = [
+        each for each in matching if each.model == BATCH_MODEL or group_of(each.status) == "completed"
+    ]
     return Summary(
-        count=len(matching),
+        count=sum(each.count for each in matching),
         seconds=round(sum(each.seconds or 0.0 for each in finished), 2),
         usd=round(sum(each.usd or 0.0 for each in matching), 6),
         usd_unknown=sum(each.usd is None for each in finished),
         by_day=[
-            DayTotal(day=day, model=model, count=len(usd), usd=round(sum(usd), 6))
-            for (day, model), usd in sorted(days.items())
+            DayTotal(day=day, model=model, count=int(count), usd=round(usd, 6))
+            for (day, model), (count, usd) in sorted(days.items())
         ],
         waits=sorted(waits, key=lambda wait: wait.submitted_at)[-MOST_WAITS:],
         failures=[FailureCount(kind=kind, count=count) for kind, count in failures.most_common()],

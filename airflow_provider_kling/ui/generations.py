@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast, get_args
 
 from airflow_provider_kling.task import xcom
 from airflow_provider_kling.ui.database import Attempt, TaskKey, XCom
@@ -19,12 +19,25 @@ KEYS: Final = (
     xcom.COST,
     xcom.VIDEO,
     xcom.FAILURE,
+    xcom.BATCH,
 )
 """What is read. ``video_url`` is not among them: it is signed."""
 
 Status = Literal[
-    "queued", "submitting", "generating", "retrying", "submitted", "completed", "saved", "failed"
+    "queued",
+    "submitting",
+    "generating",
+    "retrying",
+    "submitted",
+    "completed",
+    "saved",
+    "failed",
+    "reused",
+    "invalid",
+    "uncertain",
+    "pending",
 ]
+"""The last four are of the rows of a batch alone."""
 WAITING: Final = ("queued", "submitting", "generating", "retrying")
 """Statuses that are going to change."""
 
@@ -43,6 +56,8 @@ class GenerationFacts:
     :param request: model, parameters, client request id, epoch seconds of the submit.
     :param saved_by: the attempt that saved the video.
     :param completed_at: when the task saw the video.
+    :param batch: how far a batch is, where this stands for one.
+    :param row: the key and the status of a batch's row, where this is one.
     :param tasks: those that know of it, each with Airflow's id of its attempt.
     """
 
@@ -59,6 +74,8 @@ class GenerationFacts:
     submitted_at: float | None = None
     completed_at: float | None = None
     failed_at: float | None = None
+    batch: Mapping[str, Any] = field(default_factory=dict)
+    row: tuple[str, Status] | None = None
     tasks: dict[TaskKey, Any] = field(default_factory=dict)
 
     @property
@@ -86,11 +103,13 @@ class GenerationFacts:
     @property
     def usd(self) -> float | None:
         """What it cost, in USD."""
-        return _number(self.cost.get("usd"))
+        return _number(self.batch.get("cost_usd")) if self.batch else _number(self.cost.get("usd"))
 
     @property
     def seconds(self) -> float | None:
-        """Length of the video."""
+        """Length of the video, or of all videos of a batch."""
+        if self.batch:
+            return _number(self.batch.get("video_seconds"))
         return _number(self.video.get("duration")) or _number(self.generation.get("duration"))
 
     @property
@@ -116,6 +135,10 @@ class GenerationFacts:
     def status(self) -> Status:
         """Where it stands, as far as Airflow knows."""
         state = self.attempt.state
+        if self.row is not None:
+            return self.row[1]
+        if self.batch:
+            return self._status_of_batch
         if self.video:
             return "saved"
         if self.failure and state not in ("up_for_retry", *_WORKING):
@@ -133,6 +156,25 @@ class GenerationFacts:
                 return "generating"
             return "submitting" if state == "running" else "queued"
         return "generating" if self.attempt.run_state in _RUNNING_RUN else "submitted"
+
+    @property
+    def _status_of_batch(self) -> Status:
+        state = self.attempt.state
+        if state in _OVER:
+            return "failed"
+        if state == "up_for_retry":
+            return "retrying"
+        return "generating" if state in _WORKING and not self.batch.get("finished") else "saved"
+
+    def rows(self, *statuses: str) -> int:
+        """How many rows of a batch have one of some statuses."""
+        return sum(count_of(self.batch, each) for each in statuses)
+
+
+def count_of(batch: Mapping[str, Any], name: str) -> int:
+    """A count in the XCom of a batch."""
+    found = batch.get(name)
+    return found if isinstance(found, int) and not isinstance(found, bool) and found > 0 else 0
 
 
 def assemble(attempts: Iterable[Attempt], xcoms: Iterable[XCom]) -> list[GenerationFacts]:
@@ -162,6 +204,10 @@ def without_xcoms(attempt: Attempt) -> GenerationFacts:
 
 def _of_attempt(attempt: Attempt, known: Mapping[str, XCom]) -> list[GenerationFacts]:
     values = {key: _decoded(pushed.value) for key, pushed in known.items()}
+    if batch := _mapping(values.pop(xcom.BATCH, None)):
+        failure = _mapping(values.get(xcom.FAILURE))
+        tasks = {attempt.task: attempt.id}
+        return [GenerationFacts(attempt, 0, False, None, failure=failure, batch=batch, tasks=tasks)]
     several = isinstance(values.get(xcom.GENERATION_ID), list) or isinstance(values.get(xcom.FAILURE), list)
     lists = {key: value if several and isinstance(value, list) else [value] for key, value in values.items()}
     count = max((len(each) for each in lists.values()), default=0)
@@ -258,3 +304,36 @@ def _seen(at: datetime) -> float:
 def by_place(found: Iterable[GenerationFacts]) -> list[GenerationFacts]:
     """In the order in which a person expects them: task, map index, place."""
     return sorted(found, key=lambda each: (each.attempt.task_id, each.attempt.map_index, each.place))
+
+
+def of_row(task: GenerationFacts, row: Mapping[str, Any]) -> GenerationFacts:
+    """One row of a batch.
+
+    :param task: what stands for the batch.
+    :param row: as its manifest or its record has it.
+    """
+    request = {**_mapping(row.get("request"))}
+    request |= {name: row[name] for name in ("model", "client_request_id") if row.get(name)}
+    video = {**_mapping(row.get("video"))}
+    if isinstance(row.get("path"), str):
+        video["path"] = row["path"]
+    status = str(row.get("status"))
+    if status == "submitted" and task.status == "generating":
+        status = "generating"
+    known = status if status in get_args(Status) else "submitted"
+    error = row.get("error") if known in ("failed", "invalid", "uncertain", "pending") else None
+    generation_id = row.get("generation_id")
+    return GenerationFacts(
+        task.attempt,
+        0,
+        False,
+        generation_id if isinstance(generation_id, str) else None,
+        request=request,
+        cost=_mapping(row.get("cost")),
+        video=video if known in ("saved", "reused") and "path" in video else {},
+        failure={"error": {"kind": "", "message": error}} if isinstance(error, str) and error else {},
+        saved_by=task.attempt,
+        submitted_at=_number(row.get("submitted_at")),
+        completed_at=_number(row.get("saved_at")),
+        row=(str(row.get("key")), cast(Status, known)),
+    )

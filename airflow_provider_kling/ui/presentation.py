@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import quote
 
 from airflow_provider_kling.api.catalog.models import schedule_for
-from airflow_provider_kling.api.paths import scheme_of
+from airflow_provider_kling.api.paths import safe_name, scheme_of
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.ui import datamodels
 from airflow_provider_kling.ui.database import Attempt
-from airflow_provider_kling.ui.generations import GenerationFacts
+from airflow_provider_kling.ui.generations import GenerationFacts, count_of
 
 _SHOWN_ELSEWHERE: Final = ("prompt", "negative_prompt")
 _LONGEST_TEXT: Final = 10_000
@@ -27,7 +27,7 @@ def generation(facts: GenerationFacts) -> datamodels.Generation:
             parameter=name,
             source=clean(source),
             size=_whole(medium.get("size")),
-            url=f"{_address(facts.attempt, facts.place)}/pictures/{number}" if is_readable(source) else None,
+            url=f"{_address(facts)}/pictures/{number}" if is_readable(source) else None,
         )
         for number, (name, medium, source) in enumerate(media_of(facts.parameters))
     ]
@@ -35,9 +35,7 @@ def generation(facts: GenerationFacts) -> datamodels.Generation:
     failure = None
     if message is not None:
         failure = datamodels.Failure(kind=facts.failure_kind or "KlingError", message=clean_message(message))
-    saved = facts.saved_by
-    video_at = f"{_address(saved or attempt, _place_of_video(facts))}"
-    playable = bool(facts.video) or facts.status in ("completed", "saved")
+    playable = bool(facts.video) or (facts.status in ("completed", "saved") and not facts.batch)
     negative = facts.parameters.get("negative_prompt")
     return datamodels.Generation(
         dag_id=attempt.dag_id,
@@ -46,7 +44,7 @@ def generation(facts: GenerationFacts) -> datamodels.Generation:
         map_index=attempt.map_index,
         try_number=attempt.try_number,
         place=facts.place if facts.several else None,
-        label=attempt.label,
+        label=facts.row[0] if facts.row else attempt.label,
         task_state=attempt.state,
         status=facts.status,
         generation_id=facts.generation_id,
@@ -67,7 +65,8 @@ def generation(facts: GenerationFacts) -> datamodels.Generation:
         cost=_cost(facts.cost),
         video=_video(facts.video),
         failure=failure,
-        video_url=f"{video_at}/video" if playable else None,
+        batch=_batch(facts),
+        video_url=f"{_address(facts, of_video=True)}/video" if playable else None,
     )
 
 
@@ -120,16 +119,38 @@ def epoch(moment: datetime | None) -> float | None:
     return None if moment is None else moment.timestamp()
 
 
-def _place_of_video(facts: GenerationFacts) -> int:
-    # A download task has a video of its own, and never several.
-    return facts.place if facts.saved_by is None or facts.saved_by.id == facts.attempt.id else 0
-
-
-def _address(found: Attempt, place: int) -> str:
+def _task_address(found: Attempt) -> str:
     parts = (found.dag_id, found.run_id, found.task_id)
     dag_id, run_id, task_id = (quote(part, safe="") for part in parts)
     task = f"api/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{found.map_index}"
-    return f"{task}/attempts/{found.try_number}/generations/{place}"
+    return f"{task}/attempts/{found.try_number}"
+
+
+def _address(facts: GenerationFacts, *, of_video: bool = False) -> str:
+    """Where the app has a generation's pictures, or its video, which another task may have saved."""
+    if facts.row is not None:
+        return f"{_task_address(facts.attempt)}/rows/{quote(safe_name(facts.row[0]), safe='')}"
+    if of_video and facts.saved_by is not None and facts.saved_by.id != facts.attempt.id:
+        # A download task has a video of its own, and never several.
+        return f"{_task_address(facts.saved_by)}/generations/0"
+    return f"{_task_address(facts.attempt)}/generations/{facts.place}"
+
+
+def _batch(facts: GenerationFacts) -> datamodels.Batch | None:
+    if not (batch := facts.batch):
+        return None
+    statuses = get_args(datamodels.RowStatus)
+    return datamodels.Batch(
+        total=count_of(batch, "total"),
+        counts={status: count_of(batch, status) for status in statuses},
+        cost_usd=facts.usd,
+        seconds=facts.seconds,
+        updated_at=_float(batch.get("updated_at")),
+        estimated_end=_float(batch.get("estimated_end")),
+        finished=bool(batch.get("finished", True)),
+        manifest=clean(batch["manifest"]) if isinstance(batch.get("manifest"), str) else None,
+        rows_url=f"{_task_address(facts.attempt)}/rows",
+    )
 
 
 def _parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,15 +11,17 @@ from fastapi import APIRouter, Header, HTTPException, Query, Response, status
 from fastapi.responses import FileResponse, StreamingResponse
 
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
-from airflow_provider_kling.ui import database, datamodels, gallery, media, presentation, vendor_video
+from airflow_provider_kling.ui import database, datamodels, gallery, presentation
 from airflow_provider_kling.ui.access import READS_XCOMS, GetUserDep, readable_dags
 from airflow_provider_kling.ui.database import Attempt, TaskKey
+from airflow_provider_kling.ui.files import batch_rows, recorded, vendor_video
 from airflow_provider_kling.ui.generations import (
     KEYS,
     WAITING,
     GenerationFacts,
     assemble,
     by_place,
+    of_row,
     without_xcoms,
 )
 
@@ -35,7 +37,9 @@ _LIVE: Final = (
     "restarting",
 )
 _TASK: Final = "/api/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{map_index}"
-_GENERATION: Final = _TASK + "/attempts/{try_number}/generations/{place}"
+_ATTEMPT: Final = _TASK + "/attempts/{try_number}"
+_GENERATION: Final = _ATTEMPT + "/generations/{place}"
+_ROW: Final = _ATTEMPT + "/rows/{name}"
 _PRIVATE: Final = {"Cache-Control": "private, no-cache"}
 _MEDIA_POLICY: Final = {
     **_PRIVATE,
@@ -151,22 +155,28 @@ def video(
 ) -> Response:
     """The video that a task instance has recorded; where its file cannot be reached, the vendor's."""
     facts, conn_id = _one(_key(dag_id, run_id, task_id, map_index), try_number, place)
+    return _video_of(facts, conn_id, download, range_header, if_none_match)
+
+
+def _video_of(
+    facts: GenerationFacts, conn_id: str, download: bool, range_header: str | None, known: str | None
+) -> Response:
     name = str(facts.video.get("path") or f"{facts.generation_id}.mp4")
     headers = _MEDIA_POLICY | {
         "Accept-Ranges": "bytes",
-        "Content-Disposition": media.disposition(name, download=download, fallback="video.mp4"),
+        "Content-Disposition": recorded.disposition(name, download=download, fallback="video.mp4"),
     }
     reasons = []
     if facts.video:
         try:
-            return _saved(facts.video["path"], headers, range_header, if_none_match)
-        except media.UnavailableError as error:
+            return _saved(facts.video["path"], headers, range_header, known)
+        except recorded.UnavailableError as error:
             reasons.append(f"The saved file: {error}")
     if facts.generation_id is None:
         raise _not_found("This task has recorded no video.")
     try:
         found = vendor_video.open_video(facts.generation_id, conn_id, range_header)
-    except media.UnavailableError as error:
+    except recorded.UnavailableError as error:
         reasons.append(f"The vendor: {error}")
         raise _not_found(" ".join(reasons)) from None
     return StreamingResponse(
@@ -175,14 +185,14 @@ def video(
 
 
 def _saved(path: str, headers: dict[str, str], range_header: str | None, known: str | None) -> Response:
-    found = media.open_recorded(path, media.VIDEO_TYPES)
+    found = recorded.open_recorded(path, recorded.VIDEO_TYPES)
     headers = headers | {"ETag": f'"{found.version}"', "X-Kling-Source": "saved"}
     if known == headers["ETag"] and range_header is None:
         found.file.close()
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers=headers)
     try:
-        wanted = media.requested_range(range_header, found.size)
-    except media.RangeError as error:
+        wanted = recorded.requested_range(range_header, found.size)
+    except recorded.RangeError as error:
         found.file.close()
         raise HTTPException(416, str(error), headers={"Content-Range": f"bytes */{error.size}"}) from None
     first, last = wanted or (0, found.size - 1)
@@ -198,15 +208,88 @@ def picture(
 ) -> Response:
     """A reference picture, as long as it is the one that was sent."""
     facts, _ = _one(_key(dag_id, run_id, task_id, map_index), try_number, place)
+    return _picture_of(facts, number)
+
+
+def _picture_of(facts: GenerationFacts, number: int) -> Response:
     found = list(presentation.media_of(facts.parameters))
     if not 0 <= number < len(found) or not presentation.is_readable(found[number][2]):
         raise _not_found("This task has recorded no such picture.")
     _, medium, source = found[number]
     try:
-        content, mime = media.read_picture(source, medium["sha256"])
-    except media.UnavailableError as error:
+        content, mime = recorded.read_picture(source, medium["sha256"])
+    except recorded.UnavailableError as error:
         raise _not_found(str(error)) from None
     return Response(content, headers=_MEDIA_POLICY, media_type=mime)
+
+
+@router.get(_ATTEMPT + "/rows", dependencies=READS_XCOMS)
+def rows(
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: str,
+    try_number: int,
+    query: Annotated[datamodels.RowsQuery, Query()],
+) -> datamodels.RowsPage:
+    """One page of the rows of a batch."""
+    key = _key(dag_id, run_id, task_id, map_index)
+    batch, _ = _one(key, try_number, 0)
+    first = (query.page - 1) * gallery.PAGE_SIZE
+    try:
+        source = batch_rows.rows_of(key, batch.batch)
+        found, count = source.page(first, gallery.PAGE_SIZE, status=query.status, text=query.text)
+    except recorded.UnavailableError as error:
+        raise _not_found(f"The rows: {error}") from None
+    return datamodels.RowsPage(
+        rows=[presentation.generation(of_row(batch, each)) for each in found],
+        count=count,
+        page=query.page,
+        pages=gallery.pages_of(count),
+        complete=source.complete,
+        now=time.time(),
+    )
+
+
+@router.get(_ROW + "/video", dependencies=READS_XCOMS, response_class=StreamingResponse)
+def row_video(
+    dag_id: str,
+    run_id: str,
+    task_id: str,
+    map_index: str,
+    try_number: int,
+    name: str,
+    download: bool = False,
+    range_header: Annotated[str | None, Header(alias="range")] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The video of a row, if it is in the folder of the batch; where it cannot be reached, the vendor's."""
+    facts, conn_id = _row(_key(dag_id, run_id, task_id, map_index), try_number, name)
+    return _video_of(facts, conn_id, download, range_header, if_none_match)
+
+
+@router.get(_ROW + "/pictures/{number}", dependencies=READS_XCOMS, response_class=Response)
+def row_picture(
+    dag_id: str, run_id: str, task_id: str, map_index: str, try_number: int, name: str, number: int
+) -> Response:
+    """A reference picture of a row, as long as it is the one that was sent."""
+    facts, _ = _row(_key(dag_id, run_id, task_id, map_index), try_number, name)
+    return _picture_of(facts, number)
+
+
+def _row(key: TaskKey, try_number: int, name: str) -> tuple[GenerationFacts, str]:
+    """One row of a batch as it is recorded, and the connection that submitted it."""
+    batch, conn_id = _one(key, try_number, 0)
+    try:
+        row = batch_rows.rows_of(key, batch.batch).find(name)
+    except recorded.UnavailableError as error:
+        raise _not_found(f"The rows: {error}") from None
+    if row is None:
+        raise _not_found("This batch has recorded no such row.")
+    facts = of_row(batch, row)
+    if facts.video and not batch_rows.is_below(facts.video["path"], batch.batch["manifest"]):
+        facts.video = {}
+    return facts, conn_id
 
 
 def _one(key: TaskKey, try_number: int, place: int) -> tuple[GenerationFacts, str]:

@@ -9,8 +9,8 @@ import pytest
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from airflow_provider_kling.hooks.kling import KlingHook
-from airflow_provider_kling.ui.media import UnavailableError
-from airflow_provider_kling.ui.vendor_video import open_video
+from airflow_provider_kling.ui.files.recorded import UnavailableError
+from airflow_provider_kling.ui.files.vendor_video import open_video
 
 
 @pytest.fixture

@@ -7,6 +7,9 @@ export type TaskView = components["schemas"]["TaskView"];
 export type TaskAttempt = components["schemas"]["TaskAttempt"];
 export type GalleryPage = components["schemas"]["GalleryPage"];
 export type Summary = components["schemas"]["Summary"];
+export type Batch = components["schemas"]["Batch"];
+export type RowsPage = components["schemas"]["RowsPage"];
+export type RowStatus = "saved" | "reused" | "failed" | "invalid" | "submitted" | "uncertain" | "pending";
 export type Picture = components["schemas"]["Picture"];
 
 export interface TaskKey {
@@ -88,6 +91,10 @@ export function readPage(query: Query): Promise<GalleryPage> {
 
 export function readSummary(query: Query): Promise<Summary> {
   return call(`api/summary?${queryString(query)}`);
+}
+
+export function readRows(url: string, query: Query): Promise<RowsPage> {
+  return call(`${url}?${queryString(query)}`);
 }
 
 function questionPath(view: TaskView): string {

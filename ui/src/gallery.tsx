@@ -1,12 +1,10 @@
 // The gallery: a grid of stills with filters, totals, plots and a comparison.
 import { useCallback, useEffect, useMemo, useRef, useState } from "preact/hooks";
 
-import { type GalleryPage, type Generation, type Query, readPage, readSummary, type Summary } from "./api";
-import { CompareDialog, Dialog } from "./compare";
-import { ago, count, plural, seconds, shortModel, usd } from "./format";
-import { GenerationDetail, nameOf, Waiting } from "./generation";
-import { Icon, ICONS, isWaiting, Notice, Skeleton, StatusBadge, Trouble } from "./parts";
-import { Preview } from "./player";
+import { type GalleryPage, type Query, readPage, readSummary, type Summary } from "./api";
+import { Cards } from "./cards";
+import { count, plural, seconds, shortModel, usd } from "./format";
+import { Icon, ICONS, isWaiting, Notice, Pager, Skeleton, Trouble } from "./parts";
 import { Plots } from "./plots";
 
 interface Filters {
@@ -22,7 +20,6 @@ interface Filters {
 }
 
 const NONE: Filters = { dag_id: "", run_id: "", task_id: "", model: "", status: "", text: "", since: "", until: "", sort: "newest" };
-const MOST_COMPARED = 6;
 const REFRESH = 10_000; // milliseconds, while anything on the page is being generated
 
 export interface Scope {
@@ -37,9 +34,6 @@ export function GalleryPageView({ scope }: { scope: Scope }) {
   const [page, setPage] = useState<GalleryPage | null>(null);
   const [summary, setSummary] = useState<Summary | null>(null);
   const [error, setError] = useState<unknown>(null);
-  const [shown, setShown] = useState<Generation | null>(null);
-  const [selected, setSelected] = useState<Generation[]>([]);
-  const [comparing, setComparing] = useState(false);
   const asked = useRef(0);
 
   const query = useMemo<Query>(() => queryOf(filters), [filters]);
@@ -65,7 +59,7 @@ export function GalleryPageView({ scope }: { scope: Scope }) {
     return () => window.clearTimeout(timer);
   }, [total]);
   useEffect(() => {
-    if (!page?.generations.some((each) => isWaiting(each.status)) || comparing || shown) return;
+    if (!page?.generations.some((each) => isWaiting(each.status))) return;
     const timer = window.setTimeout(() => {
       if (!document.hidden) {
         void load();
@@ -73,15 +67,11 @@ export function GalleryPageView({ scope }: { scope: Scope }) {
       }
     }, REFRESH);
     return () => window.clearTimeout(timer);
-  }, [page, load, total, comparing, shown]);
+  }, [page, load, total]);
 
   const change = (part: Partial<Filters>) => {
     setFilters({ ...filters, ...part });
     setNumber(1);
-  };
-  const toggle = (each: Generation) => {
-    const without = selected.filter((one) => keyOf(one) !== keyOf(each));
-    setSelected(without.length < selected.length ? without : [...selected, each].slice(-MOST_COMPARED));
   };
   const filtered = JSON.stringify({ ...filters, sort: "" }) !== JSON.stringify({ ...start, sort: "" });
   return (
@@ -95,45 +85,12 @@ export function GalleryPageView({ scope }: { scope: Scope }) {
       {!page && !error && <Skeleton lines={8} />}
       {page && page.generations.length === 0 && <Empty filtered={filtered} reset={() => change(start)} />}
       {page && page.generations.length > 0 && (
-        <ul class={selected.length > 0 ? "grid selecting" : "grid"}>
-          {page.generations.map((each) => (
-            <Card
-              key={keyOf(each)}
-              generation={each}
-              now={page.now}
-              scope={scope}
-              selected={selected.some((one) => keyOf(one) === keyOf(each))}
-              select={() => toggle(each)}
-              open={() => setShown(each)}
-            />
-          ))}
-        </ul>
+        <Cards generations={page.generations} now={page.now} within={scope.run_id ? "run" : scope.dag_id ? "dag" : "airflow"} />
       )}
       {page && page.pages > 1 && <Pager page={number} pages={page.pages} go={setNumber} />}
       {summary && summary.count > 0 && <Plots summary={summary} />}
-      {selected.length > 0 && (
-        <div class="selection" role="region" aria-label="Selection">
-          <span>{selected.length} selected</span>
-          <button type="button" class="button primary" disabled={selected.length < 2} onClick={() => setComparing(true)}>
-            <Icon path={ICONS.compare} /> Compare side by side
-          </button>
-          <button type="button" class="button" onClick={() => setSelected([])}>
-            Clear
-          </button>
-        </div>
-      )}
-      {comparing && <CompareDialog generations={selected} close={() => setComparing(false)} />}
-      {shown && page && (
-        <Dialog title={nameOf(shown)} close={() => setShown(null)} wide>
-          <GenerationDetail generation={shown} now={page.now} heading={shown.dag_id} link />
-        </Dialog>
-      )}
     </main>
   );
-}
-
-function keyOf(each: Generation): string {
-  return JSON.stringify([each.dag_id, each.run_id, each.task_id, each.map_index, each.try_number, each.place]);
 }
 
 function queryOf(filters: Filters): Query {
@@ -264,84 +221,5 @@ function Empty({ filtered, reset }: { filtered: boolean; reset: () => void }) {
         Reset the filters
       </button>
     </Notice>
-  );
-}
-
-function Card({ generation: g, now, scope, selected, select, open }: {
-  generation: Generation;
-  now: number;
-  scope: Scope;
-  selected: boolean;
-  select: () => void;
-  open: () => void;
-}) {
-  const [hovered, setHovered] = useState(false);
-  const name = nameOf(g);
-  const when = g.submitted_at ?? g.started_at;
-  return (
-    <li class={selected ? "card selected" : "card"}>
-      <button
-        type="button"
-        class="card-picture"
-        onClick={open}
-        onMouseEnter={() => setHovered(true)}
-        onMouseLeave={() => setHovered(false)}
-        onFocus={() => setHovered(true)}
-        onBlur={() => setHovered(false)}
-        aria-label={`${name}: show`}
-      >
-        <Still generation={g} playing={hovered} now={now} />
-        {g.seconds !== null && g.seconds !== undefined && g.video_url && <span class="length">{g.seconds.toFixed(0)} s</span>}
-      </button>
-      {g.video_url && (
-        <label class="card-select">
-          <input type="checkbox" checked={selected} onChange={select} aria-label={`Select ${name} to compare`} />
-        </label>
-      )}
-      <div class="card-text">
-        <p class="prompt-line" title={g.prompt}>
-          {g.prompt || name}
-        </p>
-        <p class="card-line">
-          <StatusBadge status={g.status} />
-          {g.cost?.usd !== null && g.cost?.usd !== undefined && <span>{usd(g.cost.usd)}</span>}
-        </p>
-        <p class="card-line faint">
-          <span class="clip" title={`${g.dag_id} · ${g.run_id} · ${name}`}>{scope.run_id ? name : scope.dag_id ? `${name}` : `${g.dag_id} · ${name}`}</span>
-          {when && <time dateTime={new Date(when * 1000).toISOString()}>{ago(when, now)}</time>}
-        </p>
-      </div>
-    </li>
-  );
-}
-
-function Still({ generation: g, playing, now }: { generation: Generation; playing: boolean; now: number }) {
-  const [broken, setBroken] = useState(false);
-  if (isWaiting(g.status)) return <Waiting generation={g} serverNow={now} small />;
-  const why = broken ? "The video cannot be reached from here" : (g.failure?.message ?? (g.video_url ? "Not saved by a task; point here to play it" : ""));
-  return (
-    <>
-      <span class="no-still">
-        <Icon path={broken || g.status === "failed" ? ICONS.warn : ICONS.film} size={26} />
-        {why && !(g.video && !broken) && <span class="why">{why}</span>}
-      </span>
-      {g.video_url && !broken && <Preview src={g.video_url} playing={playing} eager={Boolean(g.video)} failed={() => setBroken(true)} />}
-    </>
-  );
-}
-
-function Pager({ page, pages, go }: { page: number; pages: number; go: (page: number) => void }) {
-  return (
-    <nav class="pager" aria-label="Pages">
-      <button type="button" class="button" disabled={page <= 1} onClick={() => go(page - 1)}>
-        <Icon path={ICONS.left} /> Previous
-      </button>
-      <span>
-        Page {count(page)} of {count(pages)}
-      </span>
-      <button type="button" class="button" disabled={page >= pages} onClick={() => go(page + 1)}>
-        Next <Icon path={ICONS.right} />
-      </button>
-    </nav>
   );
 }

@@ -115,7 +115,7 @@ export function Waiting({ generation, serverNow, small = false }: {
   );
 }
 
-function FailureText({ generation }: { generation: Generation }) {
+export function FailureText({ generation }: { generation: Generation }) {
   const failure = generation.failure;
   if (!failure) return null;
   return (
@@ -164,7 +164,7 @@ function ReferencePicture({ picture }: { picture: Picture }) {
   );
 }
 
-function Fact({ name, children }: { name: string; children: ComponentChildren }) {
+export function Fact({ name, children }: { name: string; children: ComponentChildren }) {
   return (
     <div class="fact">
       <dt>{name}</dt>
@@ -173,7 +173,7 @@ function Fact({ name, children }: { name: string; children: ComponentChildren })
   );
 }
 
-function Copyable({ text, what }: { text: string; what: string }) {
+export function Copyable({ text, what }: { text: string; what: string }) {
   return (
     <span class="copyable">
       <code title={text}>{text}</code>

@@ -3,6 +3,7 @@ import type { ComponentChildren } from "preact";
 import { useEffect, useState } from "preact/hooks";
 
 import { ApiError, type Generation } from "./api";
+import { count } from "./format";
 
 export function Icon({ path, size = 16 }: { path: string; size?: number }) {
   return (
@@ -70,6 +71,10 @@ const STATUS_WORDS: Record<Status, string> = {
   completed: "Completed",
   saved: "Saved",
   failed: "Failed",
+  reused: "Unchanged",
+  invalid: "Invalid",
+  uncertain: "Being searched for",
+  pending: "Not submitted",
 };
 
 export function StatusBadge({ status }: { status: Status }) {
@@ -122,6 +127,22 @@ export function Trouble({ error, retry }: { error: unknown; retry: () => void })
         Try again
       </button>
     </Notice>
+  );
+}
+
+export function Pager({ page, pages, go }: { page: number; pages: number; go: (page: number) => void }) {
+  return (
+    <nav class="pager" aria-label="Pages">
+      <button type="button" class="button" disabled={page <= 1} onClick={() => go(page - 1)}>
+        <Icon path={ICONS.left} /> Previous
+      </button>
+      <span>
+        Page {count(page)} of {count(pages)}
+      </span>
+      <button type="button" class="button" disabled={page >= pages} onClick={() => go(page + 1)}>
+        Next <Icon path={ICONS.right} />
+      </button>
+    </nav>
   );
 }
 

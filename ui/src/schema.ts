@@ -67,6 +67,66 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{map_index}/attempts/{try_number}/rows": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Rows
+         * @description One page of the rows of a batch.
+         */
+        get: operations["rows_api_dags__dag_id__runs__run_id__tasks__task_id___map_index__attempts__try_number__rows_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{map_index}/attempts/{try_number}/rows/{name}/pictures/{number}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Row Picture
+         * @description A reference picture of a row, as long as it is the one that was sent.
+         */
+        get: operations["row_picture_api_dags__dag_id__runs__run_id__tasks__task_id___map_index__attempts__try_number__rows__name__pictures__number__get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{map_index}/attempts/{try_number}/rows/{name}/video": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Row Video
+         * @description The video of a row, if it is in the folder of the batch; where it cannot be reached, the vendor's.
+         */
+        get: operations["row_video_api_dags__dag_id__runs__run_id__tasks__task_id___map_index__attempts__try_number__rows__name__video_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/generations": {
         parameters: {
             query?: never;
@@ -111,6 +171,37 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * Batch
+         * @description How far a batch is. Times are epoch seconds.
+         *
+         *     :param counts: status -> rows.
+         *     :param seconds: of saved and kept video; None until the batch ends.
+         *     :param estimated_end: None where nothing is known.
+         *     :param rows_url: of this app: a page of its rows.
+         */
+        Batch: {
+            /** Cost Usd */
+            cost_usd: number | null;
+            /** Counts */
+            counts: {
+                [key: string]: number;
+            };
+            /** Estimated End */
+            estimated_end: number | null;
+            /** Finished */
+            finished: boolean;
+            /** Manifest */
+            manifest: string | null;
+            /** Rows Url */
+            rows_url: string;
+            /** Seconds */
+            seconds: number | null;
+            /** Total */
+            total: number;
+            /** Updated At */
+            updated_at: number | null;
+        };
         /**
          * Cost
          * @description What a generation cost, and who says so.
@@ -191,12 +282,14 @@ export interface components {
          * @description One generation, as the page shows it. Times are epoch seconds.
          *
          *     :param place: which of the task's variants it is, from 0; None where it makes one.
-         *     :param label: the name of a mapped task instance, where its DAG gives one.
+         *     :param label: the key of a batch's row; or the name of a mapped task instance, where its DAG gives one.
+         *     :param batch: not None where this stands for all rows of a batch.
          *     :param parameters: those that are neither prompt nor media.
          *     :param usual_seconds: the model's usual time from submit to video.
          *     :param video_url: of this app; None until there is something to play.
          */
         Generation: {
+            batch: components["schemas"]["Batch"] | null;
             /** Client Request Id */
             client_request_id: string | null;
             /** Completed At */
@@ -239,7 +332,7 @@ export interface components {
              * Status
              * @enum {string}
              */
-            status: "queued" | "submitting" | "generating" | "retrying" | "submitted" | "completed" | "saved" | "failed";
+            status: "queued" | "submitting" | "generating" | "retrying" | "submitted" | "completed" | "saved" | "failed" | "reused" | "invalid" | "uncertain" | "pending";
             /** Submitted At */
             submitted_at: number | null;
             /** Task Id */
@@ -278,6 +371,29 @@ export interface components {
             source: string;
             /** Url */
             url: string | null;
+        };
+        /**
+         * RowsPage
+         * @description One page of the rows of a batch.
+         *
+         *     :param count: of the rows that were asked for.
+         *     :param complete: whether they are all rows of the batch; while it runs, they are those of which
+         *         something is recorded, the latest first, and their status is not filtered by.
+         *     :param now: the server's clock.
+         */
+        RowsPage: {
+            /** Complete */
+            complete: boolean;
+            /** Count */
+            count: number;
+            /** Now */
+            now: number;
+            /** Page */
+            page: number;
+            /** Pages */
+            pages: number;
+            /** Rows */
+            rows: components["schemas"]["Generation"][];
         };
         /**
          * Summary
@@ -498,6 +614,119 @@ export interface operations {
                 map_index: string;
                 try_number: number;
                 place: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    rows_api_dags__dag_id__runs__run_id__tasks__task_id___map_index__attempts__try_number__rows_get: {
+        parameters: {
+            query?: {
+                status?: ("saved" | "reused" | "failed" | "invalid" | "submitted" | "uncertain" | "pending") | null;
+                text?: string | null;
+                page?: number;
+            };
+            header?: never;
+            path: {
+                dag_id: string;
+                run_id: string;
+                task_id: string;
+                map_index: string;
+                try_number: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RowsPage"];
+                };
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    row_picture_api_dags__dag_id__runs__run_id__tasks__task_id___map_index__attempts__try_number__rows__name__pictures__number__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                dag_id: string;
+                run_id: string;
+                task_id: string;
+                map_index: string;
+                try_number: number;
+                name: string;
+                number: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Validation Error */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["HTTPValidationError"];
+                };
+            };
+        };
+    };
+    row_video_api_dags__dag_id__runs__run_id__tasks__task_id___map_index__attempts__try_number__rows__name__video_get: {
+        parameters: {
+            query?: {
+                download?: boolean;
+            };
+            header?: {
+                range?: string | null;
+                "if-none-match"?: string | null;
+            };
+            path: {
+                dag_id: string;
+                run_id: string;
+                task_id: string;
+                map_index: string;
+                try_number: number;
+                name: string;
             };
             cookie?: never;
         };

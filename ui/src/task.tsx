@@ -3,6 +3,7 @@ import { useCallback, useEffect, useRef, useState } from "preact/hooks";
 
 import { openInAirflow, taskHref } from "./airflow";
 import { readTask, type TaskAttempt, type TaskKey, type TaskView } from "./api";
+import { BatchDetail } from "./batch";
 import { Choice } from "./choice";
 import { CompareDialog } from "./compare";
 import { moment, plural, seconds } from "./format";
@@ -62,7 +63,7 @@ function Content({ view, reload }: { view: TaskView; reload: () => void }) {
   if (view.kind === "choice") return <Choice view={view} reload={reload} />;
   const current = view.attempts.find((each) => each.current)?.try_number;
   const playable = view.generations.filter((each) => each.video_url);
-  const failed = view.generations.some((each) => each.status === "failed" && !each.failure);
+  const failed = view.generations.some((each) => each.status === "failed" && !each.failure && !each.batch);
   return (
     <>
       {view.generations.length > 1 && (
@@ -76,7 +77,9 @@ function Content({ view, reload }: { view: TaskView; reload: () => void }) {
         </div>
       )}
       {comparing && <CompareDialog generations={playable} close={() => setComparing(false)} />}
-      {view.generations.map((each) => (
+      {view.generations.map((each) => each.batch ? (
+        <BatchDetail key={`batch ${each.try_number}`} generation={each} now={view.now} />
+      ) : (
         <GenerationDetail
           key={`${each.task_id} ${each.try_number} ${each.place ?? ""} ${each.map_index}`}
           generation={each}

@@ -177,6 +177,24 @@ def test_what_is_kept_has_a_bound(shop: None, forgotten: None, monkeypatch: pyte
     assert len(page(sort="dearest")[0]) == PAGE_SIZE
 
 
+def test_a_batch_counts_with_all_of_its_generations(airflow_database: Path) -> None:
+    counts = {"total": 9, "saved": 5, "reused": 2, "failed": 1, "pending": 1}
+    with Rows() as rows:
+        rows.run("batches", "run0")
+        batch = {**counts, "cost_usd": 2.0, "video_seconds": 35.0, "manifest": "/c/m.jsonl"}
+        rows.task("batches", "run0", "batch", {"batch": batch})
+        rows.task("batches", "run0", "one", generated("one", path="/c/1.mp4", usd=0.5))
+    with create_session() as session:
+        everything = GalleryFilters()
+        told = gallery.summary(gallery.entries(session, {"batches"}, everything), everything)
+        for sort in ("newest", "dearest"):
+            found, pages = gallery.page(session, {"batches"}, GalleryQuery(sort=sort))
+            assert ({bool(each.batch) for each in found}, pages) == ({True, False}, 1)
+    assert (told.count, told.usd, told.seconds, told.usd_unknown) == (5 + 1 + 1, 2.5, 40.04, 0)
+    assert {each.model: each.count for each in told.by_day} == {gallery.BATCH_MODEL: 6, MODEL: 1}
+    assert {each.kind: each.count for each in told.failures} == {gallery.BATCH_FAILURE: 1}
+
+
 @pytest.fixture
 def forgotten() -> None:
     """A process that has read nothing yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.unit.ui.airflow_rows import NOW, Rows, generated, request, video
+from tests.unit.ui.airflow_rows import MODEL, NOW, Rows, generated, request, video
 from tests.unit.ui.conftest import Viewer
 
 MP4 = b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp42" + bytes(range(256)) * 16
@@ -35,6 +36,21 @@ class World:
     ) -> str:
         run = f"api/dags/{dag_id}/runs/{quote(RUN, safe='')}/tasks/{task_id}/{map_index}"
         return f"{run}/attempts/{attempt}/generations/{place}/{what}"
+
+
+def batch_rows(folder: Path, medium: dict[str, Any]) -> list[dict[str, Any]]:
+    """A manifest: what a batch writes, and rows that somebody has forged."""
+    asked = {"model": MODEL, "parameters": {"prompt": "A mug.", "image_url": medium}}
+    made = {"generation_id": "b1", "cost": {"usd": 0.4}, "submitted_at": 10.0, "saved_at": 90.0}
+    mug = {"key": "mug", "status": "saved", "path": f"{folder}/clips/mug.mp4", "request": asked, **made}
+    return [
+        mug | {"video": {"duration": 5.0, "size": len(MP4)}},
+        {**mug, "key": "lamp", "status": "reused", "path": f"{folder}/clips/lamp.mp4"},
+        {"key": "bad", "status": "failed", "error": "The vendor rejected it. https://h/v.mp4?sign=secret"},
+        {"key": "row 4", "status": "invalid", "error": "It has no prompt."},
+        {"key": "forged", "status": "saved", "path": f"{folder}/decoy.mp4"},
+        {"key": "climbing", "status": "saved", "path": f"{folder}/clips/../decoy.mp4"},
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +103,29 @@ def world(airflow_database: Path, viewer: Viewer, tmp_path_factory: pytest.TempP
             },
             state="failed",
         )
+        clips = folder / "clips"
+        clips.mkdir()
+        for name in ("mug", "lamp"):
+            (clips / f"{name}.mp4").write_bytes(MP4)
+            made.recorded.add(str(clips / f"{name}.mp4"))
+        made.recorded.add(str(clips / "manifest-1.jsonl"))
+        (clips / "manifest-1.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in batch_rows(folder, medium))
+        )
+        summary = {
+            "total": 6,
+            "saved": 3,
+            "reused": 1,
+            "failed": 1,
+            "invalid": 1,
+            "cost_usd": 1.2,
+            "video_seconds": 20.1,
+        }
+        summary |= {"manifest": f"{clips}/manifest-1.jsonl", "finished": True}
+        rows.task(
+            "shop", RUN, "batch", {"batch": summary}, state="failed", operator="KlingGenerateBatchOperator"
+        )
+        rows.task("campaign", RUN, "batch", {"batch": summary}, operator="KlingGenerateBatchOperator")
         rows.task("shop", RUN, "retried", generated("r", path=folder / "open.mp4"), try_number=2)
         rows.earlier_attempt("shop", RUN, "retried")
     return made
@@ -147,7 +186,7 @@ def test_the_other_user_s_dag_does_not_exist(world: World) -> None:
         == []
     )
     mine, all_ = ben.get("api/summary").json(), anna.get("api/summary").json()
-    assert all_["count"] == mine["count"] + 1
+    assert all_["count"] == mine["count"] + 1 + 4  # a generation, and the rows of a batch
     assert mine["facets"]["dags"] == ["shop"]
     assert "campaign" in all_["facets"]["dags"]
     assert "campaign" not in str(mine)
@@ -220,6 +259,59 @@ def test_where_neither_file_nor_vendor_can_be_reached_the_answer_says_why(world:
     assert answer.status_code == 404
     assert "The saved file: There is no such file where the API server looks." in answer.json()["detail"]
     assert "The vendor: " in answer.json()["detail"]
+
+
+def batch_address(what: str = "", dag_id: str = "shop") -> str:
+    return f"api/dags/{dag_id}/runs/{quote(RUN, safe='')}/tasks/batch/-1/attempts/1/rows{what}"
+
+
+def test_a_batch_shows_how_far_it_is_and_its_rows(world: World) -> None:
+    client = world.viewer("anna")
+    (found,) = client.get(f"api/dags/shop/runs/{RUN}/tasks/batch/-1").json()["generations"]
+    assert found["status"] == "failed"
+    assert found["video_url"] is None
+    batch = found["batch"]
+    assert (batch["total"], batch["counts"]["saved"], batch["counts"]["failed"]) == (6, 3, 1)
+    assert (batch["cost_usd"], batch["seconds"], batch["finished"]) == (1.2, 20.1, True)
+    page = client.get(batch["rows_url"]).json()
+    assert [(each["label"], each["status"]) for each in page["rows"][:4]] == [
+        ("mug", "saved"),
+        ("lamp", "reused"),
+        ("bad", "failed"),
+        ("row 4", "invalid"),
+    ]
+    assert (page["count"], page["pages"], page["complete"]) == (6, 1, True)
+    mug = page["rows"][0]
+    assert (mug["prompt"], mug["model"], mug["waited"], mug["cost"]["usd"]) == ("A mug.", MODEL, 80.0, 0.4)
+    assert client.get(mug["video_url"]).content == MP4
+    assert client.get(mug["pictures"][0]["url"]).content == JPEG
+    assert page["rows"][2]["failure"]["message"].startswith("The vendor rejected it.")
+    assert "secret" not in str(page)
+    failed = client.get(batch_address(), params={"status": "failed"}).json()
+    assert [each["label"] for each in failed["rows"]] == ["bad"]
+    assert client.get(batch_address(), params={"text": "LAM"}).json()["count"] == 1
+    assert client.get(batch_address(), params={"page": 2}).json()["rows"] == []
+
+
+def test_a_row_s_file_outside_of_the_batch_s_folder_is_not_served(world: World) -> None:
+    client = world.viewer("anna")
+    for name in ("forged", "climbing", "bad", "nothing", "..%2fdecoy", "manifest-1"):
+        assert client.get(batch_address(f"/{name}/video")).status_code == 404
+
+
+def test_the_rows_of_the_other_user_s_batch_are_not_told(world: World) -> None:
+    ben = world.viewer("ben")
+    for what in ("", "/mug/video", "/mug/pictures/0"):
+        assert ben.get(batch_address(what, "campaign")).status_code == 403
+        assert ben.get(batch_address(what)).status_code == 200
+        assert world.viewer(None).get(batch_address(what)).status_code == 401
+
+
+def test_a_task_that_is_no_batch_has_no_rows(world: World) -> None:
+    address = batch_address().replace("/batch/", "/generate/")
+    answer = world.viewer("anna").get(address)
+    assert answer.status_code == 404
+    assert "has not recorded where its rows are" in answer.json()["detail"]
 
 
 def test_a_picture_is_the_one_that_was_sent(world: World) -> None:
@@ -299,6 +391,11 @@ def test_a_thousand_odd_requests_open_no_file_that_was_not_recorded(world: World
         dag_id, run_id, task_id, index, attempt, place = (quote(part, safe="%") for part in parts)
         what = rng.choice(["video", "video", "pictures/0", f"pictures/{rng.choice(odd)}", rng.choice(odd)])
         address = f"api/dags/{dag_id}/runs/{run_id}/tasks/{task_id}/{index}/attempts/{attempt}/generations/{place}/{quote(what, safe='/%')}"
+        if rng.random() < 0.3:
+            row = rng.choice(["mug", "forged", "climbing", *odd])
+            address = batch_address(
+                f"/{quote(row, safe='%')}/{quote(what, safe='/%')}", rng.choice(["shop", dag_id])
+            )
         query = {rng.choice(["path", "url", "kling_conn_id", "download", "source"]): rng.choice(odd)}
         headers = (
             {"Range": rng.choice(["bytes=0-9", "bytes=5-", "bytes=--", "x" * 50])}
@@ -310,7 +407,7 @@ def test_a_thousand_odd_requests_open_no_file_that_was_not_recorded(world: World
     assert statuses <= {200, 206, 307, 403, 404, 405, 416, 422}, statuses
     assert 200 in statuses
     assert opened <= world.recorded, opened - world.recorded
-    assert str(world.folder / "open.mp4") in opened
+    assert {str(world.folder / name) for name in ("open.mp4", "clips/mug.mp4")} <= opened
 
 
 def test_times_are_the_submit_and_the_moment_that_the_task_saw_the_video(world: World) -> None:

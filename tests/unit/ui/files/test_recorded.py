@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.ui.media import (
+from airflow_provider_kling.ui.files.recorded import (
     PICTURE_TYPES,
     VIDEO_TYPES,
     RangeError,

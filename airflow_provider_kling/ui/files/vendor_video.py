@@ -15,7 +15,7 @@ from airflow_provider_kling.api.exceptions import KlingError
 from airflow_provider_kling.api.polling.poll_tracker import is_ready
 from airflow_provider_kling.api.retry import RetryPolicy
 from airflow_provider_kling.hooks.kling import KlingHook
-from airflow_provider_kling.ui.media import CHUNK, UnavailableError
+from airflow_provider_kling.ui.files.recorded import CHUNK, UnavailableError
 
 log = logging.getLogger(__name__)
 

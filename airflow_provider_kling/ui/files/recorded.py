@@ -76,20 +76,7 @@ def open_recorded(path: str, types: dict[str, str]) -> OpenFile:
     :param types: the kinds of content that may be served, with their MIME types.
     :raises UnavailableError: it is not there, cannot be reached from here, or is something else.
     """
-    if scheme_of(path) in ("http", "https", "data"):
-        raise UnavailableError("It is not a file or an object in storage.")
-    try:
-        place = place_of(path)
-        stored = is_stored(place)
-        file, size, version = _open_stored(place) if stored else _open_local(place)
-    except UnavailableError:
-        raise
-    except FileNotFoundError:
-        raise UnavailableError("There is no such file where the API server looks.") from None
-    except PermissionError:
-        raise UnavailableError("The API server may not read it.") from None
-    except Exception as error:  # storage libraries raise what they like, and their texts may hold secrets
-        raise UnavailableError(f"The API server cannot open it ({type(error).__name__}).") from None
+    file, size, version = open_file(path)
     try:
         kind = content_of(file.read(HEAD))
         file.seek(0)
@@ -100,6 +87,33 @@ def open_recorded(path: str, types: dict[str, str]) -> OpenFile:
         file.close()
         raise UnavailableError("What is there is not of the kind that was recorded.")
     return OpenFile(file, size, types[kind], version)
+
+
+def open_file(path: str) -> tuple[IO[bytes], int, str]:
+    """Open a file, whatever is in it.
+
+    :return: the file, its size in bytes, and what tells it from an older one at the same path.
+    :raises UnavailableError: it is not there, or cannot be reached from here.
+    """
+    if scheme_of(path) in ("http", "https", "data"):
+        raise UnavailableError("It is not a file or an object in storage.")
+    try:
+        place = place_of(path)
+        stored = is_stored(place)
+        return _open_stored(place) if stored else _open_local(place)
+    except UnavailableError:
+        raise
+    except Exception as error:  # storage libraries raise what they like
+        raise unavailable(error) from None
+
+
+def unavailable(error: Exception) -> UnavailableError:
+    """Why a file cannot be served, without the text of an error, which may hold secrets."""
+    if isinstance(error, FileNotFoundError):
+        return UnavailableError("There is no such file where the API server looks.")
+    if isinstance(error, PermissionError):
+        return UnavailableError("The API server may not read it.")
+    return UnavailableError(f"The API server cannot open it ({type(error).__name__}).")
 
 
 def _open_local(place: Any) -> tuple[IO[bytes], int, str]:

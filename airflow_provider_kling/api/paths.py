@@ -30,7 +30,6 @@ LONGEST_NAME: Final = 255
 LONGEST_KEY: Final = 1024
 """Bytes of an object's key that S3 and Google Cloud Storage take."""
 
-_LONGEST_TEMPORARY: Final = 200  # bytes of a name that its temporary name keeps
 _LONGEST_READABLE: Final = 80  # characters of an id that its name keeps; uuid and model are 79 at most today
 _DIGEST_DIGITS: Final = 12
 _PLAIN = re.compile(r"[A-Za-z0-9_-](?:[A-Za-z0-9._-]{0,78}[A-Za-z0-9_-])?")
@@ -131,12 +130,6 @@ def text_of(path: object) -> str:
     :raises TypeError: it is no path.
     """
     return str(path) if is_stored(path) else _local_text(path)
-
-
-def temporary_name(name: str, token: str) -> str:
-    """A hidden name for a file that is to become ``name``, short enough for any file system."""
-    kept = os.fsencode(name)[:_LONGEST_TEMPORARY].decode(errors="ignore")
-    return f".{kept}.{token}.part"
 
 
 def safe_name(value: str) -> str:

@@ -13,8 +13,8 @@ from airflow_provider_kling.api.paths import (
     is_stored,
     local_path,
     scheme_of,
-    temporary_name,
 )
+from airflow_provider_kling.api.temporary_files import temporary_name
 
 
 def open_path(uri: str, conn_id: str | None = None) -> Any:

@@ -23,7 +23,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
                 "api.redaction",
                 "version_compat",
             },
-            {"api.settings", "api.paths"},
+            {"api.settings", "api.paths", "api.temporary_files"},
             {"api.transport", "api.download", "get_provider_info", "retry_policy"},
             {"api.polling"},
             {"api.catalog", "api.calls"},
@@ -48,6 +48,8 @@ TESTED_ELSEWHERE = {
     # tables and small parts that the tests of their only users cover
     "api.catalog": "tests/unit/api/catalog/test_validation.py",
     "api.durable.attempt": "tests/unit/api/durable/test_decision.py",
+    "api.media.decoder_process": "tests/unit/api/media/test_image.py",
+    "api.media.picture": "tests/unit/api/media/test_image.py",
     "api.polling.poll_tracker": "tests/unit/api/test_calls.py",
     # what takes Airflow: runs of real DAGs
     "decorators": "tests/airflow/operators",

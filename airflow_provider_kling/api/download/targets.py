@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from airflow_provider_kling.api.download.leftovers import (
+from airflow_provider_kling.api.download.write_probe import probe_write
+from airflow_provider_kling.api.exceptions import DownloadError, KlingError, Recovery
+from airflow_provider_kling.api.paths import StoragePath, is_stored, local_path
+from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.temporary_files import (
     locked,
     part_name,
     staging_folder,
     sweep_folder,
     sweep_storage,
 )
-from airflow_provider_kling.api.download.write_probe import probe_write
-from airflow_provider_kling.api.exceptions import DownloadError, KlingError, Recovery
-from airflow_provider_kling.api.paths import StoragePath, is_stored, local_path
-from airflow_provider_kling.api.redaction import clean
 
 log = logging.getLogger(__name__)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_provider_kling.api.download.leftovers import part_name
 from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.temporary_files import part_name, scratch_folder
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +64,7 @@ def _put_and_remove(fs: Any, path: str, generation_id: str) -> None:
     probe = f"{parent}/{part_name(name, generation_id)}"
     made = _make_folders(fs, parent)
     try:
-        with tempfile.TemporaryDirectory(prefix="kling-") as folder:
+        with scratch_folder() as folder:
             local = Path(folder) / "probe"
             local.write_bytes(_CONTENT)
             fs.put_file(str(local), probe)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 import struct
-from dataclasses import dataclass
 from typing import BinaryIO, Final
 
-from airflow_provider_kling.api.media.exif import UPRIGHT, read_orientation
+from airflow_provider_kling.api.media.orientation import read_orientation
+from airflow_provider_kling.api.media.picture import UPRIGHT, Picture
 
 MOST_SCANS: Final = 500
 """A progressive JPEG has about ten. Each scan costs a decoder a pass over all pixels."""
@@ -18,53 +18,35 @@ _PIECE: Final = 256 * 1024  # bytes
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # in a scan, FF 00 and D0 to D7 belong to the pixels
 _FRAMES: Final = (0xC0, 0xC1, 0xC2, 0xC9, 0xCA)
 _OTHER_FRAMES: Final = (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF)
-_PROGRESSIVE: Final = (0xC2, 0xCA)
+_NO_END: Final = "end is missing"
 _SOS, _EOI, _EXIF, _DQT, _TEM = 0xDA, 0xD9, 0xE1, 0xDB, 0x01
 
 
-@dataclass(slots=True)
-class JpegFacts:
-    """What the markers of a JPEG say.
-
-    :param width: pixels, as stored.
-    :param height: pixels, as stored.
-    :param orientation: EXIF's, 1 to 8; 1 is upright.
-    :param progressive: a decoder needs memory for all of its pixels, however small it draws them.
-    :param scans: how often a decoder passes over the pixels.
-    :param complete: False where the marker of its end is missing.
-    """
-
-    width: int = 0
-    height: int = 0
-    orientation: int = UPRIGHT
-    progressive: bool = False
-    scans: int = 0
-    complete: bool = False
-
-
-def read_jpeg(file: BinaryIO) -> JpegFacts:
+def read_jpeg(file: BinaryIO) -> Picture:
     """Read all markers up to the end of the first picture.
 
     :param file: seekable; left anywhere.
     :raises ValueError: it is damaged or cut off before its pixels begin, of a kind that viewers do
         not open, or has more scans or segments than any camera or program writes.
     """
-    facts = JpegFacts()
+    facts = Picture("JPEG")
+    scans = 0  # passes of a decoder over the pixels
     file.seek(2)  # behind FF D8
     for _ in range(MOST_SEGMENTS):
         marker = _marker(file)
         if marker is None:
+            facts.oddities.append(_NO_END)
             break
         if marker == _EOI:
-            facts.complete = True
             break
         if marker == _TEM or 0xD0 <= marker <= 0xD8:  # these stand alone
             continue
         body = _segment(file)
         if body is None:
+            facts.oddities.append(_NO_END)
             break
         if marker in _FRAMES and not facts.width:
-            _read_frame(facts, body, marker)
+            _read_frame(facts, body)
         elif marker in _OTHER_FRAMES:
             raise ValueError(f"it is of a kind that few programs open (SOF{marker - 0xC0})")
         elif marker == _EXIF and body.startswith(b"Exif\0\0") and facts.orientation == UPRIGHT:
@@ -72,22 +54,21 @@ def read_jpeg(file: BinaryIO) -> JpegFacts:
         elif marker == _SOS:
             if not facts.width:
                 raise ValueError("its pixels begin before their size is said")
-            facts.scans += 1
-            if facts.scans > MOST_SCANS:
+            scans += 1
+            if scans > MOST_SCANS:
                 raise ValueError(f"it has more than {MOST_SCANS} scans")
             _skip_pixels(file)
     else:
         raise ValueError(f"it has more than {MOST_SEGMENTS:,} segments")
-    if not facts.scans:
+    if not scans:
         raise ValueError("it ends before its pixels")
     return facts
 
 
-def _read_frame(facts: JpegFacts, body: bytes, marker: int) -> None:
+def _read_frame(facts: Picture, body: bytes) -> None:
     if len(body) < 6:
         raise ValueError("its size is cut off")
     precision, facts.height, facts.width, components = struct.unpack_from(">BHHB", body)
-    facts.progressive = marker in _PROGRESSIVE
     if precision != 8:
         raise ValueError(f"it has {precision} bits per colour; 8 are what programs open")
     if not facts.width or not facts.height or not 1 <= components <= 4:

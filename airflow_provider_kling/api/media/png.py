@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from dataclasses import dataclass, field
 from typing import BinaryIO, Final
 
-from airflow_provider_kling.api.media.exif import LARGEST_EXIF, UPRIGHT, read_orientation
+from airflow_provider_kling.api.media.orientation import LARGEST_EXIF, read_orientation
+from airflow_provider_kling.api.media.picture import Picture
 
 MOST_CHUNKS: Final = 100_000
 
@@ -19,25 +19,7 @@ _MOST_UNPACKED: Final = 1 << 30
 _CHANNELS: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 
-@dataclass(slots=True)
-class PngFacts:
-    """What the chunks of a PNG say.
-
-    :param width: pixels, as stored.
-    :param height: pixels, as stored.
-    :param orientation: EXIF's, 1 to 8; 1 is upright.
-    :param oddities: what is wrong with chunks that no viewer needs, in words that follow "its".
-    :param unpacked: about how many bytes its pixels are when they are unpacked.
-    """
-
-    width: int = 0
-    height: int = 0
-    orientation: int = UPRIGHT
-    oddities: list[str] = field(default_factory=list)
-    unpacked: int = 0
-
-
-def read_png(file: BinaryIO) -> PngFacts:
+def read_png(file: BinaryIO) -> Picture:
     """Read all chunks, and verify the checksums of those that a viewer needs.
 
     A chunk is read piece by piece, as all pixels may stand in one.
@@ -45,13 +27,13 @@ def read_png(file: BinaryIO) -> PngFacts:
     :param file: seekable; left anywhere.
     :raises ValueError: it is damaged or cut off.
     """
-    facts = PngFacts()
-    pixels = 0
+    facts = Picture("PNG")
+    pixels = unpacked = 0
     file.seek(len(_SIGNATURE))
     for _ in range(MOST_CHUNKS):
         header = file.read(8)
         if len(header) < 8:
-            if pixels and _are_all_pixels_there(file, facts.unpacked):
+            if pixels and _are_all_pixels_there(file, unpacked):
                 facts.oddities.append("end is missing")
                 return facts
             raise ValueError("it ends before its end")
@@ -68,7 +50,7 @@ def read_png(file: BinaryIO) -> PngFacts:
                 raise ValueError(f"its chunk {kind.decode('latin-1')!r} has another checksum")
             facts.oddities.append(f"chunk {kind.decode('latin-1')!r} has another checksum")
         if kind == b"IHDR":
-            _read_header(facts, body)
+            unpacked = _read_header(facts, body)
         elif kind == b"eXIf":
             facts.orientation = read_orientation(body)
         elif kind == b"IDAT":
@@ -121,13 +103,15 @@ def _checksum_is_right(file: BinaryIO, kind: bytes, length: int) -> bool:
     return stated == checksum.to_bytes(4, "big")
 
 
-def _read_header(facts: PngFacts, body: bytes) -> None:
+def _read_header(facts: Picture, body: bytes) -> int:
+    """About how many bytes the pixels are when they are unpacked."""
     if len(body) != 13:
         raise ValueError("its size is cut off")
     facts.width, facts.height, bits, colours = struct.unpack_from(">IIBB", body)
     if not facts.width or not facts.height or colours not in _CHANNELS or bits not in (1, 2, 4, 8, 16):
         raise ValueError(f"its size is {facts.width} x {facts.height}, in colours of kind {colours}/{bits}")
-    facts.unpacked = facts.height * (facts.width * _CHANNELS[colours] * bits // 8 + 2)
+    unpacked: int = facts.height * (facts.width * _CHANNELS[colours] * bits // 8 + 2)
+    return unpacked
 
 
 def _are_all_pixels_there(file: BinaryIO, expected: int) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import tempfile
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -20,9 +19,12 @@ from airflow_provider_kling.api.download.mp4_boxes import Mp4Error, has_sound, r
 from airflow_provider_kling.api.exceptions import InvalidRequestError, MediaError
 from airflow_provider_kling.api.media import audio, image
 from airflow_provider_kling.api.media.file_types import HEAD, content_of
+from airflow_provider_kling.api.media.orientation import write_upright
+from airflow_provider_kling.api.media.picture import PictureError
 from airflow_provider_kling.api.media.sources import Found, OpenPath, UnusableError, opened
 from airflow_provider_kling.api.paths import StoragePath, scheme_of
 from airflow_provider_kling.api.redaction import clean, unsigned
+from airflow_provider_kling.api.temporary_files import scratch_file
 from airflow_provider_kling.api.transport.body import DataUri
 
 log = logging.getLogger(__name__)
@@ -191,13 +193,13 @@ def _picture(place: MediaPlace, found: Found, scratch: ExitStack, convert: bool)
     """The MIME type of a picture, and the file to send: the one that was found, or one made from it."""
 
     def new_file() -> BinaryIO:
-        return scratch.enter_context(tempfile.TemporaryFile(prefix="kling-"))
+        return scratch.enter_context(scratch_file())
 
     file: BinaryIO = found.file
     content, most = content_of(file.read(HEAD)), _PICTURES.most_bytes
     size = file.seek(0, os.SEEK_END)
     try:
-        if convert and (content not in _PICTURES.types or size > most or _is_too_large(file)):
+        if convert and (content not in _PICTURES.types or size > most or image.is_too_large(file)):
             file = new_file()
             log.info(
                 "%s: %s is converted %s.",
@@ -223,8 +225,8 @@ def _picture(place: MediaPlace, found: Found, scratch: ExitStack, convert: bool)
             image.write_mended(seen, odd, file)
         if not seen.upright:
             turned_by_exif, file = file, new_file()
-            image.write_upright(turned_by_exif, file)
-    except image.PictureError as error:
+            write_upright(turned_by_exif, file)
+    except PictureError as error:
         raise UnusableError(found.name, str(error)) from error
     size = file.seek(0, os.SEEK_END)
     if size > most:
@@ -232,17 +234,6 @@ def _picture(place: MediaPlace, found: Found, scratch: ExitStack, convert: bool)
             found.name, f"is {size:,} bytes after applying its EXIF rotation, over the limit of {most:,}"
         )
     return _PICTURES.types[seen.format], file
-
-
-def _is_too_large(file: BinaryIO) -> bool:
-    """Whether a picture that the vendor would take has more pixels than are taken."""
-    try:
-        image.inspect(file)
-    except image.TooLargeError:
-        return True
-    except image.PictureError:
-        return False
-    return False
 
 
 def _sound_or_video(found: Found, allowed: _Allowed) -> str:

@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import stat
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from urllib.parse import unquote
 from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 from airflow_provider_kling.api.paths import StoragePath, file_of, is_stored, local_path, scheme_of
 from airflow_provider_kling.api.redaction import clean, hide_secrets
+from airflow_provider_kling.api.temporary_files import scratch_file
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +92,7 @@ def opened(
             path = local_path(place)
             name = _name(path)
             chunks = _read(path, name, most_bytes)
-    with tempfile.TemporaryFile(prefix="kling-") as copy:
+    with scratch_file() as copy:
         with _troubles(name):
             for chunk in chunks:
                 copy.write(chunk)

@@ -39,7 +39,7 @@ from airflow_provider_kling.triggers.shared_pollers import (
     SharedPollers,
 )
 from tests.unit.api.polling.test_shared_poller import answer
-from tests.unit.api.virtual_time import run, this_loop
+from tests.virtual_time import run, this_loop
 
 OLD = Settings("old-key", "http://127.0.0.1:9")
 NEW = replace(OLD, api_key="new-key")

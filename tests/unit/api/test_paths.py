@@ -18,7 +18,6 @@ from airflow_provider_kling.api.paths import (
     is_stored,
     local_path,
     safe_name,
-    temporary_name,
 )
 
 ID = "vIvy_TKgZ0vwl7ZYG6Hy0"
@@ -259,15 +258,6 @@ def test_no_file_uri_leaves_the_directory(value: str) -> None:
 def test_a_file_s_uri_names_it(name: str) -> None:
     path = Path("/base", name.lstrip("/"))
     assert file_of(path.as_uri()) == path
-
-
-@pytest.mark.parametrize("name", ["clip.mp4", "x" * 255, "ü" * 127, "a\udcffb"])
-def test_temporary_names_are_hidden_and_short_enough(name: str) -> None:
-    temporary = temporary_name(name, "12345678")
-
-    assert temporary.startswith(".")
-    assert temporary.endswith(".12345678.part")
-    assert len(temporary.encode()) <= 255
 
 
 class OldStoragePath(PosixPath):

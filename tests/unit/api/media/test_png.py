@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from airflow_provider_kling.api.media.png import PngFacts, read_png, write_mended
+from airflow_provider_kling.api.media.picture import Picture
+from airflow_provider_kling.api.media.png import read_png, write_mended
 from tests.media_samples import orientation, picture
 
 PNG = picture("PNG", (500, 400))
@@ -22,7 +23,7 @@ def chunk(kind: bytes, data: bytes, checksum: int | None = None) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
 
 
-def facts(content: bytes) -> PngFacts:
+def facts(content: bytes) -> Picture:
     return read_png(io.BytesIO(content))
 
 

@@ -46,7 +46,7 @@ from airflow_provider_kling.api.transport.messages import (
     Sleep,
 )
 from airflow_provider_kling.api.transport.rate_limiter import Limiter
-from tests.unit.api.virtual_time import VirtualLoop, run, this_loop
+from tests.virtual_time import VirtualLoop, run, this_loop
 
 SETTINGS = Settings("key", "http://127.0.0.1")
 BALANCE = {"message": "You have run out of credits."}

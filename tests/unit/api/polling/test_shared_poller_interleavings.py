@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from airflow_provider_kling.api.transport.messages import HttpResponse
 from tests.unit.api.polling.test_shared_poller import House, answer, assert_left
-from tests.unit.api.virtual_time import run
+from tests.virtual_time import run
 
 ENTER = st.tuples(st.just("enter"), st.floats(0, 40))
 CANCEL = st.tuples(st.just("cancel"), st.integers(0, 30))

@@ -11,18 +11,19 @@ from pathlib import Path
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_kling.api.download.leftovers import (
+from airflow_provider_kling.api.download.targets import target_for
+from airflow_provider_kling.api.temporary_files import (
     STALE_AFTER,
     locked,
     part_name,
     staging_folder,
     sweep_folder,
     sweep_storage,
+    temporary_name,
 )
-from airflow_provider_kling.api.download.targets import target_for
 
 ID = "<uuid>:klingai/v2.5-turbo/pro/image-to-video"
-ROOT = Path(__file__).resolve().parents[4]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -30,6 +31,15 @@ def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "videos"
     folder.mkdir()
     return folder
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "x" * 255, "ü" * 127, "a\udcffb"])
+def test_temporary_names_are_hidden_and_short_enough(name: str) -> None:
+    temporary = temporary_name(name, "12345678")
+
+    assert temporary.startswith(".")
+    assert temporary.endswith(".12345678.part")
+    assert len(temporary.encode()) <= 255
 
 
 def aged(path: Path, seconds: float = STALE_AFTER + 60) -> Path:

@@ -1,12 +1,14 @@
-"""How a camera was held: the orientation in EXIF data."""
+"""How a camera was held, as EXIF says, and the picture turned upright."""
 
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import BinaryIO, Final
+
+from airflow_provider_kling.api.media.decoder_process import decoded
+from airflow_provider_kling.api.media.picture import UPRIGHT
 
 LARGEST_EXIF: Final = 1024 * 1024  # bytes
-UPRIGHT: Final = 1
 
 _ORIENTATION: Final = 0x0112
 _SHORT: Final = 3
@@ -32,3 +34,17 @@ def read_orientation(exif: bytes) -> int:
     except struct.error:
         pass
     return UPRIGHT
+
+
+def write_upright(file: BinaryIO, target: BinaryIO) -> None:
+    """Write the picture turned as its EXIF orientation asks, in its own format.
+
+    A JPEG is encoded again with quality 95 and its own chroma subsampling; one of more than 55
+    million pixels becomes half as wide and high. The colour profile stays; other metadata, such as
+    the place where it was taken, does not.
+
+    :param file: of the operating system, as the next one; left anywhere.
+    :param target: left at its end.
+    :raises PictureError: it does not decode, or not within the memory and time that are allowed.
+    """
+    decoded("turn", file, target)

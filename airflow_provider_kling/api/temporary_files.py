@@ -1,14 +1,15 @@
-"""Temporary files of a save: locked while in use, so that a later save removes what a killed one left.
+"""Temporary files: how each is named, and the removal of what a killed save left.
 
-A temporary file names the generation it is for. A save removes what an interrupted save of the same
-generation left in the folder, and what any save left there more than a day ago. Files of others, and
-files that are locked, are never touched.
+A temporary file of a save is locked while in use and names the generation it is for. A save removes what
+an interrupted save of the same generation left in the folder, and what any save left there more than a day
+ago. Files of others, and files that are locked, are never touched.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import logging
 import os
 import re
@@ -21,17 +22,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_provider_kling.api.paths import temporary_name
-
 log = logging.getLogger(__name__)
 
 STALE_AFTER: Final = 24 * 3600  # seconds
 _PART = re.compile(r"\..*\.kling-([0-9a-f]{12})-[0-9a-f]{8}\.part", re.DOTALL)
+_LONGEST_KEPT: Final = 200  # bytes of a name that its temporary name keeps
+_SCRATCH: Final = "kling-"
 _STAGING: Final = "kling-save-"
 
 
+def temporary_name(name: str, token: str) -> str:
+    """A hidden name for a file that is to become ``name``, short enough for any file system."""
+    kept = os.fsencode(name)[:_LONGEST_KEPT].decode(errors="ignore")
+    return f".{kept}.{token}.part"
+
+
 def part_name(name: str, generation_id: str) -> str:
-    """A temporary name for a file that is to become ``name``."""
+    """A temporary name for the video of a generation that is to become ``name``."""
     return temporary_name(name, f"kling-{_tag(generation_id)}-{secrets.token_hex(4)}")
 
 
@@ -97,6 +104,16 @@ def staging_folder() -> Iterator[Path]:
                     shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=_STAGING) as folder_name:
         yield Path(folder_name)
+
+
+def scratch_file() -> io.BufferedRandom:
+    """A temporary file on the local disk that no folder lists: it is gone with its last user."""
+    return tempfile.TemporaryFile(prefix=_SCRATCH)
+
+
+def scratch_folder() -> tempfile.TemporaryDirectory[str]:
+    """A temporary folder on the local disk, removed when its context is left."""
+    return tempfile.TemporaryDirectory(prefix=_SCRATCH)
 
 
 def _tag(generation_id: str) -> str:

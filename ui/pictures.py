@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
-TAKEN = ROOT / "build" / "ui-screenshots"
+TAKEN = ROOT / "build" / "ui-screenshots" / "3.3"
 SHOWN = ROOT / "docs" / "images"
 PICTURES = {"ui-choice": ("choice-light", 660), "ui-gallery": ("gallery-light", 880)}
 """Name in the docs -> name of the screenshot, and how many pixels of its height are shown."""

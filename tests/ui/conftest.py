@@ -34,7 +34,7 @@ if MISSING:
     if os.environ.get("KLING_UI_TESTS") == "needed":
         raise pytest.UsageError(f"The tests of the UI need {' and '.join(MISSING)}.")
 
-SHOTS: Final = ROOT / "build" / "ui-screenshots"
+SHOTS: Final = ROOT / "build" / "ui-screenshots" / ".".join(version("apache-airflow").split(".")[:2])
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,8 @@ PATIENCE: Final = 1800.0
 """Seconds; much more than needed, for a machine that has other things to do."""
 GALLERY: Final = "shop_campaign"
 GENERATIONS: Final = 300
+UNFINISHED: Final = ("waiting", "batch_running")
+"""Tasks that wait for as long as anybody looks."""
 
 _SEED = """
 import json, sys
@@ -66,12 +68,12 @@ class Stage(AirflowServer):
             def settled() -> bool:
                 nonlocal states
                 states = self.states("campaign", self.runs["campaign"])
-                over = {key: state for key, state in states.items() if key[0] != "waiting"}
+                over = {key: state for key, state in states.items() if key[0] not in UNFINISHED}
                 asked = self.states("kling_human_choice", self.runs["kling_human_choice"])
                 return (
-                    len(states) == 12
+                    len(states) == 14
                     and all(state in ("success", "failed") for state in over.values())
-                    and states.get(("waiting", -1)) == "deferred"
+                    and all(states.get((task_id, -1)) == "deferred" for task_id in UNFINISHED)
                     and asked.get(("choose", -1)) in ("awaiting_input", "deferred")
                 )
 

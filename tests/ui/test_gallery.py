@@ -81,11 +81,13 @@ def test_it_goes_page_by_page(browser: Window) -> None:
     frame = browser.gallery()
     frame.get_by_label("DAG").select_option(GALLERY)
     expect(frame.locator(".pager")).to_contain_text("Page 1 of 13")
+    expect(frame.locator(".card .clip").filter(has_not_text=GALLERY)).to_have_count(0)
+    expect(frame.locator(".card")).to_have_count(24)
     first = frame.locator(".card .prompt-line").all_inner_texts()
     frame.get_by_role("button", name="Next").click()
     expect(frame.locator(".pager")).to_contain_text("Page 2 of 13")
     expect(frame.locator(".card")).to_have_count(24)
-    assert len(first) == 24
+    assert frame.locator(".card .prompt-line").all_inner_texts() != first
 
 
 def test_two_are_compared_in_step(browser: Window) -> None:

@@ -99,6 +99,51 @@ def test_variants_are_all_there_with_their_states(browser: Window) -> None:
     browser.shot("variants")
 
 
+def test_a_batch_shows_all_of_its_rows_with_their_states(browser: Window) -> None:
+    frame = browser.task("batch")
+    expect(frame.get_by_role("heading", name="8 rows")).to_be_visible()
+    legend = frame.locator(".stack-legend li")
+    expect(legend).to_have_text(["6 saved", "1 failed", "1 invalid"])
+    cards = frame.locator(".card")
+    expect(cards).to_have_count(8)
+    assert cards.locator(".badge").all_inner_texts() == ["Saved"] * 6 + ["Failed", "Invalid"]
+    browser.frame.evaluate(
+        "async () => { for (const v of document.querySelectorAll('.card video')) while (v.readyState < 2) await new Promise((go) => setTimeout(go, 100)) }"
+    )
+    assert browser.serious() == []
+    browser.shot("batch")
+    frame.get_by_label("Status").select_option("failed")
+    expect(cards).to_have_count(1)
+    cards.locator(".card-picture").click()
+    expect(frame.get_by_role("dialog").locator(".failure")).to_contain_text("does not charge")
+    browser.shot("batch-failed-row")
+    browser.page.keyboard.press("Escape")
+    frame.get_by_label("Status").select_option("")
+    frame.get_by_label("Key").fill("MUG-00")
+    expect(cards).to_have_count(6)
+    cards.first.locator(".card-picture").click()
+    expect(frame.get_by_role("dialog").locator("video")).to_be_visible()
+    assert browser.video()["readyState"] >= 2
+    expect(frame.get_by_role("dialog").get_by_text("Generation id")).to_be_visible()
+    browser.page.keyboard.press("Escape")
+    for number in range(2):
+        frame.locator(".card input[type=checkbox]").nth(number).check(force=True)
+    frame.get_by_role("button", name="Compare side by side").click()
+    expect(frame.get_by_role("dialog").locator("video")).to_have_count(2)
+
+
+def test_a_running_batch_shows_how_far_it_is_and_what_is_done(browser: Window) -> None:
+    frame = browser.task("batch_running")
+    bar = frame.get_by_role("progressbar", name="Rows that are done")
+    expect(bar).to_have_attribute("aria-valuenow", "3", timeout=120_000)
+    expect(frame.locator(".stack-legend")).to_contain_text("generating")
+    expect(frame.locator(".card", has=frame.locator(".status-saved"))).to_have_count(3)
+    expect(frame.locator(".card", has=frame.locator(".status-generating"))).not_to_have_count(0)
+    expect(frame.get_by_text("those that are not submitted yet are not listed")).to_be_visible()
+    assert browser.serious() == []
+    browser.shot("batch-running")
+
+
 def test_a_sensor_and_a_download_show_the_generation_that_they_know_of(browser: Window) -> None:
     for task_id in ("generate", "wait", "download"):
         frame = browser.task(task_id)
@@ -137,7 +182,7 @@ def test_a_retried_task_shows_every_attempt(browser: Window) -> None:
 
 def test_it_is_dark_where_airflow_is(chromium: Any, airflow: Any, axe: str, browser: Window) -> None:
     dark = Window(chromium, airflow, "anna", axe=axe, shots=browser._shots, theme="dark")
-    for task_id in ("finished", "failed", "waiting", "variants"):
+    for task_id in ("finished", "failed", "waiting", "variants", "batch", "batch_running", "retried"):
         dark.task(task_id)
         assert dark.frame.evaluate("document.documentElement.dataset.theme") == "dark"
         assert dark.serious() == []

@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from threading import Lock
 from typing import Any, Final, Protocol
 
-from airflow_provider_kling.api.durable.identity import TaskIdentity
+from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.paths import is_stored, local_path, safe_name
 from airflow_provider_kling.hooks.object_storage import place_of
 from airflow_provider_kling.task.batch.store import BatchStore
@@ -56,10 +56,10 @@ def rows_of(task: Sequence[Any], batch: Mapping[str, Any]) -> BatchRows:
         raise UnavailableError("The task has not recorded where its rows are.")
     if batch.get("finished", True):
         return _read_manifest(manifest)
-    identity = TaskIdentity(*task)
-    if identity.digest[:12] not in PurePosixPath(manifest).name:
+    attempt = TaskAttempt(*task)
+    if attempt.identity[:12] not in PurePosixPath(manifest).name:
         raise UnavailableError("The rows of this task are shown when it has ended.")
-    return Records(f"{BatchStore(manifest, identity).folder}/records")
+    return Records(f"{BatchStore(manifest, attempt).folder}/records")
 
 
 def name_of(row: Mapping[str, Any]) -> str:

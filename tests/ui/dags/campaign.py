@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow.sdk import DAG, task
 
+from airflow_provider_kling.operators.batch import KlingGenerateBatchOperator
 from airflow_provider_kling.operators.kling import KlingDownloadOperator, KlingGenerateOperator
 from airflow_provider_kling.sensors.kling import KlingGenerationSensor
 
@@ -62,6 +63,42 @@ with DAG("campaign", schedule=None, catchup=False, tags=["kling"]):
 
     KlingGenerateOperator(
         task_id="vendor_only", prompt="The video that only the vendor has.", wait_for_completion=True, **HERE
+    )
+
+    SCENES = (
+        "Morning light",
+        "Rain on the window",
+        "Candle light",
+        "Snow outside",
+        "A slow turn",
+        "Steam rises",
+    )
+    ROWS = [
+        {"key": f"mug-{number:03}", "prompt": f"{scene} around the mug."}
+        for number, scene in enumerate(SCENES)
+    ]
+    KlingGenerateBatchOperator(
+        task_id="batch",
+        requests=[
+            *ROWS,
+            {"key": "mug-broken", "prompt": "[emulator: moderation] A mug."},
+            {"key": "mug-odd", "prompt": "A mug.", "duration": 7},
+        ],
+        path=f"{OUTPUT}/batch/",
+        max_active=8,
+        max_failures=2,
+        on_invalid="skip",
+        **HERE,
+    )
+    KlingGenerateBatchOperator(
+        task_id="batch_running",
+        requests=[
+            *ROWS[:3],
+            *({**row, "prompt": f"[emulator: slow=3000] {row['prompt']}"} for row in ROWS[3:]),
+        ],
+        path=f"{OUTPUT}/batch_running/",
+        max_active=5,
+        **HERE,
     )
 
     @task

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.durable.identity import TaskIdentity
+from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.task.batch.store import BatchStore
 from airflow_provider_kling.ui.files import batch_rows
 from airflow_provider_kling.ui.files.batch_rows import Manifest, is_below, rows_of
@@ -116,12 +116,12 @@ def test_without_a_manifest_the_reason_is_said(batch: Mapping[str, Any]) -> None
 
 
 def running(folder: Path) -> dict[str, Any]:
-    name = f"manifest-{TaskIdentity(*TASK).digest[:12]}.jsonl"
+    name = f"manifest-{TaskAttempt(*TASK).identity[:12]}.jsonl"
     return {"manifest": f"{folder}/{name}", "finished": False}
 
 
 def recorded(folder: Path, names: list[str]) -> Path:
-    records = Path(BatchStore(f"{folder}/x.mp4", TaskIdentity(*TASK)).folder) / "records"
+    records = Path(BatchStore(f"{folder}/x.mp4", TaskAttempt(*TASK)).folder) / "records"
     records.mkdir(parents=True)
     for age, name in enumerate(names):
         (records / f"{name}.json").write_text(json.dumps({"schema": 1, "status": "submitted"}))

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_kling.api.durable.identity import TaskIdentity, client_request_id, fingerprint
+from airflow_provider_kling.api.durable.attempt import TaskAttempt
+from airflow_provider_kling.api.durable.identity import client_request_id, fingerprint
 from airflow_provider_kling.api.exceptions import DownloadError
 from airflow_provider_kling.hooks.object_storage import place_of, target_path, write_text
 from airflow_provider_kling.task import sidecar
@@ -37,7 +38,7 @@ def test_each_pass_of_a_loop_has_a_place_of_its_own(map_index: int, passes: set[
     """The client request id alone tells it, so that it is the same for who saves the video later."""
     asked = fingerprint({"prompt": "x"}, "account")
     names = {
-        index: client_request_id(TaskIdentity("d", "r", "t", map_index, loop_index=index), asked, count)
+        index: client_request_id(TaskAttempt("d", "r", "t", map_index, loop_index=index), asked, count)
         for index in passes
     }
     for index, name in names.items():
@@ -47,7 +48,7 @@ def test_each_pass_of_a_loop_has_a_place_of_its_own(map_index: int, passes: set[
 
 @given(map_index=st.integers(-1, 9), known=st.booleans())
 def test_outside_of_a_loop_there_is_no_pass(map_index: int, known: bool) -> None:
-    work = TaskIdentity("pass1", "pass2", "pass3", map_index)
+    work = TaskAttempt("pass1", "pass2", "pass3", map_index)
     name = client_request_id(work, fingerprint({}, "account"), 0) if known else None
     with pytest.raises(DownloadError, match="submitted in a loop"):
         target_path("out/{loop_index}.mp4", generation_id="gen-1", client_request_id=name)

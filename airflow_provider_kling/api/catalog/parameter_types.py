@@ -19,6 +19,7 @@ from airflow_provider_kling.api.catalog.parameter import (
     Pending,
 )
 from airflow_provider_kling.api.catalog.problems import Problems, did_you_mean, listed
+from airflow_provider_kling.api.catalog.texts import is_blank
 from airflow_provider_kling.api.paths import text_of
 from airflow_provider_kling.api.redaction import shown
 
@@ -68,7 +69,7 @@ class Text(Parameter):
         return value
 
     def is_blank(self, value: object) -> bool:
-        return isinstance(value, str) and not value.strip()
+        return isinstance(value, str) and is_blank(value)
 
 
 class Integer(Parameter):

@@ -39,8 +39,9 @@ class Problems:
         return f"{shown(path)} of {self.model}" if path else self.model
 
     def add(self, sentence: str) -> None:
-        """Add a problem in the words of the caller."""
-        self.problems.append(_stopped(sentence))
+        """Add a problem in the words of the caller, once."""
+        if (stopped := _stopped(sentence)) not in self.problems:
+            self.problems.append(stopped)
 
     def warn(self, sentence: str) -> None:
         """Add something to know that does not keep the request from being sent."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from airflow_provider_kling.api.catalog.problems import Problems
@@ -36,6 +36,8 @@ _KINDS: Final = re.compile(
     r"|(?:date)?time|date|[tT]imedelta|DateTime|\w*(?:Error|Exception)"
 )
 _OBJECTS: Final = re.compile(r"[\[({]\s*(?:<[^<>]{1,300}>\s*,?\s*)+[\])}]")
+_INVISIBLE: Final = "\u00ad\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+_INDEX = re.compile(r"\[\d+\]")
 _HALF = re.compile("[\ud800-\udfff]")
 
 
@@ -114,16 +116,27 @@ def unstorable(text: str) -> str:
     return ""
 
 
-def judge_texts(value: Any, path: str, findings: Problems) -> None:
+def is_blank(text: str) -> bool:
+    """Whether nothing can be seen of a text."""
+    return not "".join(text.split()).strip(_INVISIBLE)
+
+
+def judge_texts(
+    value: Any, path: str, findings: Problems, never_blank: Callable[[str], bool] | None = None
+) -> None:
     """Report each text in a value that cannot be meant or stored, keys included.
 
     :param path: where the value stands.
+    :param never_blank: whether a text must not be empty, by the name that it has: a template whose name is
+        not known renders to nothing.
     """
     for place, text in _texts(value, path):
         if why := unstorable(text):
             findings.add(f"{findings.subject(place)} {why}")
         elif why := left_over(text):
             findings.add(f"{findings.subject(place)} is {why}")
+        elif never_blank and is_blank(text) and never_blank(_INDEX.sub("", place.rpartition(".")[2])):
+            findings.add(f"{findings.subject(place)} must not be empty")
 
 
 def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from airflow_provider_kling.api.catalog.media_names import map_unknown
+from airflow_provider_kling.api.catalog.media_names import kind_by_name, map_unknown
 from airflow_provider_kling.api.catalog.models import MODELS, Model, find_model
 from airflow_provider_kling.api.catalog.parameter_types import (
     PENDING,
@@ -76,14 +76,19 @@ def inspect(model_id: object, parameters: object, *, as_sent: bool = False) -> V
     elif parameters is not PENDING:
         findings.refuse("", parameters, "an object")
     if not as_sent:
-        judge_texts(model_id, "model", findings)
-        judge_texts(given, "", findings)
+        judge_texts(model_id, "model", findings, "model".__eq__)
+        judge_texts(given, "", findings, _needs_a_value if model is None else None)
     if model is not None and isinstance(parameters, Mapping):
         given = _read(model, given, findings)
     else:
         _judge_model_id(model_id, model, findings)
         given = {name: value for name, value in given.items() if value is not None}
     return Verdict(given, tuple(findings.problems), tuple(findings.warnings))
+
+
+def _needs_a_value(name: str) -> bool:
+    """Whether an empty text may be paid for unnoticed: of a model whose requirements are not known."""
+    return name == "prompt" or kind_by_name(name) is not None
 
 
 def _check_repeated_model(model_id: object, repeated: object, findings: Problems) -> None:
@@ -98,6 +103,8 @@ def _judge_model_id(model_id: object, model: Model | None, findings: Problems) -
             f"{shown(model_id)} is not a model that this version knows, so its parameters are"
             f" passed on unchecked{did_you_mean(model_id, MODELS)}"
         )
+        if model_id != model_id.strip():
+            findings.add(f"The model {shown(model_id)} has spaces around it")
     elif not isinstance(model_id, str) and model_id is not PENDING:
         findings.add(f"The model must be the id of a model, not {shown(model_id)}")
 

@@ -56,7 +56,11 @@ def _begin_on_s3(fs: Any, path: str) -> None:
         try:
             fs.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload)
         except Exception as error:  # the right to write is there, and no object is
-            log.info("The upload that was tried could not be taken back: %s", clean(str(error)))
+            log.warning(
+                "The upload of one byte that was begun to try it could not be given up (%s). No object is "
+                "there; grant s3:AbortMultipartUpload, or let a lifecycle rule end incomplete uploads.",
+                clean(str(error)),
+            )
 
 
 def _put_and_remove(fs: Any, path: str, generation_id: str) -> None:

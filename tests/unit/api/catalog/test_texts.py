@@ -84,6 +84,24 @@ def test_what_somebody_may_have_written(text: str) -> None:
     assert not inspect(TEXT, {"prompt": text}).problems
 
 
+@pytest.mark.parametrize("blank", ["", " ", "\n\t", "\u200b", " \ufeff\u00a0"])
+def test_nothing_is_neither_a_prompt_nor_a_picture(blank: str) -> None:
+    """What a template leaves whose name is not known: the video would be paid without it."""
+    for model, parameters in (
+        (TEXT, {"prompt": blank}),
+        (NEW, {"prompt": blank}),
+        (NEW, {"prompt": "A boat.", "start_image": blank}),
+        (NEW, {"prompt": "A boat.", "image_urls": ["https://example.com/a.png", blank]}),
+        (NEW, {"shots": [{"prompt": blank}]}),
+        (blank, {"prompt": "A boat."}),
+    ):
+        (problem, *more) = inspect(model, parameters).problems
+        assert "empty" in problem or "spaces" in problem
+        assert len(more) <= 1
+    assert not inspect(TEXT, {"prompt": "A boat.", "negative_prompt": blank}).problems
+    assert not inspect(NEW, {"prompt": "A boat.", "negative_prompt": blank, "style": blank}).problems
+
+
 @given(st.lists(st.text(), min_size=1))
 def test_how_python_writes_a_list_is_never_a_prompt(values: list[str]) -> None:
     assert left_over(str(values))

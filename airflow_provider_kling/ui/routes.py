@@ -237,7 +237,7 @@ def rows(
     batch, _ = _one(key, try_number, 0)
     first = (query.page - 1) * gallery.PAGE_SIZE
     try:
-        source = batch_rows.rows_of(key, batch.batch)
+        source = batch_rows.rows_of(batch.batch)
         found, count = source.page(first, gallery.PAGE_SIZE, status=query.status, text=query.text)
     except recorded.UnavailableError as error:
         raise _not_found(f"The rows: {error}") from None
@@ -281,13 +281,13 @@ def _row(key: TaskKey, try_number: int, name: str) -> tuple[GenerationFacts, str
     """One row of a batch as it is recorded, and the connection that submitted it."""
     batch, conn_id = _one(key, try_number, 0)
     try:
-        row = batch_rows.rows_of(key, batch.batch).find(name)
+        row = batch_rows.rows_of(batch.batch).find(name)
     except recorded.UnavailableError as error:
         raise _not_found(f"The rows: {error}") from None
     if row is None:
         raise _not_found("This batch has recorded no such row.")
     facts = of_row(batch, row)
-    if facts.video and not batch_rows.is_below(facts.video["path"], batch.batch["manifest"]):
+    if facts.video and not batch_rows.is_below(facts.video["path"], str(batch.batch.get("manifest"))):
         facts.video = {}
     return facts, conn_id
 

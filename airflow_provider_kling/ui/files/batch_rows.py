@@ -1,6 +1,6 @@
 """The rows of a batch: from its manifest, and while it runs from the records of its rows.
 
-Both are where the task has said that its manifest is. A viewer names a row, and a row is only looked up among
+Both are where the task has said that they are. A viewer names a row, and a row is only looked up among
 those that are there; the file of a row is served if it is below the folder of the batch.
 """
 
@@ -9,15 +9,13 @@ from __future__ import annotations
 import json
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from threading import Lock
 from typing import Any, Final, Protocol
 
-from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.paths import is_stored, local_path, safe_name
 from airflow_provider_kling.hooks.object_storage import place_of
-from airflow_provider_kling.task.batch.store import BatchStore
 from airflow_provider_kling.ui.files.recorded import UnavailableError, open_file, unavailable
 
 MOST_MANIFEST_BYTES: Final = 64 * 1024 * 1024
@@ -44,22 +42,17 @@ class BatchRows(Protocol):
         """One row; None where there is none of this name."""
 
 
-def rows_of(task: Sequence[Any], batch: Mapping[str, Any]) -> BatchRows:
+def rows_of(batch: Mapping[str, Any]) -> BatchRows:
     """The rows of a batch.
 
-    :param task: DAG, run and task id, and map index.
     :param batch: its XCom.
-    :raises UnavailableError: it has not said where its manifest is, or that cannot be read.
+    :raises UnavailableError: it has not said where its rows are, or they cannot be read.
     """
-    manifest = batch.get("manifest")
-    if not isinstance(manifest, str):
+    finished = batch.get("finished", True)
+    path = batch.get("manifest" if finished else "records")
+    if not isinstance(path, str):
         raise UnavailableError("The task has not recorded where its rows are.")
-    if batch.get("finished", True):
-        return _read_manifest(manifest)
-    attempt = TaskAttempt(*task)
-    if attempt.identity[:12] not in PurePosixPath(manifest).name:
-        raise UnavailableError("The rows of this task are shown when it has ended.")
-    return Records(f"{BatchStore(manifest, attempt).folder}/records")
+    return _read_manifest(path) if finished else Records(path)
 
 
 def name_of(row: Mapping[str, Any]) -> str:

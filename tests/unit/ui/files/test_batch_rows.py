@@ -8,13 +8,10 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_kling.api.durable.attempt import TaskAttempt
-from airflow_provider_kling.task.batch.store import BatchStore
 from airflow_provider_kling.ui.files import batch_rows
 from airflow_provider_kling.ui.files.batch_rows import Manifest, is_below, rows_of
 from airflow_provider_kling.ui.files.recorded import UnavailableError
 
-TASK = ("shop", "run1", "campaign", -1)
 ROWS = 10_000
 
 
@@ -44,13 +41,13 @@ def keys(found: list[Any]) -> list[str]:
 
 @pytest.mark.parametrize("first", [0, 24, 9984])
 def test_a_manifest_of_ten_thousand_rows_goes_page_by_page(manifest: Path, first: int) -> None:
-    rows, count = rows_of(TASK, finished(manifest)).page(first, 24, status=None, text=None)
+    rows, count = rows_of(finished(manifest)).page(first, 24, status=None, text=None)
     assert count == ROWS
     assert keys(rows) == [f"Mug {number:05}" for number in range(first, min(first + 24, ROWS))]
 
 
 def test_rows_are_found_by_status_and_by_key(manifest: Path) -> None:
-    rows = rows_of(TASK, finished(manifest))
+    rows = rows_of(finished(manifest))
     found, count = rows.page(24, 24, status="failed", text=None)
     assert count == 200
     assert keys(found)[0] == "Mug 01207"
@@ -59,7 +56,7 @@ def test_rows_are_found_by_status_and_by_key(manifest: Path) -> None:
 
 
 def test_a_row_is_looked_up_by_its_name(manifest: Path) -> None:
-    rows = rows_of(TASK, finished(manifest))
+    rows = rows_of(finished(manifest))
     name = batch_rows.name_of(line(9))
     assert "/" not in name
     assert rows.find(name) == line(9)
@@ -81,10 +78,10 @@ def test_a_manifest_is_read_again_only_when_it_changed(
     path = tmp_path / "manifest-0.jsonl"
     path.write_text(json.dumps(line(1)) + "\n")
     for _ in range(3):
-        rows_of(TASK, finished(path))
+        rows_of(finished(path))
     assert len(read) == 1
     path.write_text(json.dumps(line(2)) + "\n" + json.dumps(line(3)) + "\n")
-    assert rows_of(TASK, finished(path)).page(0, 9, status=None, text=None)[1] == 2
+    assert rows_of(finished(path)).page(0, 9, status=None, text=None)[1] == 2
     assert len(read) == 2
 
 
@@ -103,25 +100,34 @@ def test_what_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.Monke
     path = tmp_path / "manifest-0.jsonl"
     path.write_text(json.dumps(line(1)) + "\n")
     with pytest.raises(UnavailableError, match="too large"):
-        rows_of(TASK, finished(path))
+        rows_of(finished(path))
 
 
 @pytest.mark.parametrize(
     "batch",
-    [{}, {"manifest": 5}, {"manifest": "/nowhere/manifest-0.jsonl"}, {"manifest": "https://h/m.jsonl"}],
+    [
+        {},
+        {"manifest": 5},
+        {"manifest": "/nowhere/manifest-0.jsonl"},
+        {"manifest": "https://h/m.jsonl"},
+        {"finished": False},
+    ],
 )
 def test_without_a_manifest_the_reason_is_said(batch: Mapping[str, Any]) -> None:
     with pytest.raises(UnavailableError):
-        rows_of(TASK, batch)
+        rows_of(batch)
 
 
 def running(folder: Path) -> dict[str, Any]:
-    name = f"manifest-{TaskAttempt(*TASK).identity[:12]}.jsonl"
-    return {"manifest": f"{folder}/{name}", "finished": False}
+    return {
+        "manifest": f"{folder}/manifest-0.jsonl",
+        "records": f"{folder}/.kling-batch/0/records",
+        "finished": False,
+    }
 
 
 def recorded(folder: Path, names: list[str]) -> Path:
-    records = Path(BatchStore(f"{folder}/x.mp4", TaskAttempt(*TASK)).folder) / "records"
+    records = folder / ".kling-batch" / "0" / "records"
     records.mkdir(parents=True)
     for age, name in enumerate(names):
         (records / f"{name}.json").write_text(json.dumps({"schema": 1, "status": "submitted"}))
@@ -132,7 +138,7 @@ def recorded(folder: Path, names: list[str]) -> Path:
 def test_while_it_runs_the_records_are_shown_the_latest_first(tmp_path: Path) -> None:
     names = [f"mug-{number}" for number in range(30)]
     recorded(tmp_path, names)
-    rows = rows_of(TASK, running(tmp_path))
+    rows = rows_of(running(tmp_path))
     assert not rows.complete
     found, count = rows.page(0, 24, status=None, text=None)
     assert (keys(found), count) == (names[:24], 30)
@@ -144,7 +150,7 @@ def test_no_file_is_opened_but_records_that_are_there(tmp_path: Path) -> None:
     records = recorded(tmp_path, ["mug"])
     (records.parent / "secret.json").write_text('{"status": "saved", "path": "/etc/passwd"}')
     (records / "half.part").write_text("{")
-    rows = rows_of(TASK, running(tmp_path))
+    rows = rows_of(running(tmp_path))
     assert rows.page(0, 24, status=None, text=None)[1] == 1
     assert rows.find("mug") == {"key": "mug", "schema": 1, "status": "submitted"}
     for odd in ("../secret", f"{records.parent}/secret", "half", "", ".", "\0"):
@@ -152,12 +158,7 @@ def test_no_file_is_opened_but_records_that_are_there(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_has_recorded_nothing_yet_has_no_rows(tmp_path: Path) -> None:
-    assert rows_of(TASK, running(tmp_path)).page(0, 24, status=None, text=None) == ([], 0)
-
-
-def test_the_manifest_of_another_task_does_not_lead_to_records(tmp_path: Path) -> None:
-    with pytest.raises(UnavailableError):
-        rows_of(("shop", "run2", "campaign", -1), running(tmp_path))
+    assert rows_of(running(tmp_path)).page(0, 24, status=None, text=None) == ([], 0)
 
 
 def test_a_file_is_served_only_from_the_batch_s_folder(tmp_path: Path) -> None:

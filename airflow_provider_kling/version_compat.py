@@ -48,6 +48,7 @@ __all__ = [
     "XCom",
     "conf",
     "never_expire",
+    "reads_lineage",
     "start_span",
     "stats",
     "validate_mapping_kwargs",
@@ -82,6 +83,22 @@ def start_span(name: str) -> AbstractContextManager[Any]:
         return trace.get_tracer("airflow_provider_kling").start_as_current_span(name)
     span: AbstractContextManager[Any] = Trace.start_span(span_name=name)
     return span
+
+
+def reads_lineage() -> bool:
+    """Whether a plugin reads what hooks report to Airflow's collector of lineage.
+
+    Airflow's collector loads the asset module of every provider also where nobody reads it: with the Amazon
+    provider half a second of CPU (3.3, measured).
+    """
+    try:  # 3.2 and newer
+        from airflow.sdk.plugins_manager import get_hook_lineage_readers_plugins
+    except ImportError:
+        from airflow import plugins_manager
+
+        plugins_manager.initialize_hook_lineage_readers_plugins()  # type: ignore[attr-defined]  # until 3.1
+        return bool(plugins_manager.hook_lineage_reader_classes)  # type: ignore[attr-defined]
+    return bool(get_hook_lineage_readers_plugins())
 
 
 def never_expire() -> timedelta:

@@ -41,6 +41,7 @@ class SegmentExecutor(BaseExecutor):
         self._under_way = None
         process.returncode = os.waitstatus_to_exitcode(status)
         note = {
+            "run": workload.ti.run_id,
             "task": workload.ti.task_id,
             "failed": process.returncode,
             "cpu": used.ru_utime + used.ru_stime,

@@ -15,11 +15,13 @@ import shutil
 import statistics
 import tempfile
 from collections import Counter, defaultdict
+from functools import partial
 from pathlib import Path
 
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from benchmarks.segments import NOTES
 from tests.system.cluster import COMPONENTS, ROOT, AirflowCluster
+from tests.system.dag_run import DagRun, eventually
 from tests.system.servers.services import postgres_server
 
 VIDEO_BYTES = 10_000_000
@@ -57,16 +59,25 @@ def measure(runs: int) -> dict[tuple[str, int], list[tuple[float, float]]]:
             with cluster:
                 cluster.await_dags("worker")
                 for run in range(runs + 1):
-                    notes.unlink(missing_ok=True)
                     ended = cluster.run("worker")
                     if ended.await_end(600) != "success":
                         raise SystemExit(f"A run failed: {ended.states()}")
-                    seen: Counter[str] = Counter()
-                    for note in map(json.loads, notes.read_text().splitlines()):
-                        if run:
-                            measured[note["task"], seen[note["task"]]].append((note["cpu"], note["mb"]))
-                        seen[note["task"]] += 1
+                    figures = eventually(partial(noted, notes, ended), 60, "the notes of all segments")
+                    if run:
+                        for segment, figure in figures.items():
+                            measured[segment].append(figure)
     return measured
+
+
+def noted(notes: Path, run: DagRun) -> dict[tuple[str, int], tuple[float, float]] | None:
+    """CPU seconds and peak MB of each segment of a run; None while some are missing."""
+    figures: dict[tuple[str, int], tuple[float, float]] = {}
+    seen: Counter[str] = Counter()
+    for note in map(json.loads, notes.read_text().splitlines()):
+        if note["run"] == run.run_id:
+            figures[note["task"], seen[note["task"]]] = note["cpu"], note["mb"]
+            seen[note["task"]] += 1
+    return figures if figures.keys() >= {(NOTHING, 0), *SEGMENTS} else None
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from airflow_provider_kling.api.paths import file_of, scheme_of
+from airflow_provider_kling.version_compat import reads_lineage
 
 if TYPE_CHECKING:
     from airflow_provider_kling.version_compat import BaseHook, Context
@@ -52,7 +53,9 @@ def media_uris(described: Any) -> list[str]:
 
 
 def collect(hook: BaseHook, *, inputs: Iterable[str] = (), outputs: Iterable[str] = ()) -> None:
-    """Report to Airflow's collector of hook-level lineage; costs nothing without listeners."""
+    """Report to Airflow's collector of hook-level lineage, where a plugin reads it."""
+    if not reads_lineage():
+        return
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector
 
     collector: Any = get_hook_lineage_collector()  # type: ignore[no-untyped-call]  # Airflow's is untyped

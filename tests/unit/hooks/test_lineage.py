@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -87,3 +89,22 @@ def test_any_file_and_any_object_keeps_its_name(path: str) -> None:
         assert (urlsplit(uri).query, urlsplit(uri).fragment) == ("", "")
         assert dataset_name(uri) == (namespace, name)
     assert place_uri(Path(path).as_uri()) == place_uri(str(Path(path)))
+
+
+def test_no_provider_is_loaded_for_lineage_that_nobody_reads(tmp_path: Path) -> None:
+    code = """
+import sys
+from airflow_provider_kling.hooks.kling import KlingHook
+from airflow_provider_kling.hooks.lineage import collect
+collect(KlingHook(), inputs=["file:///data/mug.jpg"], outputs=["s3://bucket/mug.mp4"])
+print([name for name in sys.modules if name == "boto3" or name.endswith((".assets.file", ".assets.s3"))])
+"""
+    environment = {"AIRFLOW_HOME": str(tmp_path), "AIRFLOW__OPENLINEAGE__DISABLED": "True"}
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ran.stdout.splitlines()[-1] == "[]"

@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 # What happens to be set around us must not leak into the environments made here.
-unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH AIRFLOW_HOME
+unexport VIRTUAL_ENV PYTHONHOME PYTHONPATH AIRFLOW_HOME PYTHONDONTWRITEBYTECODE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 # The first Python from 3.11 to 3.$(1).

@@ -1,7 +1,7 @@
 """A local stand-in for the vendor's API that renders real videos.
 
-Run it with ``kling-emulator``, or inside a test with :class:`EmulatorThread`. What it does and
-what it cannot do stands in ``docs/emulator.md``.
+Run it with ``kling-emulator``, or inside a test with :class:`EmulatorThread`. ``docs/emulator.md`` lists
+what it does, and where it differs from the vendor.
 """
 
 from __future__ import annotations

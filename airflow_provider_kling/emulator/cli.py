@@ -67,7 +67,7 @@ async def _run(options: EmulatorOptions, port_file: Path | None) -> int:
         )
         if options.allow_remote and options.advertise is None and not is_loopback(options.host):
             print(
-                "kling-emulator: a container or another machine reaches it by another name; give it with "
+                "kling-emulator: containers and other machines reach it by another name; give that name with "
                 "--advertise, for example --advertise host.docker.internal",
                 file=sys.stderr,
             )
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--host", default=default.host, help="address to listen on (default: %(default)s)")
     add("--port", type=int, default=_DEFAULT_PORT, help="0 takes a free one (%(default)s)")
-    add("--port-file", type=Path, metavar="PATH", help="write {url, api_key} here once listening")
+    add("--port-file", type=Path, metavar="PATH", help="write {url, api_key} to this file once it listens")
     add("--allow-remote", action="store_true", help="allow a --host that is not loopback, and any client")
     add(
         "--advertise",
@@ -118,20 +118,37 @@ def _parser() -> argparse.ArgumentParser:
         help="the name by which clients reach it, for the connection that is printed: "
         "--host 0.0.0.0 --allow-remote --advertise host.docker.internal",
     )
-    add("--cdn-host", metavar="HOST[:PORT]", help="host in video URLs (another name of this machine)")
-    add("--cdn-port", type=int, metavar="PORT", help="a port of its own for the videos")
+    add(
+        "--cdn-host", metavar="HOST[:PORT]", help="host in video URLs (default: another name of this machine)"
+    )
+    add("--cdn-port", type=int, metavar="PORT", help="a separate port for the videos")
     add("--request-seconds", type=float, default=default.request_seconds, metavar="S")
-    add("--key", action="append", dest="keys", metavar="KEY", help="API key; repeat for accounts")
-    add("--balance", type=float, default=default.balance, help="USD an account (%(default)s)")
-    add("--seed", type=int, help="repeatable ids and times")
+    add(
+        "--key",
+        action="append",
+        dest="keys",
+        metavar="KEY",
+        help="API key (%(default)s); repeat the option for several accounts",
+    )
+    add(
+        "--balance", type=float, default=default.balance, help="balance of each account, in USD (%(default)s)"
+    )
+    add("--seed", type=int, help="makes ids and times the same in every run")
     add("--queued-seconds", type=float, default=default.queued_seconds, metavar="S")
     add("--generating-seconds", type=float, default=default.generating_seconds, metavar="S")
-    add("--realistic", action="store_true", help="take as long as the models usually do")
-    add("--spread", type=float, default=default.spread, help="log-normal sigma of those times")
+    add("--realistic", action="store_true", help="use each model's usual duration")
+    add(
+        "--spread", type=float, default=default.spread, help="log-normal sigma of the durations (%(default)s)"
+    )
     add("--url-lifetime", type=float, default=default.url_lifetime, metavar="S")
     add("--submit-status", type=int, choices=(200, 201), default=default.submit_status)
     add("--answers", type=AnswerStyle, choices=list(AnswerStyle), default=default.answers)
-    add("--errors", type=ErrorShape, choices=list(ErrorShape), help="how errors are written")
+    add(
+        "--errors",
+        type=ErrorShape,
+        choices=list(ErrorShape),
+        help="the shape of errors (default: as the vendor documents it for the model)",
+    )
     add(
         "--status",
         action="append",
@@ -140,8 +157,17 @@ def _parser() -> argparse.ArgumentParser:
         help="another word for a documented status, for example completed=succeed",
     )
     add("--ids", type=IdStyle, choices=list(IdStyle), default=default.ids)
-    add("--unknown-models", action="store_true", help="take models that this package does not know")
-    add("--concurrency", type=int, metavar="N", help="generations of an account at once")
+    add(
+        "--unknown-models",
+        action="store_true",
+        help="accept models that this package does not know, unchecked",
+    )
+    add(
+        "--concurrency",
+        type=int,
+        metavar="N",
+        help="at most this many at most this many generations of an account at once",
+    )
     add("--log-lag", type=float, default=default.log_lag, metavar="S")
     add(
         "--log-in-flight-after",
@@ -153,7 +179,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--log-rows", type=LogRows, choices=list(LogRows), default=default.log_rows)
     add("--log-models", type=LogModels, choices=list(LogModels), default=default.log_models)
     add("--charge-lag", type=float, default=default.charge_lag, metavar="S")
-    add("--offline-pictures", action="store_true", help="placeholders for URLs out of reach")
+    add(
+        "--offline-pictures",
+        action="store_true",
+        help="draw a placeholder for a picture URL that cannot be fetched",
+    )
     add("--picture-timeout", type=float, default=default.picture_timeout, metavar="S")
     add("--video-bytes", type=int, metavar="N", help="pad videos to at least this size")
     add("--tls-certificate", metavar="PEM", help="speak https with this certificate")

@@ -1,4 +1,4 @@
-"""The emulator's time: runs by itself, can be pushed forward, can be stopped."""
+"""The emulator's clock: it runs by itself, and tests can advance or stop it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class Clock:
     """Seconds since the epoch, as the emulated vendor sees them.
 
     All of the emulator's states, expiries and limits are functions of this clock, so that a test
-    can see a generation of minutes complete without waiting for it.
+    can complete a generation of several minutes without waiting.
 
-    :param frozen: True stops the clock: it then moves by :meth:`advance` alone.
-    :param start: the epoch seconds it starts at; None takes the machine's time.
+    :param frozen: True stops the clock; then only :meth:`advance` moves it.
+    :param start: epoch seconds at the start; None for the machine's time.
     """
 
     def __init__(self, *, frozen: bool = False, start: float | None = None) -> None:
@@ -32,9 +32,9 @@ class Clock:
         return self._offset if began is None else self._offset + time.monotonic() - began
 
     def advance(self, seconds: float) -> None:
-        """Push the time forward; callable from any thread.
+        """Move the clock forward; callable from any thread.
 
-        :param seconds: how far; not negative, as the vendor's time does not run backwards.
+        :param seconds: how far; not negative.
         :raises ValueError: negative, not finite, or beyond the year 9000.
         """
         if not math.isfinite(seconds):

@@ -26,7 +26,7 @@ _BEARER = "bearer "
 
 @dataclass(slots=True)
 class Emulated:
-    """One emulated vendor, whole.
+    """Everything that one emulated vendor consists of.
 
     :param folder: for pictures and videos; its owner removes it.
 
@@ -76,7 +76,7 @@ class Emulated:
         return connection
 
     async def abort_connections(self) -> None:
-        """Break what is still open, for example connections that wait for a TLS farewell."""
+        """Abort connections that are still open, for example those that wait for the end of TLS."""
         for transport in list(self.open_connections):
             if isinstance(transport, asyncio.WriteTransport):
                 transport.abort()
@@ -97,13 +97,13 @@ class Emulated:
         return key
 
     def session(self) -> aiohttp.ClientSession:
-        """For fetching pictures; opened when first needed."""
+        """The HTTP session that fetches pictures; opened at first use."""
         if self._session is None:
             self._session = aiohttp.ClientSession()
         return self._session
 
     async def close(self) -> None:
-        """Stop what runs in the background."""
+        """Stop background tasks."""
         self.closing.set()
         for task in self.tasks:
             task.cancel()
@@ -113,7 +113,7 @@ class Emulated:
             await self._session.close()
 
     def reset(self) -> None:
-        """Back to the start: no generations, no rules but those of the options, empty journal."""
+        """Reset: no generations, only the fault rules of the options, an empty journal."""
         for task in self.tasks:
             task.cancel()
         self.state.reset()
@@ -132,10 +132,10 @@ class Exchange:
     """What is known of one request while it is served.
 
     :param entry: its line in the journal.
-    :param client_request_id: what it sent as ``X-Client-Request-Id``; None where that was not
-        valid, which the vendor drops without a word.
+    :param client_request_id: the ``X-Client-Request-Id`` that it sent; None where it was not
+        valid: the vendor ignores such an id silently.
     :param answer_id: the ``x-inference-id`` of its answer; None for an answer without one.
-    :param fault: what shall go wrong with its answer; only the CDN asks.
+    :param fault: the fault to apply to its answer; only the CDN reads it.
     """
 
     entry: JournalEntry
@@ -163,5 +163,5 @@ def vendor_exchange() -> Exchange:
     """The exchange of the request that is served now, on one of the vendor's routes."""
     exchange = _current.get()
     if exchange is None:
-        raise RuntimeError("a vendor's route was served outside of a conversation")
+        raise RuntimeError("a route of the vendor was served outside of an exchange")
     return exchange

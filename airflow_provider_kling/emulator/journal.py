@@ -1,4 +1,4 @@
-"""What the emulator saw: one entry a request, so that a test can say what really went out."""
+"""The journal: an entry for each request, so that a test can assert what was really sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 class CallKind(enum.StrEnum):
-    """What a request is for; fault rules name their target by it."""
+    """The kind of call that a request is; fault rules select by it."""
 
     SUBMIT = "submit"
     POLL = "poll"
@@ -34,13 +34,13 @@ class JournalEntry:
     :param number: counts from 1 in the order of arrival.
     :param time: epoch seconds of the emulator's clock.
     :param query: without the signature of a video URL.
-    :param status: of the answer; None while there is none, and where none was given.
+    :param status: of the answer; None before it, and where none was sent.
     :param authorization: whether the request carried an ``Authorization`` header.
     :param client_request_id: what the request sent, valid or not.
     :param generation_id: the generation it made or asked about.
     :param connection: number of the TCP connection it came on, from 1.
     :param accepted: True for a submit that made a generation.
-    :param fault: the kind of the fault that was done to it; None for none.
+    :param fault: the kind of the fault that was applied; None for none.
     """
 
     number: int
@@ -73,7 +73,7 @@ class Journal:
         self.clear()
 
     def clear(self) -> None:
-        """Forget the requests; connections keep their numbers, as they are still open."""
+        """Clear the entries; connections keep their numbers, as they are still open."""
         self._entries.clear()
         self._number = 0
         self.calls = dict.fromkeys(CallKind, 0)
@@ -90,7 +90,7 @@ class Journal:
         connection: int,
         client_request_id: str | None,
     ) -> JournalEntry:
-        """Note a request on its arrival; its answer is filled in later."""
+        """Add an entry when a request arrives; its answer is filled in later."""
         self._number += 1
         self.calls[call] += 1
         entry = JournalEntry(

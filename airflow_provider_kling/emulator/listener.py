@@ -1,4 +1,4 @@
-"""Where the emulator takes connections, and how long it waits for a request on one of them."""
+"""The emulator's listening socket, and the deadline for a request on each of its connections."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ _TOO_SLOW = (
 class ClientConnection(asyncio.Protocol):
     """One connection: aiohttp's protocol behind a deadline for the head of each request.
 
-    aiohttp waits for a head without end, so that a client that drips bytes would keep its connection.
+    aiohttp waits for a head without limit, so a client that sends one byte at a time could hold its
+    connection for ever.
 
     :param inner: aiohttp's protocol, which does everything else.
     :param seconds: from the connection, and from the first byte of each further request, to the end
@@ -53,7 +54,7 @@ class ClientConnection(asyncio.Protocol):
         self._stop()
 
     def request_ends(self) -> None:
-        """The answer has been given: what comes now is another request."""
+        """The answer was sent: the next bytes are another request."""
         self._serving = False
 
     def eof_received(self) -> bool | None:

@@ -1,4 +1,4 @@
-"""What can be set on an emulator; the CLI and the tests set the same things."""
+"""The emulator's options, the same for the command line and for tests."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ DEFAULT_KEY = "kling-emulator-key"
 
 
 class AnswerStyle(enum.StrEnum):
-    """Which of the vendor's answer shapes a generation is told in."""
+    """Which of the vendor's answer shapes is used for a generation."""
 
     DOCUMENTED = "documented"
     """What the vendor's schema lists: ``duration`` and ``credits_used`` where they are known."""
     PUBLISHED = "published"
     """What the vendor's published examples hold, which is less: no ``duration``, no ``meta``."""
     OLD = "old"
-    """What code in the wild has met: absent or null keys, ``tokens_used``, a string as the error,
-    the duration at the top, and other words for the statuses."""
+    """Variants that clients have met in practice: absent or null keys, ``tokens_used``, a string as the
+    error, the duration at the top, and other words for the statuses."""
 
 
 class IdStyle(enum.StrEnum):
@@ -84,7 +84,7 @@ class LogModels(enum.StrEnum):
 STATUSES = ("queued", "generating", "completed", "error")
 """The vendor's documented statuses."""
 _LONGEST = 3_000_000_000.0
-"""Seconds; what is longer than a human life is a mistake."""
+"""Seconds; a longer time is taken for a mistake."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,17 +125,17 @@ class EmulatorOptions:
     :param video_bytes: pad videos to at least this many bytes (an MP4 ``free`` box), to test
         large downloads; None leaves them as rendered.
     :param faults: fault rules in the text form of the command line, in force from the start.
-    :param frozen_clock: the clock moves by ``advance`` alone.
-    :param journal_size: how many requests the journal remembers; the oldest go first.
+    :param frozen_clock: only ``advance`` moves the clock.
+    :param journal_size: how many requests the journal keeps; the oldest are dropped first.
     :param tls_certificate: PEM file of a certificate; with it, the emulator speaks https.
     :param tls_key: PEM file of its key; None where the certificate's file holds it.
     :param allow_remote: listen on other addresses than loopback, and answer to any host name and page.
     :param advertise: ``host`` or ``host:port`` by which clients reach it, for example
         ``host.docker.internal``; None for the address it listens on.
     :param cdn_host: host name in video URLs; None for another name of the same machine:
-        ``localhost`` for who asks ``127.0.0.1``, and the other way around.
+        ``localhost`` for a client of ``127.0.0.1``, and the other way around.
     :param cdn_port: a port of its own for the videos, 0 for a free one; None for the same port.
-    :param request_seconds: in which the head of a request, and then its body, must have come.
+    :param request_seconds: within which the head of a request, and then its body, must arrive.
     """
 
     host: str = "127.0.0.1"

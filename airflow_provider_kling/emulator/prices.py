@@ -92,7 +92,7 @@ def price_of(model_id: str, parameters: Mapping[str, Any]) -> Price:
 def video_seconds(parameters: Mapping[str, Any]) -> int:
     """The length of the video that a request asks for, in seconds; the usual one where it cannot be read.
 
-    Only a request for an unknown model can ask for what is no length.
+    Only a request for an unknown model can hold a value that is no length.
     """
     try:
         seconds = int(parameters.get("duration") or DEFAULT_SECONDS)

@@ -114,7 +114,7 @@ class EmulatorServer:
     def stop_listening(self, seconds: float) -> None:
         """Refuse connections and break the open ones for so many seconds, as a vendor that is down.
 
-        :param seconds: by the machine's clock, as nobody could push the emulator's meanwhile.
+        :param seconds: by the machine's clock, as the emulator's clock could not be advanced meanwhile.
         """
 
         async def outage() -> None:
@@ -132,7 +132,7 @@ class EmulatorServer:
         task.add_done_callback(self._outages.discard)
 
     async def stop(self) -> None:
-        """Close all connections, end what runs, remove the files."""
+        """Close all connections, stop background tasks, remove the files."""
         for outage in self._outages:
             outage.cancel()
         for listener in self._listeners:
@@ -168,12 +168,12 @@ class EmulatorThread:
 
     @property
     def url(self) -> str:
-        """Where it listens, for example ``http://127.0.0.1:41234``."""
+        """Its base URL, for example ``http://127.0.0.1:41234``."""
         return self._server.url
 
     @property
     def cdn_url(self) -> str:
-        """Where its videos are, for who reaches it by :attr:`url`; ``http://localhost:41234/cdn``."""
+        """The base URL of its videos, for a client of :attr:`url`; ``http://localhost:41234/cdn``."""
         return cdn.origin(URL(self.url), self._server.emulated) + cdn.PREFIX.rstrip("/")
 
     @property
@@ -188,12 +188,12 @@ class EmulatorThread:
 
     @property
     def clock(self) -> Clock:
-        """Its time; ``advance`` pushes it forward."""
+        """Its clock; ``advance`` moves it forward."""
         return self._server.clock
 
     @property
     def faults(self) -> Faults:
-        """What goes wrong; ``add`` and ``clear`` take effect at once."""
+        """Its fault rules; ``add`` and ``clear`` take effect at once."""
         return self._server.emulated.faults
 
     @property
@@ -231,7 +231,7 @@ class EmulatorThread:
         self._on_loop(lambda: self._server.emulated.state.rotate_key(old or self.api_key, new))
 
     def reset(self) -> None:
-        """Back to the start: no generations, rules, journal; full balances."""
+        """Reset: no generations, no rules, an empty journal, full balances."""
         self._on_loop(self._server.emulated.reset)
 
     def start(self) -> Self:

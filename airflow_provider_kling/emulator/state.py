@@ -1,7 +1,7 @@
-"""What the emulated vendor knows: accounts, generations, the ledger, the request log.
+"""The state of the emulated vendor: accounts, generations, the ledger, the request log.
 
-Everything about a generation follows from the clock: nothing runs while it "generates", and a
-poll is a comparison of numbers. Only the event loop's thread touches this module's objects.
+The state of a generation follows from the clock: nothing runs while it is "generating", and a
+poll compares numbers. Only the event loop's thread touches this module's objects.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Charge:
 class LogRow:
     """A request in the vendor's log.
 
-    :param generation: what it made; None for a request that was refused.
+    :param generation: the generation that it made; None for a request that was refused.
     """
 
     created: float
@@ -89,10 +89,10 @@ class LogRow:
 
 @dataclass(slots=True, eq=False)
 class Account:
-    """Who pays.
+    """An account, which pays.
 
     :param balance: USD, all booked charges subtracted.
-    :param held: USD set aside for generations under way; a hold is rolled back when they fail.
+    :param held: USD held for running generations; the hold is released when they fail.
     :param log_calls: epoch seconds of its latest requests for the log, which are limited.
     """
 
@@ -152,9 +152,9 @@ class StoredGeneration:
     :param parameters: with media shortened to their sha256.
     :param queued_until: epoch seconds at which it leaves the queue.
     :param due: epoch seconds at which it is done, if all goes well.
-    :param brief: what the video is made from; None until the pictures are there.
-    :param media_ready: epoch seconds at which the pictures were there, or could not be had.
-    :param media_problem: why a picture could not be had.
+    :param brief: the input of the video; None until the pictures are fetched.
+    :param media_ready: epoch seconds at which the pictures were fetched, or found to be unavailable.
+    :param media_problem: why a picture could not be fetched.
     :param charged_at: epoch seconds of the charge; None while there is none.
     """
 
@@ -182,7 +182,7 @@ class StoredGeneration:
         return self.key.account
 
     def final_at(self) -> float | None:
-        """When it is final; None while nobody knows, and for one that stalls."""
+        """When it ends; None while its pictures are fetched, and for one that stalls."""
         outcome = self.directives.outcome
         if outcome is GenerationOutcome.STALL or self.media_ready is None:
             return None
@@ -245,7 +245,7 @@ class VendorState:
         self.charges = 0
 
     def new_id(self, model: str = "") -> str:
-        """An id in the vendor's manner."""
+        """An id in the vendor's form."""
         style = self.options.ids
         if style is IdStyle.PUBLISHED:
             style = published_id_style(model)
@@ -280,7 +280,7 @@ class VendorState:
         return known
 
     def rotate_key(self, old: str, new: str) -> ApiKey:
-        """Give the account of a key another one, and refuse the old one from now on."""
+        """Replace a key of an account; the old key is refused from now on."""
         if new in self.keys:
             raise ValueError("the new key is already in use")
         rotated = self.set_key(new, account_of=old)
@@ -298,10 +298,10 @@ class VendorState:
         client_request_id: str | None,
         directives: Directives,
     ) -> StoredGeneration:
-        """Take a valid request: make the generation and hold its price.
+        """Accept a valid request: make the generation and hold its price.
 
-        :raises Refusal: the account cannot pay, the key may not spend so much, or as many
-            generations as allowed are under way.
+        :raises Refusal: the account cannot pay, the key's limit is reached, or as many
+            generations as allowed are running.
         """
         now = self.clock.now()
         self.settle(now)
@@ -370,7 +370,7 @@ class VendorState:
             key.log.append(row)
 
     def settle(self, now: float) -> None:
-        """Book what has come due since the last look: charges, and holds of failures."""
+        """Book what is due since the last call: charges, and the holds of failed generations."""
         while self._unsettled and self._unsettled[0][0] <= now:
             _, _, generation = heapq.heappop(self._unsettled)
             final = generation.final_at()

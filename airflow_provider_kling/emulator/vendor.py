@@ -1,7 +1,7 @@
-"""The vendor's words: paths, headers, forms of ids, errors.
+"""The vendor's paths, headers, id formats and errors.
 
-They are stated here a second time and not imported from the client on purpose: a stand-in that shared
-the client's constants would agree with the client's mistakes.
+They are deliberately not imported from the client: an emulator that shared the client's constants would
+share its mistakes.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _DIGITS = re.compile(r"kling-video/v2\.1/(standard|pro)/.+")
 
 
 def name_elsewhere(model_id: str) -> str | None:
-    """What stands behind the colon in the published ids of a model; None for ids of another form."""
+    """The part after the colon in the published ids of a model; None for ids of another form."""
     for form, name in _RUN_ELSEWHERE:
         if match := form.fullmatch(model_id):
             return match.expand(name)
@@ -72,7 +72,7 @@ def alias_of(model_id: str) -> str:
 
 
 class Refusal(Exception):
-    """An error answer of the vendor.
+    """An error answer from the vendor.
 
     :param status: HTTP status.
     :param message: a sentence, or an object or array with details.
@@ -181,12 +181,12 @@ def unauthorized() -> Refusal:
 
 
 def out_of_credits() -> Refusal:
-    """The account cannot pay for what it asks."""
+    """The account's balance is too low for the request."""
     return Refusal(403, "The account has run out of credits. Top up its balance to continue.")
 
 
 def too_many_at_once(limit: int) -> Refusal:
-    """The account has as many generations under way as it may."""
+    """The account already has as many running generations as allowed."""
     return Refusal(429, f"Too many concurrent requests: at most {limit} generations can run at once.")
 
 
@@ -205,20 +205,20 @@ def key_limit_reached() -> Refusal:
 
 
 def scope_missing() -> Refusal:
-    """The key is not made for this."""
+    """The key lacks the scope for this request."""
     return Refusal(403, "This API key does not have the scope that the request needs.")
 
 
 def bad_body(problems: list[str]) -> Refusal:
-    """The request's body is not what the model takes."""
+    """The request's body is not valid for the model."""
     return Refusal(400, ["Body validation error", *({"message": text} for text in problems)])
 
 
 def bad_query(problem: str) -> Refusal:
-    """The request's query is not what the endpoint takes."""
+    """The request's query is not valid for the endpoint."""
     return Refusal(400, ["Query validation error", {"message": problem}])
 
 
 def no_such_endpoint(method: str, path: str) -> Refusal:
-    """Neither this path nor this method on it."""
+    """No such path, or no such method on it."""
     return Refusal(404, f"Cannot {method} {path}")

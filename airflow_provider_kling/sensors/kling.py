@@ -56,10 +56,10 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
     :param deferrable: wait in the triggerer instead of on the worker.
     :param poke_interval: seconds between polls, 1 to 3600; None polls where completion is likely.
     :param timeout: seconds to wait at most.
-    :param model: the model, whose usual duration sharpens when to poll; known without it where a
-        KlingGenerateOperator upstream submitted the generation, as is when.
+    :param model: the model, whose usual duration improves the polling times; not needed where a
+        KlingGenerateOperator upstream submitted the generation.
     :raises AirflowFailException: the generation ended in an error, or a retry cannot fix it.
-    :raises AirflowSensorTimeout: the time is over; the generation may still complete.
+    :raises AirflowSensorTimeout: ``timeout`` is reached; the generation may still complete.
     """
 
     template_fields: Sequence[str] = ("generation_id", "kling_conn_id", "model")

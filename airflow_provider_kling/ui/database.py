@@ -1,4 +1,4 @@
-"""Airflow's database, read alike for all versions: task instances, their attempts and their XComs.
+"""Reads Airflow's database, the same way for all versions: task instances, their attempts and their XComs.
 
 Up to Airflow 3.3 an XCom belongs to a task instance, and a retry clears it; the attempts before the last
 are in a table of their own. From 3.4 on each attempt is a row of its own, with its XComs.
@@ -340,7 +340,7 @@ def dags_with(session: Session, keys: Collection[str]) -> set[str]:
 
 
 def asks_a_person(session: Session, attempt_id: Any) -> bool:
-    """Whether an attempt is a human-in-the-loop task that has put its question."""
+    """Whether an attempt is a human-in-the-loop task that waits for its answer."""
     from airflow.models.hitl import HITLDetail
 
     asked = HITLDetail.__table__

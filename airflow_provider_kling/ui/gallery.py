@@ -171,7 +171,7 @@ _reading: Final = Lock()
 
 
 def entries(session: Session, dag_ids: Collection[str], filters: GalleryFilters) -> list[Entry]:
-    """All generations of the runs that have anything to do with some filters.
+    """All generations of the runs that match some filters.
 
     What was read of a run is kept in memory, and read again when Airflow has changed anything in it.
 

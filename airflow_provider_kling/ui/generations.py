@@ -21,7 +21,7 @@ KEYS: Final = (
     xcom.FAILURE,
     xcom.BATCH,
 )
-"""What is read. ``video_url`` is not among them: it is signed."""
+"""The XComs that are read; not ``video_url``, which is signed."""
 
 Status = Literal[
     "queued",
@@ -39,7 +39,7 @@ Status = Literal[
 ]
 """The last four are of the rows of a batch alone."""
 WAITING: Final = ("queued", "submitting", "generating", "retrying")
-"""Statuses that are going to change."""
+"""Statuses that are not final."""
 
 _WORKING: Final = ("running", "deferred", "scheduled", "queued", "up_for_reschedule", "restarting", None)
 _OVER: Final = ("failed", "upstream_failed")
@@ -48,7 +48,7 @@ _RUNNING_RUN: Final = ("running", "queued")
 
 @dataclass(slots=True)
 class GenerationFacts:
-    """One generation, and what became of it.
+    """One generation and its outcome.
 
     :param attempt: of the task that submitted it, or that alone knows it.
     :param place: which of the variants it is, from 0.
@@ -133,7 +133,7 @@ class GenerationFacts:
 
     @property
     def status(self) -> Status:
-        """Where it stands, as far as Airflow knows."""
+        """Its status, as far as Airflow knows."""
         state = self.attempt.state
         if self.row is not None:
             return self.row[1]
@@ -272,7 +272,7 @@ def _merged(parts: Sequence[GenerationFacts]) -> list[GenerationFacts]:
 
 
 def _dearer(one: Mapping[str, Any], other: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Of two answers about the cost of one generation, the one that says more."""
+    """Of two cost entries of one generation, the more complete one."""
     return one if _number(one.get("usd")) is not None or not other else other
 
 
@@ -302,7 +302,7 @@ def _seen(at: datetime) -> float:
 
 
 def by_place(found: Iterable[GenerationFacts]) -> list[GenerationFacts]:
-    """In the order in which a person expects them: task, map index, place."""
+    """Sorted by task, map index and place."""
     return sorted(found, key=lambda each: (each.attempt.task_id, each.attempt.map_index, each.place))
 
 

@@ -1,4 +1,4 @@
-"""What Airflow loads: the plugin with its views and its one FastAPI app.
+"""The Airflow plugin: its views and its FastAPI app.
 
 Every Airflow process loads plugins, so this module imports next to nothing; the app is made when the
 API server asks for it. An unknown destination breaks the plugin list of a whole Airflow, so the views
@@ -77,7 +77,7 @@ def running_version() -> tuple[int, int]:
 
 
 class _Apps:
-    """The plugin's list of apps, made when somebody reads it."""
+    """The plugin's list of apps, made at first use."""
 
     def __get__(self, instance: object, owner: type) -> list[dict[str, Any]]:
         if instance is None or running_version() < FIRST_WITH_VIEWS:
@@ -88,7 +88,7 @@ class _Apps:
 
 
 class KlingPlugin(AirflowPlugin):
-    """Videos where their tasks are; see ``docs/ui.md``."""
+    """Shows each task's videos in Airflow's UI; see ``docs/ui.md``."""
 
     name = "kling"
     fastapi_apps = _Apps()

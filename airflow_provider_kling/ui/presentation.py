@@ -1,4 +1,4 @@
-"""From what Airflow holds of a generation to what the page may show of it: no key, no signed URL."""
+"""Converts what Airflow has stored of a generation to what the page may show: no key, no signed URL."""
 
 from __future__ import annotations
 

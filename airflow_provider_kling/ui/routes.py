@@ -1,4 +1,4 @@
-"""The app's routes. Each asks Airflow who the viewer is; each that names a DAG, whether they may read it."""
+"""The app's routes. Each has Airflow authenticate the viewer and check their permission on its DAG."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ router = APIRouter()
 
 @router.get("/", include_in_schema=False)
 def page(user: GetUserDep) -> FileResponse:
-    """The one page, which asks for everything else."""
+    """The page, which fetches everything else."""
     return FileResponse(STATIC / "index.html", media_type="text/html", headers=_PRIVATE)
 
 

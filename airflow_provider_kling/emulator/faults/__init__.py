@@ -1,1 +1,1 @@
-"""What goes wrong at the emulator on request."""
+"""Faults that the emulator injects on request."""

@@ -1,13 +1,13 @@
-"""What a prompt can ask of the emulator: ``[emulator: ...]`` in its text.
+"""Directives that a prompt can give to the emulator: ``[emulator: ...]`` in its text.
 
 =========================  ====================================================================
 ``moderation``             the generation ends in ``error`` when it leaves the queue
 ``fail``                   it ends in ``error`` when it should have completed
-``fail=detail``            the same, with its error written so; ``moderation=detail`` as well
+``fail=detail``            the same, with an error of that shape; also ``moderation=detail``
 ``reason=TEXT``            what its error says
 ``stall``                  it never ends
 ``slow=SECONDS``           it is ``generating`` for so long
-``expired-url``            each video URL is already expired when it is given out
+``expired-url``            each video URL has already expired when it is returned
 ``completed=WORD``         another word for one of its statuses
 ``log=twice``              how often the request log lists it: once, twice, failed-first, never
 a fault rule               for this generation alone, in the form of :mod:`.rules`, for example
@@ -32,7 +32,7 @@ _DIRECTIVE = re.compile(r"\[emulator:\s*([^\]]*?)\s*\]")
 _ENDINGS = ("fail", "moderation")
 _LONGEST_SECONDS = 1e9
 MARK = b"[emulator:"
-"""What a request's body contains when a prompt may hold a directive."""
+"""The text in a request's body that tells that a prompt may hold a directive."""
 
 
 class GenerationOutcome(enum.Enum):
@@ -46,17 +46,17 @@ class GenerationOutcome(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Directives:
-    """What a request's prompts ask of the emulator.
+    """The directives of a request's prompts.
 
     :param outcome: how the generation ends.
     :param generating_seconds: how long it is ``generating``; None for the emulator's usual.
-    :param expired_url: video URLs are expired when given out.
+    :param expired_url: video URLs have already expired when they are returned.
     :param faults: the text of fault rules.
     :param words: other words for its statuses.
     :param error_shape: how its error is written; None as the emulator's options say.
     :param reason: what its error says; None for the emulator's usual.
     :param log_rows: how often the request log lists it; None as the emulator's options say.
-    :param problems: directives that nobody understands.
+    :param problems: directives that do not exist or cannot be read.
     """
 
     outcome: GenerationOutcome = GenerationOutcome.COMPLETE
@@ -104,7 +104,7 @@ def read_directives(parameters: Mapping[str, Any]) -> Directives:
 
 
 def submit_faults(body: bytes) -> list[FaultRule]:
-    """The fault rules for the submit itself that a request's body asks for."""
+    """The fault rules for the submit itself, from the directives in a request's body."""
     rules = []
     for text in _DIRECTIVE.findall(body.decode(errors="replace")):
         if text.startswith("submit:"):

@@ -1,4 +1,4 @@
-"""Answers of what stands between a client and the vendor: gateways, Cloudflare, a company's firewall."""
+"""Answers of the systems between a client and the vendor: gateways, Cloudflare, a company's firewall."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _CHALLENGES = {
 
 
 def gateway_page(status: int = 502, headers: Mapping[str, str] | None = None) -> web.Response:
-    """What a gateway answers when it does not get an answer of the vendor."""
+    """The answer of a gateway that gets none from the vendor."""
     title = f"{status} {_REASONS.get(status, 'Error')}"
     return _page(status, title, "emulated gateway", headers or {})
 
@@ -41,7 +41,7 @@ def gateway_page(status: int = 502, headers: Mapping[str, str] | None = None) ->
 def cloudflare_page(
     status: int, request: web.BaseRequest, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """What Cloudflare answers, 520 to 526: a page for a browser, a line of text for everybody else."""
+    """Cloudflare's answers 520 to 526: a page for a browser, a line of text for other clients."""
     ray = secrets.token_hex(8)
     marks = {"Server": "cloudflare", "CF-RAY": f"{ray}-FRA", **(headers or {})}
     if "text/html" not in request.headers.get("Accept", ""):
@@ -55,7 +55,7 @@ def cloudflare_page(
 def firewall_page(
     status: int, message: str | None = None, headers: Mapping[str, str] | None = None
 ) -> web.Response:
-    """What a company's firewall or proxy answers in place of the vendor.
+    """The answer of a company's firewall or proxy in place of the vendor's.
 
     :param message: its title; None for a usual one.
     """

@@ -1,4 +1,4 @@
-"""Doing a fault to a request: refusing it, breaking its connection, spoiling its answer."""
+"""Fault injection: refuse a request, break its connection, or corrupt its answer."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _NO_ID_LEFT = frozenset(
 async def trouble(
     rule: FaultRule, request: web.Request, call: CallKind, handler: Handler
 ) -> web.StreamResponse:
-    """Answer a request as a fault rule says.
+    """Apply a fault rule to a request.
 
     :param handler: what would serve it.
     :raises Refusal: where the rule is an error answer.
@@ -111,7 +111,7 @@ def reset_connection(request: web.BaseRequest) -> None:
 
 
 async def hang(request: web.Request) -> None:
-    """Give no answer until the client has gone or the emulator stops."""
+    """Send no answer until the client disconnects or the emulator stops."""
     await request.app[EMULATED].closing.wait()
     if request.transport is not None:
         request.transport.abort()

@@ -1,4 +1,4 @@
-"""Fault rules: what goes wrong, with which calls, how often."""
+"""Fault rules: which fault, for which calls, how often."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ ANY = "any"
 
 
 class FaultKind(enum.StrEnum):
-    """What can go wrong.
+    """The kinds of faults.
 
-    The first group keeps a submit from being accepted, unless a rule says ``accepted=true``. The
-    second spoils the answer to a request that was served. The third is about a video's bytes. The last
-    one picks one of the others.
+    With the first group a submit is not accepted, unless a rule says ``accepted=true``. The second
+    group corrupts the answer to a request that was served. The third affects a video's bytes. The last
+    kind picks one of the others at random.
     """
 
     S400 = "400"
@@ -105,7 +105,7 @@ _NOT_ON_CDN = frozenset(
     }
 )
 NEVER_REACHED = frozenset({FaultKind.S521, FaultKind.S523, FaultKind.S525, FaultKind.S526})
-"""Where Cloudflare says that it did not get a request through to the vendor at all."""
+"""Cloudflare's statuses for a request that never reached the vendor."""
 _RANDOM_KINDS = (
     FaultKind.S429,
     FaultKind.S500,
@@ -151,8 +151,7 @@ class FaultRule:
     :param seconds: how long ``slow-drip`` takes over an answer (30), or how late ``delay`` answers (5).
     :param at: byte of the answer at which ``reset-at`` breaks.
     :param size: bytes of ``huge-body``, or bytes a second of ``slow``.
-    :param accepted: True serves a refused submit all the same: it makes a generation, and its
-        answer is lost.
+    :param accepted: True accepts the submit in spite of the error answer: it makes a generation.
     """
 
     call: str
@@ -260,7 +259,7 @@ class FaultRule:
         return {f.name: getattr(self, f.name) for f in fields(self) if not f.name.startswith("_")}
 
     def strikes(self) -> bool:
-        """Count a matching request, and say whether this one goes wrong."""
+        """Count a matching request, and decide whether the fault is applied to it."""
         self.seen += 1
         if self.seen <= self.after or (self.times is not None and self.hits >= self.times):
             return False
@@ -294,9 +293,9 @@ _OPTIONS: dict[str, Any] = {
 
 
 class Faults:
-    """The rules in force; the first that strikes wins. Callable from any thread.
+    """The active rules; the first that matches is applied. Callable from any thread.
 
-    :param now: the clock, in seconds, that ``lasts`` is counted by.
+    :param now: the clock for ``lasts``, in seconds.
     """
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
@@ -306,11 +305,11 @@ class Faults:
         self._lock = threading.Lock()
 
     def add(self, call: str, kind: str | int, **options: Any) -> FaultRule:
-        """Put a rule in force; the options are those of :class:`FaultRule`."""
+        """Add a rule; the options are those of :class:`FaultRule`."""
         return self.enforce(FaultRule.build(call, str(kind), **options))
 
     def enforce(self, rule: FaultRule) -> FaultRule:
-        """Put a rule in force, and give it its number."""
+        """Add a rule, and give it its number."""
         with self._lock:
             self._number += 1
             rule.id = self._number
@@ -324,12 +323,12 @@ class Faults:
             self._rules.clear()
 
     def rules(self) -> list[FaultRule]:
-        """The rules in force, spent ones among them, in the order they were added."""
+        """All rules in the order they were added, also those that are used up."""
         with self._lock:
             return list(self._rules)
 
     def strike(self, call: CallKind, generation_id: str | None) -> FaultRule | None:
-        """The rule that hits this request; None lets it pass."""
+        """The rule to apply to this request; None for no fault."""
         if not self._rules:
             return None
         with self._lock:

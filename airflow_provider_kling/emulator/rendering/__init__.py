@@ -1,1 +1,1 @@
-"""Pictures that come in, videos that go out."""
+"""Reference pictures, and the videos rendered from them."""

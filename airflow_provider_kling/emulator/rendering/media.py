@@ -1,4 +1,4 @@
-"""What comes with a request: checked as the vendor documents, fetched where it is a URL."""
+"""The media of a request: checked against the documented limits, and fetched where they are URLs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SAMPLE_NAME = "mona_lisa_extended.jpg"
 
 
 class BadMedia(Exception):
-    """A picture or a sound that the vendor would not take; the message says what was found."""
+    """A picture or an audio file that the vendor would refuse; the message says why."""
 
 
 class PictureStore:
@@ -55,7 +55,7 @@ class PictureStore:
         return digest
 
     def open(self, digest: str) -> Image.Image:
-        """The picture, as it lies: what its EXIF says about turning it is not obeyed.
+        """The picture as stored: its EXIF rotation is ignored.
 
         A very large JPEG is read at a smaller scale; a video needs no more.
         """
@@ -67,7 +67,7 @@ class PictureStore:
     async def fetch(self, url: str, session: aiohttp.ClientSession) -> str:
         """Fetch a picture once, check it, store it, and return its sha256.
 
-        :raises BadMedia: it cannot be had, or the vendor would not take it.
+        :raises BadMedia: it cannot be fetched, or the vendor would refuse it.
         """
         if urlsplit(url).path.rsplit("/", 1)[-1] == SAMPLE_NAME:
             return self.keep(sample_picture())
@@ -117,7 +117,7 @@ def decode_data_uri(uri: str) -> bytes:
 
 
 def check_picture(content: bytes, *, mask: bool = False) -> None:
-    """Hold a picture to the documented limits, by its content and not by its name.
+    """Check a picture against the documented limits, by its content and not by its name.
 
     :param mask: a mask is as large as the picture it belongs to: only type and bytes count.
     :raises BadMedia: what is wrong with it.
@@ -140,7 +140,7 @@ def check_picture(content: bytes, *, mask: bool = False) -> None:
 
 
 def check_sound(content: bytes) -> None:
-    """Hold an avatar's audio to the documented limits: MP3, WAV, M4A or AAC, at most 5 MB.
+    """Check an avatar's audio against the documented limits: MP3, WAV, M4A or AAC, at most 5 MB.
 
     :raises BadMedia: what is wrong with it.
     """

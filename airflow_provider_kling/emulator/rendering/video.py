@@ -1,6 +1,6 @@
 """Videos: real H.264 in MP4, drawn from the reference picture and the prompt.
 
-The picture is slowly zoomed and panned, the prompt stands below as a caption, and the first half second
+The picture is slowly zoomed and panned, the prompt is the caption below, and the first half second
 shows which generation it is, so that no two videos are alike. The same input gives the same bytes, so
 that a video keeps its ETag.
 """
@@ -48,7 +48,7 @@ class EncoderMissing(ModuleNotFoundError):
 
 
 def encoder() -> Any:
-    """PyAV, loaded when the first video is rendered: an emulator that renders none does without.
+    """PyAV, loaded when the first video is rendered, so that an emulator that renders none works without it.
 
     :raises EncoderMissing: it is not installed.
     """
@@ -60,7 +60,7 @@ def encoder() -> Any:
 
 
 class Film:
-    """What the videos of one picture and one prompt share: all but their first half second.
+    """The part that the videos of one picture and one prompt share: all but their first half second.
 
     Encoding takes a second or two, an opening a tenth of it, and many generations are asked for with the
     same picture and prompt.
@@ -171,7 +171,7 @@ def frame_size(shape: tuple[int, int]) -> tuple[int, int]:
 
 
 def placeholder(text: str) -> Image.Image:
-    """A picture to stand for one that cannot be had."""
+    """A placeholder for a picture that cannot be fetched."""
     return _background(text, (_LONGEST_SIDE, _LONGEST_SIDE * 9 // 16))
 
 
@@ -186,7 +186,7 @@ class _Strip:
 
 
 def _view(scene: tuple[int, int], done: float) -> tuple[float, float, float, float]:
-    """What part of the scene is seen when this share of the video is done."""
+    """The part of the scene that is visible at this fraction of the video."""
     width, height = scene
     share = 1 - _ZOOM * done
     left = width * (1 - share) * (0.35 + 0.3 * done)
@@ -230,7 +230,7 @@ def _text_strip(text: str, size: tuple[int, int]) -> Image.Image:
 
 
 def _background(seed: str, size: tuple[int, int]) -> Image.Image:
-    """A gradient between two colours of the seed's own, with a few soft discs."""
+    """A gradient between two colours chosen by the seed, with a few soft discs."""
     digest = hashlib.sha256(seed.encode("utf-8", "replace")).digest()
     dark, light = _colour(digest[0], 0.75, 0.30), _colour(digest[1], 0.45, 0.85)
     ramp = Image.linear_gradient("L").rotate(digest[6] % 4 * 90).resize(size)

@@ -1,4 +1,4 @@
-"""Finished videos: rendered when first asked for, once, and kept in a bounded cache on disk."""
+"""Finished videos: rendered once, when they are first requested, and kept in a bounded cache on disk."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MAX_BYTES = 2 << 30
 
 @dataclass(frozen=True, slots=True)
 class VideoBrief:
-    """What a video is made from; the same brief makes the same bytes.
+    """The input of a video; the same brief gives the same bytes.
 
     :param label: which generation it is; shown at its beginning.
     :param seconds: its length.
@@ -67,7 +67,7 @@ class VideoFile:
 
 
 class VideoStore:
-    """Renders off the event loop; a video that many ask for at once is rendered once.
+    """Renders in threads; a video that several requests want at once is rendered once.
 
     :param folder: where the files are kept; its owner removes it.
     :param pictures: where the reference pictures are.

@@ -1,1 +1,1 @@
-"""What the emulated vendor answers, and its control plane."""
+"""The routes of the emulated vendor, and the control plane."""

@@ -1,4 +1,4 @@
-"""Which requests are let in: from whom, how large, and how fast they have to come."""
+"""Which requests are accepted: from which hosts, up to which size, and how fast they must arrive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_BODY = 256 * 1024 * 1024
 
 
 def check_sender(request: web.BaseRequest, options: EmulatorOptions) -> None:
-    """Keep web pages out, whose host name was made to point to this machine, or which send to it.
+    """Refuse requests of web pages: DNS rebinding, and requests from other origins.
 
     :raises Refusal: the ``Host`` is not this machine, or the ``Origin`` is a page of another host.
     """
@@ -29,7 +29,7 @@ def check_sender(request: web.BaseRequest, options: EmulatorOptions) -> None:
 
 
 async def read_body(request: web.Request, options: EmulatorOptions) -> None:
-    """Wait for the body, which the request keeps.
+    """Read the body; the request keeps it.
 
     :raises Refusal: it is too long, takes too long, or cannot be decoded.
     """

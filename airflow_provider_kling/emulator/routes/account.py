@@ -1,4 +1,4 @@
-"""Balance, key and ledger: what an account can read about itself."""
+"""The account's balance, keys and ledger."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a generation is told: as documented, as published, or as older answers did."""
+"""The JSON of a generation: as documented, as published, or as older answers have it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def generation_body(
 ) -> dict[str, Any]:
     """The JSON object of a generation.
 
-    :param stage: where it stands.
+    :param stage: its status.
     :param url: of its video, when it is completed.
-    :param file: the video, where the vendor tells its size.
+    :param file: the video, where the vendor states its size.
     """
     old = options.answers is AnswerStyle.OLD
     # Every other generation has its absent keys as nulls, and the other word for its status.

@@ -1,4 +1,4 @@
-"""The routes put together, and what happens to every request on its way in and out."""
+"""The application: all routes, and the middleware that every request passes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def build_app(emulated: Emulated) -> web.Application:
 
 @web.middleware
 async def _gate(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let a request in when it is whole, and from where it may come."""
+    """Accept a request that is complete and comes from an allowed host."""
     emulated = request.app[EMULATED]
     connection = emulated.connection(request)
     if connection is not None:
@@ -102,7 +102,7 @@ async def _gate(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 @web.middleware
 async def _conversation(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Note the request, let a fault have it or serve it, and note its answer."""
+    """Record the request, apply a fault or serve it, and record its answer."""
     emulated = request.app[EMULATED]
     path = request.path
     if path.startswith(control.PREFIX) or path == openapi.PATH:
@@ -168,7 +168,7 @@ async def _served(request: web.Request, handler: Handler, emulated: Emulated) ->
 
 
 async def _fault_in_prompt(request: web.Request, emulated: Emulated) -> FaultRule | None:
-    """The rule that a submit's own prompt asks for, counted over repetitions of the same body."""
+    """The fault rule in a submit's own prompt, counted over repetitions of the same body."""
     raw = await request.read()
     if MARK not in raw:
         return None

@@ -1,4 +1,4 @@
-"""The public catalogue: models with their prices, and how fast they are. No key needed."""
+"""The public catalogue: models, prices and durations. No key needed."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _RANGES = re.compile(r"bytes=[0-9]*-[0-9]*(\s*,\s*[0-9]*-[0-9]*)+")
 
 
 def signed_url(request: web.Request, generation: StoredGeneration, now: float) -> str:
-    """A URL of a finished video, signed anew; valid for the options' ``url_lifetime``."""
+    """A freshly signed URL of a finished video; valid for the options' ``url_lifetime``."""
     emulated = request.app[EMULATED]
     lifetime = emulated.options.url_lifetime
     expiry = now - _EXPIRED_SECONDS_AGO if generation.directives.expired_url else now + lifetime
@@ -45,9 +45,9 @@ def signed_url(request: web.Request, generation: StoredGeneration, now: float) -
 
 
 def origin(url: URL, emulated: Emulated) -> str:
-    """Scheme, host and port of the CDN, for who reaches the API by this URL.
+    """Scheme, host and port of the CDN, for a client that reaches the API by this URL.
 
-    As the vendor's, the CDN has another host name than the API.
+    Like the vendor's, the CDN has another host name than the API.
     """
     name, port = url.raw_host or "", emulated.cdn_port or url.explicit_port
     if emulated.options.cdn_host is not None:
@@ -114,7 +114,7 @@ class _Span:
 
 
 def _span(request: web.Request, size: int, *, validators: tuple[str, str]) -> _Span | None:
-    """Which bytes are asked for; None where there are none of them."""
+    """The requested range; None where the file has no such bytes."""
     whole = _Span(0, size, False)
     asked = request.headers.get("Range", "").strip()
     match = _RANGE.fullmatch(asked)
@@ -193,7 +193,7 @@ async def _write(
     length: int,
     pace: int | None,
 ) -> bytes:
-    """Send ``count`` bytes from ``start``; returns the rest of ``length`` where it is cut."""
+    """Send ``count`` bytes from ``start``; returns how many of ``length`` are left where it is cut."""
     chunk_size = _CHUNK if pace is None else max(1, pace // 10)
     with file.path.open("rb") as source:
         source.seek(start)

@@ -1,4 +1,4 @@
-"""The emulator's own routes, under ``/_emulator``: what a test asks and sets from outside."""
+"""The control plane: the emulator's own routes under ``/_emulator``, for tests in other processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def routes() -> list[web.RouteDef]:
 
 
 def generation_facts(emulated: Emulated, generation: StoredGeneration) -> dict[str, Any]:
-    """One generation as the control plane tells it. Holds neither key nor picture."""
+    """One generation for the control plane, without key and pictures."""
     return {
         "id": generation.id,
         "account": generation.account.number,
@@ -52,7 +52,7 @@ def generation_facts(emulated: Emulated, generation: StoredGeneration) -> dict[s
 
 
 def key_facts(key: ApiKey) -> dict[str, Any]:
-    """One key as the control plane tells it, by its prefix."""
+    """One key for the control plane, by its prefix."""
     return {
         "prefix": key.prefix,
         "account": key.account.number,
@@ -126,7 +126,7 @@ async def _keys(request: web.Request) -> web.Response:
 
 
 async def _set_key(request: web.Request) -> web.Response:
-    """Add a key, change one, or with ``rotate`` put one in place of another, which is refused then."""
+    """Add a key, change one, or with ``rotate`` replace one, which is refused from then on."""
     body = await _json(request)
     state = request.app[EMULATED].state
     try:
@@ -142,7 +142,7 @@ async def _set_key(request: web.Request) -> web.Response:
 
 
 async def _advance(request: web.Request) -> web.Response:
-    """``{"advance": seconds}`` pushes the emulator's time forward."""
+    """``{"advance": seconds}`` moves the emulator's clock forward."""
     body = await _json(request)
     clock = request.app[EMULATED].clock
     try:
@@ -153,7 +153,7 @@ async def _advance(request: web.Request) -> web.Response:
 
 
 async def _outage(request: web.Request) -> web.Response:
-    """``{"seconds": SECONDS}`` refuses all connections, this plane's too, for so long."""
+    """``{"seconds": SECONDS}`` refuses all connections for so long, also to the control plane."""
     body = await _json(request)
     try:
         seconds = read_option(body["seconds"], float)

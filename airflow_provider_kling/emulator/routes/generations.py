@@ -153,7 +153,7 @@ async def poll(request: web.Request) -> web.StreamResponse:
 
 
 async def _file(emulated: Emulated, generation: StoredGeneration) -> VideoFile | None:
-    """The video, rendered for its size; None where nothing can render it."""
+    """The video, rendered to know its size; None without PyAV."""
     if generation.brief is None:
         return None
     with contextlib.suppress(EncoderMissing):
@@ -188,7 +188,7 @@ def _validated(body: dict[str, Any], options: EmulatorOptions) -> tuple[Model, d
 
 
 def _unknown_model(model_id: str) -> Model:
-    """A model that takes whatever it is given."""
+    """A model that accepts any parameters."""
     return Model(
         id=model_id,
         parameters={},
@@ -202,7 +202,7 @@ def _unknown_model(model_id: str) -> Model:
 
 
 async def _off_loop_if_large(raw: bytes, work: Any, *arguments: Any) -> Any:
-    """Pictures take a while to decode; polls must not wait for it."""
+    """In a thread: decoding takes a while, and polls must not wait for it."""
     if len(raw) > _LARGE_BODY:
         return await asyncio.to_thread(work, *arguments)
     return work(*arguments)

@@ -1,4 +1,4 @@
-"""The request log: a row a request, of the key that asks."""
+"""The request log: one row for each request of the key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECONDS = {"h": 3600.0, "d": 86400.0}
 
 
 async def logs(request: web.Request) -> web.Response:
-    """``GET /v2/logs``: a row a request, newest first."""
+    """``GET /v2/logs``: one row for each request, newest first."""
     key = request.app[EMULATED].caller(request)
     state = request.app[EMULATED].state
     now = state.clock.now()
@@ -54,7 +54,7 @@ async def logs(request: web.Request) -> web.Response:
 
 
 def _key_asked_for(key: ApiKey, prefix: str | None, state: VendorState) -> ApiKey:
-    """Whose rows are read: those of the key that asks, or for a management key those of another one."""
+    """The key whose rows are listed: that of the request, or for a management key the one it names."""
     if prefix is None or prefix == key.prefix:
         return key
     if not key.management:
@@ -97,7 +97,7 @@ def _window(request: web.Request, now: float) -> tuple[float, float]:
 
 
 def _is_listed(row: LogRow, state: VendorState, now: float) -> bool:
-    """Whether the analytics pipeline has caught up with a request."""
+    """Whether a request is visible in the log yet, which lags behind."""
     options = state.options
     seen_from = row.created
     if row.generation is not None:

@@ -1,4 +1,4 @@
-"""Videos and reference pictures, from where a task has recorded them and from nowhere else."""
+"""Videos and reference pictures, read only from the places that a task has recorded."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ VIDEO_TYPES: Final = {
     "Matroska or WebM": "video/webm",
 }
 PICTURE_TYPES: Final = {"JPEG": "image/jpeg", "PNG": "image/png", "WebP": "image/webp"}
-"""What is served, by content. Nothing that a browser could run is among it."""
+"""The served types, by content. None of them can run in a browser."""
 MOST_PICTURE_BYTES: Final = 20 * 1024 * 1024
 CHUNK: Final = 256 * 1024
 _VERSIONS: Final = ("ETag", "etag", "mtime", "LastModified")
-"""What storage libraries call that which tells an object from an older one."""
+"""The names under which storage libraries have an object's version."""
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})", re.ASCII)
 
 

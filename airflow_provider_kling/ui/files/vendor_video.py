@@ -1,6 +1,6 @@
-"""A video straight from the vendor, where no saved file can be reached: streamed through the API server.
+"""A video from the vendor, where no saved file can be reached: streamed through the API server.
 
-The signed URL stays in this process: it is asked for at each request, kept nowhere, and never told.
+The signed URL stays in this process: it is fetched for each request, never stored and never shown.
 """
 
 from __future__ import annotations

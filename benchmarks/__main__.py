@@ -10,6 +10,7 @@ from typing import Final
 MEASUREMENTS: Final = {
     "waiting": "what a poll costs in the triggerer, beside other providers (an hour; name cases for less)",
     "schedule": "polls against lag, beside the optimum (seconds)",
+    "outage": "workers held, log requests and what is paid while submits fail (half a minute)",
     "dag_import": "what an import adds to a DAG file (a minute)",
     "download": "a landing beside curl (minutes)",
     "worker": "what a task adds to a worker, beside a task that does nothing (three minutes)",

@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
 from airflow_provider_kling.api.billing.cost import check_budget
 from airflow_provider_kling.api.catalog.parameter import MediaPlace
@@ -45,6 +46,10 @@ RECORD_KEY: Final = "kling_generation"
 """Key of the record in Airflow's task state store; the variants of a task have one each, with a number."""
 PRESIGNED_SECONDS: Final = 86_400
 """How long a presigned URL of a picture works: longer than any queue at the vendor is known to be."""
+STOPPING: Final = 60.0
+"""Seconds that the process of an attempt may work on after a person cleared it: until its next heartbeat,
+and a request that is under way."""
+_UUID_WITH_TIME: Final = 7
 _FIRST_NAME: Final = re.compile(r"[^.\[]*")
 
 
@@ -110,24 +115,38 @@ def attempt_of(context: Context, variant: int | str | None = None) -> TaskAttemp
         first_number=ti.max_tries - (task.retries or 0) + 1,
         renumbered=loop_index is not None and bool(getattr(dag_run, "clear_number", 0)),
     )
-    since, until = _previous_attempts(dag_run, attempt.kind, task.retry_delay)
+    since, until = _previous_attempts(ti, dag_run, task, attempt.kind)
     return replace(attempt, previous_since=since, previous_until=until)
 
 
-def _previous_attempts(dag_run: Any, kind: AttemptKind, retry_delay: Any) -> tuple[float, float]:
-    """Epoch seconds between which previous attempts ran, as far as the dag run tells.
+def _previous_attempts(ti: Any, dag_run: Any, task: Any, kind: AttemptKind) -> tuple[float, float]:
+    """Epoch seconds between which previous attempts can have submitted, as far as Airflow tells.
 
     A clear resets ``queued_at`` and ``start_date``, and a run may have no logical date; ``run_after``
-    (Airflow 3) never changes.
+    (Airflow 3) never changes. Both can be years ago in a backfill, and count only after a clear.
     """
-    names = ("run_after", "logical_date", "queued_at", "start_date")
+    names = ["queued_at", "start_date"]
+    if getattr(dag_run, "clear_number", None) != 0:
+        names += ["run_after", "logical_date"]
     moments = (getattr(dag_run, name, None) for name in names)
     starts = [moment.timestamp() for moment in moments if isinstance(moment, datetime)]
     now = time.time()
-    delay = retry_delay.total_seconds() if isinstance(retry_delay, timedelta) else float(retry_delay)
-    # an automatic retry comes no earlier than its delay; a person may clear at any moment
-    waited = delay if kind == "retry" else 0.0
-    return min(starts, default=now - 86_400.0), now - waited
+    return min(starts, default=now - 86_400.0), min(now, _ended_by(ti, task, kind, now))
+
+
+def _ended_by(ti: Any, task: Any, kind: AttemptKind, now: float) -> float:
+    """Epoch seconds by which the previous attempt had surely ended.
+
+    Airflow 3 makes the id of an attempt, a UUID with the time in it, when the one before it failed or was
+    cleared, and tells nothing else of that one.
+    """
+    given = getattr(ti, "id", None)
+    if isinstance(given, str | UUID) and (made := UUID(str(given))).version == _UUID_WITH_TIME:
+        return (made.int >> 80) / 1000 + STOPPING
+    if kind != "retry" or task.retry_exponential_backoff:
+        return now  # a person clears at any moment, and a backoff may begin below the delay
+    delay = task.retry_delay
+    return now - (delay.total_seconds() if isinstance(delay, timedelta) else float(delay))
 
 
 def prepare(

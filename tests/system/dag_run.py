@@ -31,13 +31,20 @@ class DagRun:
         self.run_id = run_id
 
     def tasks(self, task_id: str | None = None) -> list[dict[str, Any]]:
-        """The task instances: ``task_id``, ``map_index``, ``state``, ``try_number`` and more."""
+        """The task instances: ``task_id``, ``map_index``, ``state``, ``try_number`` and more.
+
+        From Airflow 3.4 on there is a row for each attempt, and the one in use is told; the passes of a loop
+        have their number as their index.
+        """
         rows = self._cluster.rows(
-            "SELECT * FROM task_instance WHERE dag_id = %s AND run_id = %s ORDER BY task_id, map_index",
-            self.dag_id,
-            self.run_id,
+            "SELECT * FROM task_instance WHERE dag_id = %s AND run_id = %s", self.dag_id, self.run_id
         )
-        return [row for row in rows if task_id in (None, row["task_id"])]
+        rows = [
+            {**row, "map_index": row["map_index" if "map_index" in row else "region_index"]}
+            for row in rows
+            if row.get("working_set", True) and task_id in (None, row["task_id"])
+        ]
+        return sorted(rows, key=lambda row: (row["task_id"], row["map_index"]))
 
     def states(self) -> dict[str, str]:
         """Task id (and map index) -> state."""
@@ -68,11 +75,17 @@ class DagRun:
 
     def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """A value that a task pushed; None where it pushed none."""
-        rows = self._cluster.rows(
-            "SELECT value FROM xcom WHERE dag_id = %s AND run_id = %s AND task_id = %s AND key = %s"
-            " AND map_index = %s",
-            *(self.dag_id, self.run_id, task_id, key, map_index),
-        )
+        (task,) = (each for each in self.tasks(task_id) if each["map_index"] == map_index)
+        if "working_set" in task:  # Airflow 3.4 and newer
+            query = "SELECT value FROM xcom_v2 WHERE task_instance_id = %s AND key = %s"
+            values = [task["id"], key]
+        else:
+            query = (
+                "SELECT value FROM xcom WHERE dag_id = %s AND run_id = %s AND task_id = %s AND key = %s"
+                " AND map_index = %s"
+            )
+            values = [self.dag_id, self.run_id, task_id, key, map_index]
+        rows = self._cluster.rows(query, *values)
         return rows[0]["value"] if rows else None
 
     def log(self, task_id: str, map_index: int = -1, attempt: int | None = None) -> str:
@@ -97,16 +110,25 @@ class DagRun:
         path = f"dags/{self.dag_id}/dagRuns/{self.run_id}/taskInstances/{task_id}"
         self._cluster.call("PATCH", path, {"new_state": state})
 
-    def clear(self, *task_ids: str) -> None:
-        """Clear task instances, as a person does in the UI."""
+    def clear(self, *task_ids: str, **options: Any) -> None:
+        """Clear task instances, as a person does in the UI.
+
+        :param options: what else the request says, such as ``include_downstream``.
+        """
         body = {
             "dag_run_id": self.run_id,
-            "task_ids": list(task_ids),
             "dry_run": False,
             "only_failed": False,
             "reset_dag_runs": True,
+            **({"task_ids": list(task_ids)} if task_ids else {}),
+            **options,
         }
         self._cluster.call("POST", f"dags/{self.dag_id}/clearTaskInstances", body)
+
+    def clear_all(self) -> None:
+        """Clear the whole run, as a person does in the UI."""
+        body = {"dry_run": False, "only_failed": False}
+        self._cluster.call("POST", f"dags/{self.dag_id}/dagRuns/{self.run_id}/clear", body)
 
 
 def _name(task: Mapping[str, Any]) -> str:

@@ -221,7 +221,7 @@ def test_a_task_cleared_while_deferred_adopts_its_generation(stage: Stage) -> No
 
     assert len(_submits(vendor, ":cleared:")) == 1
     generation_id = _submits(vendor, ":cleared:")[0].generation_id
-    assert f"Generation {generation_id} was submitted before" in run.log("cleared")
+    assert f"{RECORDED} {generation_id}" in run.log("cleared")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The benchmark of the wait says nothing that it did not measure."""
+"""The benchmarks say nothing that they did not measure, and measure what they say."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks import outage
 from benchmarks.waiting import Result, medians, row
 
 FLOOR = Result(cpu=200.0, share=1.0, connections=0.0, memory=4.0, lag=2.0, worst=5.0)
@@ -29,3 +30,18 @@ def test_one_bad_run_of_several_is_enough():
     runs = [FINE, FINE, replace(FINE, failed=1), FINE, replace(FINE, share=0.5)]
     assert medians(runs).failed == 1
     assert medians(runs).share == 0.5
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_an_outage_costs_no_task_its_generation(deferrable: bool):
+    found = outage.measure(deferrable=deferrable, tasks=30, seed=3)
+
+    assert (found.failed, found.attempts) == (0, 30)
+    assert found.paid == 30 + found.twice
+    assert found.twice <= 1  # a generation that takes longer than the grace
+    assert found.over_after > outage.OUTAGE
+    # Each task is uncertain for a whole grace at least, on a worker or not.
+    if deferrable:
+        assert found.worker_seconds < 30 * 5
+    else:
+        assert found.worker_seconds > 30 * 500

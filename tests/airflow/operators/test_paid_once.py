@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Any
 
 import pytest
 
 from airflow_provider_kling.api.durable.record import NOTHING
 from airflow_provider_kling.emulator import EmulatorThread
-from tests.airflow.real_airflow import REMEMBERS, RealAirflow
+from tests.airflow.real_airflow import REMEMBERS, VERSION, RealAirflow
 
 TEXT_MODEL = "kling-video/v1.6/standard/text-to-video"
 IMAGE_MODEL = "kling-video/v1.6/standard/image-to-video"
@@ -369,6 +371,37 @@ def test_mapped_tasks_remember_each_for_itself(airflow: RealAirflow, vendor: Emu
     assert len(vendor.generations) == 3
     for index in range(3):
         assert f":{index}:" in run[f"generate[{index}]"].xcom["client_request_id"]
+
+
+@pytest.mark.skipif(VERSION < (3, 0), reason="attempts have ids from Airflow 3.0 on")
+def test_the_id_of_an_attempt_tells_when_the_one_before_ended(airflow: RealAirflow) -> None:
+    """What a search for earlier submits counts its grace from, of which Airflow tells nothing else."""
+    run = airflow.run(
+        """
+        @task(retries=1, retry_delay=timedelta(hours=1))
+        def probe(ti=None):
+            import time
+            made = (ti.id.int >> 80) / 1000
+            print("PROBE", ti.id.version, time.time() - made, time.time())
+            if ti.try_number == 1:
+                time.sleep(1.5)
+                raise RuntimeError
+        probe()
+        """
+    )
+    (version, _, first_began) = re.findall(r"PROBE (\d+) (\S+) (\S+)", run.log)[-1]
+    assert version == "7"
+
+    run.go_on()
+
+    (_, ago, began) = re.findall(r"PROBE (\d+) (\S+) (\S+)", run.log)[-1]
+    assert float(first_began) + 1.4 < float(began) - float(ago) < float(began)
+
+    time.sleep(1.5)
+    cleared = time.time()
+    run.clear("probe").go_on()
+    (_, ago, began) = re.findall(r"PROBE (\d+) (\S+) (\S+)", run.log)[-1]
+    assert cleared < float(began) - float(ago) < float(began)
 
 
 def test_under_dag_test(airflow: RealAirflow, vendor: EmulatorThread) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,9 @@ from email.parser import HeaderParser
 from pathlib import Path
 
 import pytest
+
+from airflow_provider_kling.api import read_mp4
+from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = "airflow_provider_kling"
@@ -133,6 +137,74 @@ def test_airflow_shows_the_connection_type(installed: Path, tmp_path: Path) -> N
 def test_it_brings_no_gpl_binary(installed: Path) -> None:
     listed = json.loads(run([installed / "python", "-m", "pip", "list", "--format", "json"]))
     assert not {"av", "pi-heif", "pillow-heif"} & {each["name"] for each in listed}
+
+
+ADDED = """
+import json
+from importlib.metadata import distribution, distributions
+from packaging.requirements import Requirement
+
+def name_of(text):
+    return text.lower().replace("_", "-").replace(".", "-")
+
+def needed(name, extras=(), seen=None):
+    seen = set() if seen is None else seen
+    if (name, *sorted(extras)) in seen:
+        return seen
+    seen.add((name, *sorted(extras)))
+    try:
+        requires = distribution(name).requires or []
+    except ImportError:
+        return seen
+    for each in map(Requirement, requires):
+        if each.marker is None or any(each.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            needed(name_of(each.name), tuple(each.extras), seen)
+    return seen
+
+of_airflow = {name for name, *_ in needed("apache-airflow")} | {"pip", "setuptools"}
+added = {
+    name_of(each.name): sum(
+        each.locate_file(file).stat().st_size
+        for file in each.files or ()
+        if file.suffix != ".pyc" and each.locate_file(file).is_file()
+    )
+    for each in distributions()
+    if name_of(each.name) not in of_airflow
+}
+print(json.dumps(added))
+"""
+MOST_ADDED = 35_000_000
+"""Bytes of files that installing the provider may add to Airflow."""
+
+
+def test_it_adds_little_to_airflow(installed: Path) -> None:
+    added = json.loads(run([installed / "python", "-c", ADDED]))
+    print(added)
+    assert {"airflow-provider-kling", "pillow"} <= set(added)
+    assert sum(added.values()) <= MOST_ADDED, added
+
+
+@pytest.mark.skipif(LOCKED < "3", reason="README's DAG is written for Airflow 3")
+def test_the_first_dag_of_the_readme_saves_a_verified_video(installed: Path, tmp_path: Path) -> None:
+    (dag,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    dag_file = tmp_path / "dags" / "first.py"
+    dag_file.parent.mkdir()
+    dag_file.write_text(dag.replace("/data/", f"{tmp_path}/"))
+    shutil.copy(ROOT / "dags" / "pictures" / "mona_lisa.jpg", tmp_path / "mug.jpg")
+    with EmulatorThread(EmulatorOptions(generating_seconds=2)) as emulator:
+        connection = {"conn_type": "kling", "host": emulator.url, "password": emulator.api_key}
+        said = run(
+            [installed / "python", ROOT / "scripts" / "run_dag.py", dag_file, "my_first_video", "download"],
+            AIRFLOW_HOME=str(tmp_path / "airflow"),
+            AIRFLOW__CORE__DAGS_FOLDER=str(dag_file.parent),
+            AIRFLOW__CORE__LOAD_EXAMPLES="False",
+            AIRFLOW_CONN_KLING_DEFAULT=json.dumps(connection),
+        )
+    path = Path(json.loads(said.splitlines()[-1])["returned"])
+    assert path.parent == tmp_path / "videos"
+    with path.open("rb") as video:
+        assert read_mp4(video).duration == pytest.approx(5, abs=0.1)
+    assert "5.00 s, " in said  # the task has read it, without a decoder
 
 
 def test_the_emulator_s_command_is_there(installed: Path) -> None:

@@ -103,7 +103,7 @@ class Connection:
     def _look_whether_it_left(self) -> None:
         if select.select([self.socket], [], [], 0)[0]:
             with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                if not self.socket.recv(1):
+                if not self.socket.recv(BURST):
                     raise Gone
 
 

@@ -125,3 +125,18 @@ class BoundedConnector(aiohttp.TCPConnector):
         super().__init__(resolver=OwnThreadsResolver(connecting), **options)
         made = functools.partial(BoundedResponseHandler, loop=self._loop)
         self._factory = cast("functools.partial[ResponseHandler]", made)
+
+    async def connect(self, req: Any, *args: Any, **kwargs: Any) -> Any:
+        """A connection for a request, through a proxy's tunnel where it needs one.
+
+        :raises aiohttp.ClientConnectorError: also where a proxy breaks off while it makes the tunnel. aiohttp
+            reports that like an answer that breaks off, and for a submit it is the difference between
+            free and perhaps billed.
+        """
+        try:
+            return await super().connect(req, *args, **kwargs)
+        except (aiohttp.ClientConnectorError, aiohttp.ClientHttpProxyError, aiohttp.InvalidURL, TimeoutError):
+            raise
+        except (aiohttp.ClientError, OSError) as error:
+            why = OSError(None, f"it broke off: {type(error).__name__}")
+            raise aiohttp.ClientConnectorError(req.connection_key, why) from error

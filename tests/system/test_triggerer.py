@@ -1,7 +1,7 @@
-"""A thousand deferred task instances on one real triggerer with PostgreSQL: all are woken.
+"""Deferred task instances on a real triggerer with PostgreSQL: a thousand at once, and some whose polls hang.
 
-It takes some four minutes, so it is run by hand: ``KLING_THOUSAND=1 pytest -s
-tests/system/test_thousand_waiting.py``; ``KLING_THOUSAND=3000`` waits for as many.
+The thousand take some four minutes, so that test is run by hand: ``KLING_THOUSAND=1 pytest -s
+tests/system/test_triggerer.py``; ``KLING_THOUSAND=3000`` waits for as many.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from packaging.version import Version
 
 from airflow_provider_kling.api.settings import VENDOR_PATH
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
+from tests.airflow.triggers.test_hanging_polls import POISONS, Vendor
+from tests.misbehaving_server import misbehaving
 from tests.system.cluster import AirflowCluster
 from tests.system.dag_run import eventually
 from tests.system.servers.postgres import database
@@ -31,10 +33,12 @@ USUAL = 100.0
 """Seconds, median: enough to set everything up, and then some."""
 SPREAD = 0.3
 COUNT = os.environ.get("KLING_THOUSAND", "")
+READ_TIMEOUT = 60.0
+"""Seconds; the default."""
+POISONED, HEALTHY = 16, 64
 
 pytestmark = [
     pytest.mark.timeout(1500),
-    pytest.mark.skipif(not COUNT, reason="takes four minutes; KLING_THOUSAND=1 runs it"),
     pytest.mark.skipif(
         Version(version("apache-airflow")) < Version("3.3"), reason="made for the tables of Airflow 3.3"
     ),
@@ -61,6 +65,7 @@ def usage(pid: int) -> tuple[float, float]:
     return cpu, memory
 
 
+@pytest.mark.skipif(not COUNT, reason="takes four minutes; KLING_THOUSAND=1 runs it")
 def test_all_of_a_thousand_are_woken(tmp_path: Path):
     count = 1000 if COUNT == "1" else int(COUNT)
     options = EmulatorOptions(
@@ -120,6 +125,47 @@ def test_all_of_a_thousand_are_woken(tmp_path: Path):
         f"p95 {lags[int(0.95 * count)]:.1f} s, worst {lags[-1]:.1f} s."
         f"\nTriggerer, both processes: {cpu:.0f} s of CPU, at most {most_memory:.0f} MB resident."
     )
+
+
+def test_sixteen_poisoned_and_sixty_four_healthy_waits(tmp_path: Path):
+    """All poisoned ones come first. Each healthy one is woken before the first poll that hangs is given up."""
+    home = tmp_path / "home"
+    home.mkdir()
+    ids = [f"bad{n}" for n in range(POISONED)] + [f"good{n}" for n in range(HEALTHY)]
+    vendor = Vendor(*POISONS.values())
+    with misbehaving(vendor) as server, database() as url:
+        cluster = AirflowCluster(home, url, {})
+        try:
+            cluster._run_once(["-c", "from airflow.utils.db import initdb; initdb()"])
+            order = {
+                "dags": str(cluster.dags),
+                "connection": {"host": f"http://{server.address}", "password": "a key"},
+                "ids": ids,
+                "submitted_at": [time.time()] * len(ids),
+                "deadline": time.time() + 3600,
+                "schedule": {"interval": 1.0},
+            }
+            (tmp_path / "order.json").write_text(json.dumps(order))
+            cluster._run_once([str(Path(__file__).with_name("deferred.py")), str(tmp_path / "order.json")])
+            cluster.start("triggerer")
+            eventually(lambda: vendor.poisoned >= POISONED, 180, f"polls that hang; see {home}/triggerer.log")
+            hanging_since = time.monotonic()
+
+            def woken() -> bool:
+                states = {row["state"]: row["n"] for row in cluster.rows(STATES)}
+                return states == {"scheduled": HEALTHY, "deferred": POISONED}
+
+            eventually(woken, 120, f"{HEALTHY} healthy task instances; see {home}/triggerer.log")
+            took = time.monotonic() - hanging_since
+            events = [found for row in cluster.rows(WOKEN) if (found := event_of(row["next_kwargs"]))]
+        finally:
+            cluster.stop()
+    assert {event["generation_id"] for event in events} == set(ids[POISONED:])
+    assert {event.get("status") for event in events} == {"completed"}
+    assert took < READ_TIMEOUT
+    log = (home / "triggerer.log").read_text()
+    assert "have had no complete answer" in log
+    assert "Traceback" not in log
 
 
 STATES = "SELECT state, count(*) AS n FROM task_instance GROUP BY state"

@@ -25,7 +25,7 @@ PYTHON ?= $(or $(call find-python,$(call newest-python,$(AIRFLOW))),\
 	$(if $(filter 13,$(call newest-python,$(AIRFLOW))),$(call find-python,99)))
 PROJECT := setup.cfg pyproject.toml airflow_provider_kling/__init__.py scripts/set_up.py
 
-.PHONY: ui check-ui test-ui ui-pictures help demo test test-system soak matrix check format airflow emulator benchmark docs build release-check coverage lock clean
+.PHONY: ui check-ui test-ui ui-pictures help demo test test-system soak matrix check audit format airflow emulator benchmark docs build release-check coverage lock clean
 
 help: ## list the targets
 	@echo "Usage: make <target>"
@@ -57,6 +57,10 @@ check: $(VENV)/.ready ## lint, format and types: ruff, mypy --strict
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+
+audit: $(VENV)/.ready ## known vulnerabilities of what the lock pins (needs the advisories of PyPI)
+	@$(BIN)/uv tool run pip-audit==2.10.1 --strict --no-deps --disable-pip --progress-spinner off \
+		--requirement requirements/airflow-$(AIRFLOW).txt
 
 format: $(VENV)/.ready ## rewrite the code the way that check wants it
 	@$(BIN)/ruff check --fix --quiet . || true

@@ -4,7 +4,7 @@ import { useCallback, useEffect, useState } from "preact/hooks";
 import { openInAirflow, taskHref } from "./airflow";
 import { type Batch, type Generation, readRows, type RowsPage, type RowStatus } from "./api";
 import { Cards } from "./cards";
-import { count, moment, plural, seconds, usd } from "./format";
+import { ago, count, moment, plural, seconds, usd } from "./format";
 import { Copyable, Fact, FailureText } from "./generation";
 import { Icon, ICONS, Notice, Pager, Skeleton, StatusBadge, Trouble, useNow } from "./parts";
 
@@ -67,7 +67,7 @@ export function BatchProgress({ batch, small = false }: { batch: Batch; small?: 
   const text = shown.map((status) => `${count(of(batch, status))} ${KINDS[status].name}`).join(", ");
   return (
     <div class={small ? "batch-progress small" : "batch-progress"}>
-      {small && <span class="batch-done">{count(done)} of {count(batch.total)}</span>}
+      {small && <span class="batch-done">{count(done)} of {plural(batch.total, "row")}</span>}
       <div class="stack" role="progressbar" aria-label="Rows that are done" aria-valuemin={0} aria-valuemax={batch.total} aria-valuenow={done} aria-valuetext={text}>
         {shown.map((status) => (
           <span key={status} class={`tone-${KINDS[status].tone}`} style={{ width: `${(of(batch, status) / total) * 100}%` }} />
@@ -96,10 +96,10 @@ function BatchFacts({ batch, serverNow }: { batch: Batch; serverNow: number }) {
   const left = batch.estimated_end ? batch.estimated_end - now : null;
   return (
     <dl class="facts">
-      {batch.cost_usd !== null && batch.cost_usd !== undefined && <Fact name="Cost"><strong>{usd(batch.cost_usd)}</strong> <span class="faint">by the price list</span></Fact>}
+      {batch.cost_usd !== null && batch.cost_usd !== undefined && <Fact name="Cost"><strong>{usd(batch.cost_usd)}</strong> <span class="faint line">by the price list</span></Fact>}
       {batch.seconds ? <Fact name="Video">{seconds(batch.seconds)}</Fact> : null}
       {!batch.finished && left !== null && <Fact name="Ends in about">{left > 0 ? seconds(left) : "a moment"}</Fact>}
-      {!batch.finished && batch.updated_at && <Fact name="As of">{moment(batch.updated_at)}</Fact>}
+      {!batch.finished && batch.updated_at && <Fact name="As of"><span title={moment(batch.updated_at)}>{ago(batch.updated_at, now)}</span></Fact>}
       {batch.finished && batch.manifest && <div class="wide"><Fact name="Manifest"><Copyable text={batch.manifest} what="the path of the manifest" /></Fact></div>}
     </dl>
   );

@@ -4,7 +4,7 @@ import { useState } from "preact/hooks";
 import type { Generation } from "./api";
 import { BatchDetail, BatchProgress } from "./batch";
 import { CompareDialog, Dialog } from "./compare";
-import { ago, usd } from "./format";
+import { ago, seconds, usd } from "./format";
 import { GenerationDetail, nameOf, Waiting } from "./generation";
 import { Icon, ICONS, isWaiting, StatusBadge } from "./parts";
 import { Preview } from "./player";
@@ -74,7 +74,7 @@ function Card({ generation: g, now, within, selected, select, open }: {
 }) {
   const [hovered, setHovered] = useState(false);
   const name = nameOf(g);
-  const when = g.completed_at ?? g.submitted_at ?? g.started_at;
+  const when = g.completed_at ?? g.submitted_at ?? (within === "batch" ? null : g.started_at);
   return (
     <li class={selected ? "card selected" : "card"}>
       <button
@@ -108,7 +108,7 @@ function Card({ generation: g, now, within, selected, select, open }: {
         {(within !== "batch" || when) && (
           <p class="card-line faint">
             <span class="clip" title={`${g.dag_id} · ${g.run_id} · ${name}`}>
-              {within === "airflow" ? `${g.dag_id} · ${name}` : within === "batch" ? "" : name}
+              {within === "airflow" ? `${g.dag_id} · ${name}` : within === "batch" ? g.seconds && g.waited ? `took ${seconds(g.waited)}` : "" : name}
             </span>
             {when && <time dateTime={new Date(when * 1000).toISOString()}>{ago(when, now)}</time>}
           </p>

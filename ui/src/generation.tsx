@@ -62,7 +62,7 @@ function Stage({ generation, now, label }: { generation: Generation; now: number
   if (generation.video_url) return <Player src={generation.video_url} label={label} aspect={aspectOf(generation)} />;
   if (isWaiting(generation.status)) return <Waiting generation={generation} serverNow={now} />;
   return (
-    <div class="no-video">
+    <div class={generation.failure ? "no-video short" : "no-video"}>
       <Icon path={generation.status === "failed" ? ICONS.warn : ICONS.film} size={26} />
       <p>{generation.status === "failed" ? "There is no video" : "Nobody has fetched the video yet"}</p>
       {generation.status === "submitted" && (
@@ -86,12 +86,13 @@ export function Waiting({ generation, serverNow, small = false }: {
   const elapsed = Math.max(0, now - since);
   const usual = generation.usual_seconds;
   const generating = generation.status === "generating";
+  const late = generating && elapsed > usual * 1.5;
   // Never full before the video is there: past the usual time the line creeps.
   const share = generating ? Math.min(0.97, elapsed < usual ? (elapsed / usual) * 0.85 : 1 - 0.15 * (usual / elapsed)) : 0;
   const words: Record<string, string> = {
     queued: "Queued in Airflow",
     submitting: "Being submitted",
-    generating: elapsed > usual * 1.5 ? "Generating, longer than usual" : "Generating",
+    generating: late ? "Generating, longer than usual" : "Generating",
     retrying: "Airflow will retry the task",
   };
   const word = words[generation.status] ?? "Waiting";
@@ -111,6 +112,12 @@ export function Waiting({ generation, serverNow, small = false }: {
       <p class="faint">
         {generating ? `${seconds(elapsed)} of usually ${seconds(usual)}` : `for ${seconds(elapsed)}`}
       </p>
+      {late && !small && (
+        <p class="faint">
+          The task keeps waiting until its timeout. Should that end it, the generation continues at the vendor: clear or retry the task, and it picks
+          up the same one.
+        </p>
+      )}
     </div>
   );
 }
@@ -120,7 +127,10 @@ export function FailureText({ generation }: { generation: Generation }) {
   if (!failure) return null;
   return (
     <section class="failure" aria-label="Why there is no video">
-      <h3>{failureName(failure.kind)}</h3>
+      <header>
+        <h3>{failureName(failure.kind)}</h3>
+        <Copy text={failure.message} what="the error" />
+      </header>
       <p>{failure.message}</p>
     </section>
   );
@@ -128,7 +138,9 @@ export function FailureText({ generation }: { generation: Generation }) {
 
 export function failureName(kind: string): string {
   const words = kind.replace(/Error$/, "").replace(/([a-z])([A-Z])/g, "$1 $2").toLowerCase();
-  return words === "kling" ? "Failed" : words.charAt(0).toUpperCase() + words.slice(1);
+  if (words === "kling" || words === "") return "Failed";
+  const whole = kind.endsWith("Error") && !/(failed|timeout|lost)$/.test(words) ? `${words} error` : words;
+  return whole.charAt(0).toUpperCase() + whole.slice(1);
 }
 
 function Pictures({ pictures }: { pictures: Picture[] }) {
@@ -196,8 +208,8 @@ export function Facts({ generation: g }: { generation: Generation }) {
         {g.cost && (
           <Fact name="Cost">
             {g.cost.usd !== null && g.cost.usd !== undefined && <strong>{usd(g.cost.usd)}</strong>}
-            {g.cost.usd_source && <span class="faint"> {source[g.cost.usd_source] ?? ""}</span>}
-            {g.cost.credits !== null && g.cost.credits !== undefined && <span class="faint"> {Math.round(g.cost.credits).toLocaleString("en-US")} credits</span>}
+            {g.cost.usd_source && <span class="faint">{` ${source[g.cost.usd_source] ?? ""}`}</span>}
+            {g.cost.credits !== null && g.cost.credits !== undefined && <span class="faint line">{Math.round(g.cost.credits).toLocaleString("en-US")} credits</span>}
           </Fact>
         )}
         {g.video && (
@@ -211,7 +223,7 @@ export function Facts({ generation: g }: { generation: Generation }) {
         )}
         {g.waited !== null && g.waited !== undefined && (
           <Fact name="Took">
-            {seconds(g.waited)} <span class="faint">usually {seconds(g.usual_seconds)}</span>
+            {seconds(g.waited)} <span class="faint line">usually {seconds(g.usual_seconds)}</span>
           </Fact>
         )}
         {g.submitted_at && <Fact name="Submitted">{moment(g.submitted_at)}</Fact>}

@@ -90,10 +90,10 @@ export function isWaiting(status: Status): boolean {
   return ["queued", "submitting", "generating", "retrying"].includes(status);
 }
 
-export function Notice({ title, children, tone = "quiet" }: {
+export function Notice({ title, children, tone = "plain" }: {
   title: string;
   children?: ComponentChildren;
-  tone?: "quiet" | "error";
+  tone?: "plain" | "error";
 }) {
   return (
     <div class={`notice ${tone}`} role={tone === "error" ? "alert" : "status"}>

@@ -80,12 +80,21 @@ function Chart({ options, data, label }: {
   return <div class="chart" ref={box} role="img" aria-label={label} />;
 }
 
+// The least step between two labels in seconds, the label, and what stands below it where the year, the month or the day is another.
+const TIMES: uPlot.Axis.Values = [
+  [31_536_000, "{YYYY}", null, null, null, null, null, null, 1],
+  [2_419_200, "{MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+  [86_400, "{D} {MMM}", "\n{YYYY}", null, null, null, null, null, 1],
+  [60, "{HH}:{mm}", "\n{D} {MMM} {YYYY}", null, "\n{D} {MMM}", null, null, null, 1],
+  [1, "{HH}:{mm}:{ss}", "\n{D} {MMM} {YYYY}", null, "\n{D} {MMM}", null, null, null, 1],
+];
+
 function axes(dark: boolean, values: (value: number) => string): uPlot.Axis[] {
   const stroke = dark ? "#a1a1aa" : "#52525b";
   const grid = { stroke: dark ? "rgba(255,255,255,0.08)" : "rgba(0,0,0,0.07)", width: 1 };
   const font = "11px system-ui, sans-serif";
   return [
-    { stroke, grid: { show: false }, ticks: { show: false }, font, space: 70 },
+    { stroke, grid: { show: false }, ticks: { show: false }, font, space: 70, values: TIMES },
     { stroke, grid, ticks: { show: false }, font, size: 56, values: (_, splits) => splits.map(values) },
   ];
 }

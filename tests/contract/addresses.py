@@ -7,6 +7,7 @@ import datetime as dt
 import ipaddress
 import select
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable, Iterator
@@ -216,6 +217,36 @@ def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 def _pair(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host, int(port)
+
+
+@contextmanager
+def encrypted(address: str, certificate: str) -> Iterator[str]:
+    """``host:port`` that speaks TLS and carries what comes to a plain server, as an https proxy does.
+
+    :param certificate: path of a PEM file with the key and the certificate.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    def carry(source: socket.socket, to: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                to.sendall(data)
+        with contextlib.suppress(OSError):
+            to.shutdown(socket.SHUT_WR)
+
+    def answer(connection: socket.socket) -> None:
+        with (
+            context.wrap_socket(connection, server_side=True) as here,
+            socket.create_connection(_pair(address)) as there,
+        ):
+            back = threading.Thread(target=carry, args=(there, here), daemon=True)
+            back.start()
+            carry(here, there)
+            back.join()
+
+    with accepting(answer) as listening:
+        yield listening
 
 
 def _pump(one: socket.socket, other: socket.socket) -> None:

@@ -95,6 +95,8 @@ def test_the_async_client_reads_each(settings: Settings) -> None:
         async with AsyncKlingClient(settings) as client:
             for published in ANSWERS:
                 check(await client.get_generation(published.id), published)
+                request = GenerationRequest("klingai/new", {"prompt": published.id})
+                check(await client.submit(request), published)
 
     asyncio.run(read())
 

@@ -43,6 +43,7 @@ from tests.contract.addresses import (
     Proxy,
     accepting,
     deaf,
+    encrypted,
     hang_up,
     other_host,
     proxy,
@@ -350,6 +351,43 @@ def test_the_environments_proxy_is_used(
     driver = connect(secure, base_url=f"https://{NAME}", ca_bundle=certificate)
     assert driver.run(driver.calls.get_balance()) == 1000.0
     assert len(tunnel.asked) == 1
+
+
+@pytest.mark.parametrize("place", ["connection", "https_proxy", "ALL_PROXY"])
+def test_a_proxy_that_is_reached_by_tls_itself(
+    connect: Connect,
+    secure: EmulatorThread,
+    certificate: str,
+    tunnel: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+):
+    with encrypted(tunnel.address, certificate) as address:
+        url = f"https://user:hunter2@{address}"
+        given = {"proxy": url} if place == "connection" else {}
+        if not given:
+            monkeypatch.setenv(place, url)
+        secure.reset()
+        driver = connect(secure, base_url=f"https://{NAME}", ca_bundle=certificate, **given)
+        assert driver.run(driver.calls.get_balance()) == 1000.0
+        generation = driver.run(driver.calls.submit(REQUEST))
+        assert driver.run(driver.calls.get_generation(generation.id)).id == generation.id
+    assert tunnel.asked[0] == ("CONNECT", f"{NAME}:443")
+    assert tunnel.credentials[0] == f"Basic {base64.b64encode(b'user:hunter2').decode()}"
+    assert len(secure.generations) == 1
+
+
+def test_a_tls_proxy_that_nobody_vouches_for_is_not_spoken_to(
+    connect: Connect, secure: EmulatorThread, certificate: str, tunnel: Proxy
+):
+    with encrypted(tunnel.address, certificate) as address:
+        driver = connect(secure, base_url=f"https://{NAME}", proxy=f"https://user:hunter2@{address}")
+        with pytest.raises(ConnectionLostError) as caught:
+            driver.run(driver.calls.submit(REQUEST))
+    assert caught.value.money is Money.NOT_SPENT
+    assert "hunter2" not in str(caught.value)
+    assert "certificate" in str(caught.value)
+    assert tunnel.asked == []
 
 
 def test_no_proxy_is_honoured(

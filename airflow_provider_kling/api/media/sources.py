@@ -149,12 +149,16 @@ def _read(path: Path, name: str, most_bytes: int) -> Iterator[bytes]:
 
 
 def _fetched(path: StoragePath, name: str, most_bytes: int) -> Iterator[bytes]:
-    info = path.fs.info(path.path)
+    try:
+        fs = path.fs
+    except (ImportError, ValueError) as error:  # nobody here knows this kind of storage
+        raise UnusableError(name, f"cannot be opened: {clean(str(error))}") from error
+    info = fs.info(path.path)
     if info.get("type") == "directory":
         raise UnusableError(name, "is a directory")
     _check_size(name, info.get("size") or 0, most_bytes)
     # of its own, s3fs would read ahead 50 MiB at once
-    with path.fs.open(path.path, "rb", block_size=_BLOCK) as stored:
+    with fs.open(path.path, "rb", block_size=_BLOCK) as stored:
         while chunk := stored.read(_CHUNK):
             yield chunk
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.metadata import metadata
 from pathlib import Path
 
 # The API reference imports the operators, and Airflow creates its home wherever it is imported.
@@ -19,6 +20,13 @@ version = release = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 exclude_patterns = ["README.md"]
 html_theme = "furo"
+_urls = dict(each.split(", ") for each in metadata("airflow-provider-kling").get_all("Project-URL", []))
+html_baseurl = _urls["Documentation"]
+html_theme_options = {
+    "source_repository": _urls["Source"],
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
 html_title = f"Kling provider {version}"
 html_static_path: list[str] = []
 html_copy_source = False

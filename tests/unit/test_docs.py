@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import inspect
 import re
 from pathlib import Path
@@ -17,6 +18,7 @@ from airflow_provider_kling.task import xcom
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 PAGES = {str(path.relative_to(DOCS).with_suffix("")) for path in DOCS.rglob("*.md")}
+OUR_ADDRESS = re.compile(r"https://[^\s)]*airflow-provider-kling[^\s)]*")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -36,6 +38,18 @@ def test_links_lead_to_files(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
     links = [link for link in LINK.findall(text) if "://" not in link and not link.startswith("mailto:")]
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_the_pages_and_the_package_name_the_same_addresses() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = config["metadata"]["project_urls"].strip().splitlines()
+    urls = dict(line.split(" = ") for line in lines)
+    assert next(iter(urls)) == "Documentation"
+    pages = [*DOCS.rglob("*.md"), *ROOT.glob("*.md")]
+    named = [each for page in pages for each in re.findall(OUR_ADDRESS, page.read_text())]
+    assert len(named) >= 2
+    assert [each for each in named if not each.startswith((urls["Documentation"], urls["Source"]))] == []
 
 
 @pytest.mark.parametrize("operator", [KlingGenerateOperator, KlingDownloadOperator, KlingGenerationSensor])

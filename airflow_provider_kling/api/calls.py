@@ -22,12 +22,13 @@ from airflow_provider_kling.api.exceptions import (
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
+from airflow_provider_kling.api.polling.learned_durations import LearningSchedule
 from airflow_provider_kling.api.polling.poll_tracker import PollTracker
 from airflow_provider_kling.api.polling.poll_tracker import Watcher as Watcher
 from airflow_provider_kling.api.polling.poll_tracker import is_ready as is_ready
 from airflow_provider_kling.api.polling.poll_tracker import not_ready as not_ready
 from airflow_provider_kling.api.polling.poll_tracker import timed_out as timed_out
-from airflow_provider_kling.api.polling.schedule import Learner, Timetable, jittered
+from airflow_provider_kling.api.polling.schedule import Learner, Schedule, jittered
 from airflow_provider_kling.api.retry import (
     CLOCK_SKEW,
     FATAL_POLLS,
@@ -186,12 +187,11 @@ class VendorCalls:
                     yield Sleep(LOG_PACE)
                 pages += 1
                 asking = self.endpoints.logs(models=models, start=begin, end=until, offset=offset)
-                page = yield from self.read(asking, self.endpoints.read_logs, retries=retries)
-                fitting = [row for row in page.rows if fits(row)]
+                rows, has_more = yield from self.read(asking, self.endpoints.read_logs, retries=retries)
+                fitting = [row for row in rows if fits(row)]
                 if fitting:
                     return fitting[0]
-                offset += len(page.rows) or LOG_PAGE
-                has_more = page.has_more
+                offset += len(rows) or LOG_PAGE
             if begin <= since:
                 return None
             until = begin
@@ -208,7 +208,7 @@ class VendorCalls:
         self,
         generation_id: str,
         *,
-        schedule: Timetable,
+        schedule: Schedule | LearningSchedule,
         deadline: float,
         submitted_at: float | None = None,
         watch: Watcher | None = None,
@@ -282,7 +282,9 @@ class VendorCalls:
         """
         return min(deadline - self.now(), latest - self.monotonic())
 
-    def _next_wait(self, schedule: Timetable, since: float, retry_after: float | None) -> float:
+    def _next_wait(
+        self, schedule: Schedule | LearningSchedule, since: float, retry_after: float | None
+    ) -> float:
         wait = jittered(schedule.next_wait(self.now() - since), self.rng)
         if retry_after is not None:
             wait = max(wait, READ_RETRIES.delay(1, self.rng, retry_after))

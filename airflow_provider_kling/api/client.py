@@ -23,7 +23,7 @@ from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.polling.schedule import Schedule
 from airflow_provider_kling.api.redaction import hide_secrets_in_logs_of
 from airflow_provider_kling.api.settings import Settings
-from airflow_provider_kling.api.transport.addresses import AddressPolicy
+from airflow_provider_kling.api.transport.addresses import refusal_of_name
 from airflow_provider_kling.api.transport.endpoints import USER_AGENT, Endpoints
 from airflow_provider_kling.api.transport.messages import (
     LONGEST_REPLY,
@@ -90,7 +90,7 @@ class KlingClient:
         self._sleep = sleep
         self._verify, _ = trusted(settings)
         self._api = TimedAdapter()
-        self._cdn = TimedAdapter(AddressPolicy.of(settings))
+        self._cdn = TimedAdapter(settings)
 
     def submit(self, request: GenerationRequest, client_request_id: str | None = None) -> Generation:
         """Ask for a generation, once; see :meth:`.VendorCalls.submit`."""
@@ -263,7 +263,7 @@ class KlingClient:
         if (unusable := unusable_proxy(self.settings, url)) is not None:
             return unusable
         # A proxy resolves names itself.
-        refusal = AddressPolicy.of(self.settings).refusal_of_name(parts.hostname or "")
+        refusal = refusal_of_name(self.settings, parts.hostname or "")
         return ConnectionLost(FailureReason.FORBIDDEN_ADDRESS, parts.netloc, refusal) if refusal else None
 
     def _video_url(self, url: str, base: str = "") -> str:

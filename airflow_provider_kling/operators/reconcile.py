@@ -131,7 +131,7 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
     def _look_up(self, hook: KlingHook, row: ReconciledRow) -> None:
         """Whether the video is there, and where the logs do not tell, how the generation stands."""
         from airflow_provider_kling.api.download.targets import target_for
-        from airflow_provider_kling.api.durable.reconciliation import Saved, State, current_state
+        from airflow_provider_kling.api.durable.reconciliation import current_state
         from airflow_provider_kling.api.exceptions import KlingError
         from airflow_provider_kling.api.paths import text_of
         from airflow_provider_kling.hooks.object_storage import target_path
@@ -146,12 +146,12 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
                 )
                 row.path = text_of(place)
                 size = target_for(place, row.generation_id).size()
-                row.saved = Saved.NO if size is None else Saved.YES
-            if row.state is State.UNKNOWN and row.saved is not Saved.YES:
+                row.saved = "no" if size is None else "yes"
+            if row.state == "unknown" and row.saved != "yes":
                 client = hook.get_conn()
                 row.state = client.run(current_state(client.calls, row.generation_id))
-            elif row.state is State.UNKNOWN:
-                row.state = State.COMPLETED
+            elif row.state == "unknown":
+                row.state = "completed"
         except KlingError as error:
             row.problem = error.what
             self.log.warning("Could not look up generation %s: %s", row.generation_id, error)
@@ -161,7 +161,6 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
 
         :return: how many videos could not be saved.
         """
-        from airflow_provider_kling.api.durable.reconciliation import Saved
         from airflow_provider_kling.api.exceptions import KlingError
 
         failed = 0
@@ -178,7 +177,7 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
                 row.problem = error.what
                 self.log.warning("Could not save generation %s: %s", row.generation_id, error)
             else:
-                row.saved, row.path = Saved.YES, saved.path
+                row.saved, row.path = "yes", saved.path
                 self.log.info("Saved generation %s at %s.", row.generation_id, saved.path)
         return failed
 

@@ -284,7 +284,7 @@ class GenerateRun:
             known = (each[variant.index] if variant.index < len(each) else None for each in lists)
             variant.generation_id, variant.request, failure = known
             if failure:
-                variant.failure = read_event(failure).error
+                _, variant.failure = read_event(failure)
 
     def _restore(self, before: int) -> None:
         """What became of the variants before this part of the task, as the XComs have it.
@@ -296,9 +296,9 @@ class GenerateRun:
         for variant in self.variants:
             known = (each[variant.index] if variant.index < len(each) else None for each in lists)
             failure, generation, path, video, cost = known
-            if failure and (error := read_event(failure).error):
-                variant.failure = error
-            elif variant.index < before and variant.generation_id is not None:
+            if failure:
+                _, variant.failure = read_event(failure)
+            if variant.failure is None and variant.index < before and variant.generation_id is not None:
                 duration = (video or generation or {}).get("duration")
                 variant.result = GenerationResult(
                     variant.generation_id, path, duration, variant.request, cost

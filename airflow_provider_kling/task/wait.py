@@ -135,10 +135,10 @@ class Wait:
         from airflow_provider_kling.api.calls import is_ready, not_ready
         from airflow_provider_kling.triggers.kling import read_event
 
-        result = read_event(event, waited_for)
-        if result.error is not None:
-            raise result.error
-        generation = self.hook.get_generation(result.generation_id)
+        generation_id, error = read_event(event, waited_for)
+        if error is not None:
+            raise error
+        generation = self.hook.get_generation(generation_id)
         if not is_ready(generation):
             raise not_ready(generation)
         return completed(generation, model)

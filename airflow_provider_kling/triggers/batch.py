@@ -163,7 +163,7 @@ class KlingBatchTrigger(BaseTrigger):
         return isinstance(error, KlingError) and await pollers.is_outdated(entry, error, at_most=left)
 
     async def _enter(self, pollers: SharedPollers, arguments: TriggerArguments) -> PollerEntry:
-        from airflow_provider_kling.triggers.connection_cache import UnreadableError
+        from airflow_provider_kling.api.polling.shared_poller import OverdueError
 
         try:
             return await pollers.enter(
@@ -173,7 +173,7 @@ class KlingBatchTrigger(BaseTrigger):
                 schedule=arguments.schedule,
                 at_most=max(0.0, arguments.deadline - time.time()) + OVERDUE,
             )
-        except UnreadableError as error:
+        except OverdueError as error:
             raise KlingError(str(error), money=Money.GOES_ON, recovery=Recovery.RETRY_TASK) from error
 
     @property

@@ -14,6 +14,7 @@ from collections.abc import Container
 from typing import Final
 
 from airflow_provider_kling.api.exceptions import ConfigurationError, Recovery
+from airflow_provider_kling.api.polling.shared_poller import OverdueError
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.retry import RetryPolicy
 from airflow_provider_kling.api.settings import Settings
@@ -33,10 +34,6 @@ FAILED_FOR: Final = 5.0
 MISSING_FOR: Final = 300.0
 """Seconds for which a connection must be missing before that is believed: Airflow says the same
 when its API server or secrets backend does not answer (3.3 and 2.11)."""
-
-
-class UnreadableError(Exception):
-    """A connection could not be read in the time there was; ``str`` says why."""
 
 
 class _CachedConnection:
@@ -75,7 +72,7 @@ class _CachedConnection:
             finally:
                 self.asking -= 1
         if not task.done() or task.cancelled():
-            raise UnreadableError(f"connection {self._conn_id!r} could not be read: {self._trouble}")
+            raise OverdueError(f"connection {self._conn_id!r} could not be read: {self._trouble}")
         return task.result()
 
     def stop(self) -> None:
@@ -151,7 +148,7 @@ class ConnectionCache:
         :param fresh: seconds ago that it may have been read.
         :param at_most: seconds to wait for it.
         :raises ConfigurationError: it cannot be used, or is not there.
-        :raises UnreadableError: it could not be read in that time.
+        :raises OverdueError: it could not be read in that time.
         """
         return await self._of(conn_id).get(fresh, at_most)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -38,10 +37,6 @@ OVERDUE: Final = 180.0
 """Seconds after the deadline that the final status check may take, if requests are rate limited or the
 connection be unreadable; the wait then ends without it."""
 ENDED: Final = "This wait ended: the task was stopped or cleared, or another triggerer took it over."
-HELD_BACK: Final = (
-    "the final status check never ran: requests on this connection were rate limited or unanswered, or the "
-    "system clock moved back"
-)
 
 
 class KlingGenerationTrigger(BaseTrigger):
@@ -100,7 +95,6 @@ class KlingGenerationTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the wait is over, then yield the one event."""
-        from airflow_provider_kling.triggers.connection_cache import UnreadableError
         from airflow_provider_kling.triggers.shared_pollers import ConnectionChangedError, SharedPollers
 
         loop = asyncio.get_running_loop()
@@ -136,9 +130,7 @@ class KlingGenerationTrigger(BaseTrigger):
                     await pollers.leave(entry)
             except ConnectionChangedError:
                 self.log.info("The connection was changed; still waiting, with the new one.")
-            except OverdueError:
-                event = failed_event(arguments.generation_id, timed_out(arguments.generation_id, HELD_BACK))
-            except UnreadableError as error:
+            except OverdueError as error:
                 event = failed_event(arguments.generation_id, timed_out(arguments.generation_id, str(error)))
             except KlingError as error:
                 if error.money in (
@@ -189,18 +181,6 @@ def _event(payload: dict[str, Any]) -> TriggerEvent:
     return TriggerEvent(payload)  # type: ignore[no-untyped-call]  # Airflow's is untyped
 
 
-@dataclass(frozen=True, slots=True)
-class TriggerResult:
-    """The event's content, read.
-
-    :param generation_id: what was waited for.
-    :param error: why the wait ended without a video; None where it is there.
-    """
-
-    generation_id: str
-    error: KlingError | None
-
-
 def nothing_to_wait_for() -> KlingError:
     """The error for a trigger that names no generation."""
     return KlingError(
@@ -232,10 +212,11 @@ def failed_event(generation_id: str, error: KlingError) -> dict[str, Any]:
     }
 
 
-def read_event(event: Any, waited_for: str = "") -> TriggerResult:
+def read_event(event: Any, waited_for: str = "") -> tuple[str, KlingError | None]:
     """Read an event, loudly: a malformed one raises with what it holds.
 
     :param waited_for: the generation id, for an event that does not tell it.
+    :return: the generation id, and why the wait ended without a video; None where it is there.
     :raises KlingError: it is not an event of this trigger; the generation keeps running.
     """
     if not isinstance(event, Mapping) or not isinstance(event.get("generation_id"), str):
@@ -259,7 +240,7 @@ def read_event(event: Any, waited_for: str = "") -> TriggerResult:
             generation_id=generation_id,
         )
     if failure is None:
-        return TriggerResult(generation_id, None)
+        return generation_id, None
     message, recovery = str(failure.get("message")), Recovery.__members__.get(str(failure.get("recovery")))
     facts: dict[str, Any] = {"recovery": recovery, "generation_id": generation_id, "is_whole": True}
     error: KlingError
@@ -270,7 +251,7 @@ def read_event(event: Any, waited_for: str = "") -> TriggerResult:
             error = GenerationTimeoutError(message, **facts)
         case _:
             error = KlingError(message, **facts)
-    return TriggerResult(generation_id, error)
+    return generation_id, error
 
 
 def goes_on(generation_id: str, why: str = "The task was stopped.") -> str:

@@ -26,7 +26,12 @@ from airflow_provider_kling.api.exceptions import (
 from airflow_provider_kling.api.polling.learned_durations import DurationStats, LearningSchedule
 from airflow_provider_kling.api.polling.live_durations import live_schedule
 from airflow_provider_kling.api.polling.schedule import Schedule
-from airflow_provider_kling.api.polling.shared_poller import MOST_UNDER_WAY, PendingWait, SharedPoller
+from airflow_provider_kling.api.polling.shared_poller import (
+    MOST_UNDER_WAY,
+    OverdueError,
+    PendingWait,
+    SharedPoller,
+)
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import (
@@ -37,7 +42,7 @@ from airflow_provider_kling.api.transport.messages import (
     HttpResponse,
 )
 from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for
-from airflow_provider_kling.triggers.connection_cache import READING_TIMEOUT, ConnectionCache, UnreadableError
+from airflow_provider_kling.triggers.connection_cache import READING_TIMEOUT, ConnectionCache
 
 log = logging.getLogger(__name__)
 
@@ -143,7 +148,7 @@ class SharedPollers:
             :meth:`.SharedPoller.wait`.
         :return: await its future, catch :class:`ConnectionChangedError` to enter again, and leave.
         :raises ConfigurationError: the connection cannot be used, or is not there.
-        :raises UnreadableError: it could not be read in all that time.
+        :raises OverdueError: it could not be read in all that time.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + at_most
@@ -179,7 +184,7 @@ class SharedPollers:
             latest = await self._cache.get(
                 entry.poller.conn_id, fresh=FRESH_AFTER_A_REFUSAL, at_most=max(at_most, READING_TIMEOUT)
             )
-        except (ConfigurationError, UnreadableError):
+        except (ConfigurationError, OverdueError):
             return False
         return latest != entry.poller.settings
 

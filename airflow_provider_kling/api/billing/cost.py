@@ -189,11 +189,10 @@ def _find_charge(calls: VendorCalls, generation_id: str, since: float) -> Flow[C
     cursor = None
     for _ in range(MOST_LEDGER_PAGES):
         asking = calls.endpoints.ledger(start=since, cursor=cursor)
-        page = yield from calls.read(asking, calls.endpoints.read_ledger, retries=COST_RETRIES)
-        for charge in page.charges:
+        charges, cursor = yield from calls.read(asking, calls.endpoints.read_ledger, retries=COST_RETRIES)
+        for charge in charges:
             if charge.reference_id == generation_id:
                 return charge
-        cursor = page.cursor
         if cursor is None:
             return None
     return None

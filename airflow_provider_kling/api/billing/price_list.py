@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from airflow_provider_kling.api.catalog.models import find_model
@@ -28,22 +28,13 @@ class Rate:
 
     :param unit: lower case, singular; ``second`` or ``video``, for example.
     :param usd: for ``per`` units.
+    :param when: parameter -> value that a request must have for it.
     """
 
     unit: str
     usd: float
     per: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """A price under conditions.
-
-    :param when: parameter -> value that a request must have for it.
-    """
-
-    when: Mapping[str, Any]
-    rate: Rate
+    when: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +46,7 @@ class Pricing:
     """
 
     units: tuple[Rate, ...] = ()
-    variants: tuple[Variant, ...] = ()
+    variants: tuple[Rate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +103,7 @@ def read_pricing(value: Any) -> Pricing | None:
         return Pricing(units=known) if known and len(known) == len(rates) else None
     if pricing.get("kind") == "variants":
         variants = [
-            Variant(mapping(each.get("when")), rate)
+            replace(rate, when=mapping(each.get("when")))
             for each in _objects(pricing.get("variants"))
             if (rate := _rate(each, "unit")) is not None
         ]
@@ -150,7 +141,7 @@ def with_defaults(model_id: str, parameters: Mapping[str, Any]) -> dict[str, Any
 def _charged_rates(pricing: Pricing, given: Mapping[str, Any]) -> list[Rate]:
     fitting = [variant for variant in pricing.variants if _fits(variant.when, given)]
     most = max((len(variant.when) for variant in fitting), default=0)
-    return [*pricing.units, *(variant.rate for variant in fitting if len(variant.when) == most)]
+    return [*pricing.units, *(variant for variant in fitting if len(variant.when) == most)]
 
 
 def video_seconds(parameters: Mapping[str, Any]) -> float | None:

@@ -122,18 +122,6 @@ class _TroubleError(Exception):
         self.retry_after = retry_after
 
 
-@dataclass(frozen=True, slots=True)
-class FetchedFile:
-    """A video that arrived whole.
-
-    :param size: bytes.
-    :param sha256: hexadecimal.
-    """
-
-    size: int
-    sha256: str
-
-
 class VideoSource:
     """A generation's video at the vendor: behind a URL that expires and a connection that breaks.
 
@@ -182,16 +170,17 @@ class VideoSource:
 
         return self._persist(ask, lambda: 0)
 
-    def save(self, path: Path) -> FetchedFile:
+    def save(self, path: Path) -> str:
         """Write the video to a new file.
 
+        :return: the SHA-256 of its content, hexadecimal.
         :raises DownloadError: it did not arrive whole after all attempts.
         :raises OSError: the file cannot be written.
         """
         with path.open("wb") as file, ThreadPoolExecutor(1, "kling-digest") as thread:
             copy = _Copy(file, thread)
             self._persist(lambda: self._fill(copy), lambda: copy.done)
-            return FetchedFile(copy.done, copy.digest("sha256"))
+            return copy.digest("sha256")
 
     def _fill(self, copy: _Copy) -> None:
         if not copy.is_complete:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_provider_kling.api.download.mp4_boxes import VideoFacts
-from airflow_provider_kling.api.download.resumable_fetch import Fetch, FetchedFile, VideoSource, new_digest
+from airflow_provider_kling.api.download.resumable_fetch import Fetch, VideoSource, new_digest
 from airflow_provider_kling.api.download.targets import TakenError, Target, target_for
 from airflow_provider_kling.api.download.verify import probe, warn_of_other_length
 from airflow_provider_kling.api.exceptions import DownloadError, Recovery
@@ -106,13 +106,14 @@ def save_video(
 
 def _download(source: VideoSource, place: Target, overwrite: bool, generation_id: str) -> SavedVideo:
     with place.staging() as staged:
-        fetched = source.save(staged)
+        sha256 = source.save(staged)
+        size = staged.stat().st_size
         with ThreadPoolExecutor(1, "kling-flush") as thread:  # while the demuxer reads it
             flushed = thread.submit(place.flush, staged)
             facts = probe(staged, generation_id=generation_id)
         flushed.result()
         place.place(staged, overwrite=overwrite)
-    saved = _saved_video(place, fetched, facts, skipped=False)
+    saved = _saved_video(place, size, sha256, facts, skipped=False)
     log.info(
         "The video of generation %s is at %s: %d bytes, %.2f s, %d x %d.",
         generation_id,
@@ -134,7 +135,7 @@ def _existing(source: VideoSource, place: Target, there: int, generation_id: str
         for name, stated in remote.checksums.items():
             if _digest(local, name) != stated:
                 raise _other_file(f"its {name} is another", place, generation_id)
-        known = FetchedFile(there, _digest(local, "sha256"))
+        sha256 = _digest(local, "sha256")
         try:
             facts = probe(local, generation_id=generation_id)
         except DownloadError as error:
@@ -143,17 +144,17 @@ def _existing(source: VideoSource, place: Target, there: int, generation_id: str
     told = remote.checksums or safe_name(generation_id) in place.shown
     if remote.size is None or not told:
         with place.staging() as staged:
-            if source.save(staged) != known:
+            if source.save(staged) != sha256:
                 raise _other_file("its content is another", place, generation_id)
     log.info("The video of generation %s is at %s already; nothing to do.", generation_id, place.shown)
-    return _saved_video(place, known, facts, skipped=True)
+    return _saved_video(place, there, sha256, facts, skipped=True)
 
 
-def _saved_video(place: Target, fetched: FetchedFile, facts: VideoFacts, *, skipped: bool) -> SavedVideo:
+def _saved_video(place: Target, size: int, sha256: str, facts: VideoFacts, *, skipped: bool) -> SavedVideo:
     return SavedVideo(
         path=place.shown,
-        size=fetched.size,
-        sha256=fetched.sha256,
+        size=size,
+        sha256=sha256,
         duration=facts.duration,
         width=facts.width,
         height=facts.height,

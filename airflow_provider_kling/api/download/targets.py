@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 from airflow_provider_kling.api.download.write_probe import probe_write
 from airflow_provider_kling.api.exceptions import DownloadError, KlingError, Recovery
@@ -63,41 +63,6 @@ class _Unseen:
     why: str
 
 
-class Target(Protocol):
-    """A place for one video."""
-
-    shown: str
-
-    def size(self) -> int | None:
-        """Bytes of what is there already; None where nothing is."""
-
-    def check_writable(self, *, free: bool) -> None:
-        """Do what saving will do there, as far as nothing of it stays.
-
-        :param free: whether the name has to be free. False where it is only as long as the real one, or
-            where what is there may be replaced.
-        :raises DownloadError: no video can be written there.
-        """
-
-    def copy(self) -> Any:
-        """Context manager that gives a local path to read what is there already."""
-
-    def staging(self) -> Any:
-        """Context manager that gives a fresh local path to write to; gone when it is left."""
-
-    def flush(self, staged: Path) -> None:
-        """Have the staged file reach the disk, where it is to stay.
-
-        Before it gets its name, so that a power cut leaves the whole file or none.
-        """
-
-    def place(self, staged: Path, *, overwrite: bool) -> None:
-        """Make the staged file the target, in one step for every reader.
-
-        :raises TakenError: there is something by now, and ``overwrite`` is False.
-        """
-
-
 def target_for(place: object, generation_id: str) -> Target:
     """The target that a path stands for.
 
@@ -128,7 +93,12 @@ class LocalTarget:
             return None if status is None else status.st_size
 
     def check_writable(self, *, free: bool) -> None:
-        """Make the folder and a temporary file in it, rename that, and remove both."""
+        """Make the folder and a temporary file in it, rename that, and remove both.
+
+        :param free: whether the name has to be free. False where it is only as long as the real one, or
+            where what is there may be replaced.
+        :raises DownloadError: no video can be written there.
+        """
         with _troubles("write", self.shown, self._generation_id):
             if self._status() is not None and free:
                 raise FileExistsError(errno.EEXIST, "another file is there", self.shown)
@@ -165,11 +135,14 @@ class LocalTarget:
             yield staged
 
     def flush(self, staged: Path) -> None:
-        """Write it out."""
+        """Have the staged file reach the disk before it gets its name: a power cut leaves all of it or none."""
         _flush(staged)
 
     def place(self, staged: Path, *, overwrite: bool) -> None:
-        """Rename; without ``overwrite`` by a hard link, which refuses an existing name."""
+        """Rename; without ``overwrite`` by a hard link, which refuses an existing name.
+
+        :raises TakenError: there is something by now, and ``overwrite`` is False.
+        """
         if staged.parent != self._path.parent:
             self._write_once(staged, overwrite)
         elif overwrite:
@@ -411,6 +384,10 @@ class StorageTarget:
         except PermissionError as error:  # where listing is not allowed, also for a missing object
             return _Unseen(clean(str(error)))
         return info
+
+
+Target: TypeAlias = LocalTarget | StorageTarget
+"""A place for one video: the staged file becomes it in one step for every reader."""
 
 
 @contextmanager

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Collection
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from airflow_provider_kling.api.billing.usage import accepted_rows, aligned_text, csv_text
 from airflow_provider_kling.api.calls import VendorCalls
@@ -20,21 +19,8 @@ MOST_LINES: Final = 100
 """Orphans that the table in the log names; the CSV has all."""
 
 
-class State(enum.StrEnum):
-    """How a generation stands at the vendor."""
-
-    COMPLETED = "completed"
-    WORKING = "working"
-    FAILED = "failed"
-    UNKNOWN = "unknown"
-
-
-class Saved(enum.StrEnum):
-    """Whether the video is where it should be."""
-
-    YES = "yes"
-    NO = "no"
-    UNKNOWN = "unknown"
+State: TypeAlias = Literal["completed", "working", "failed", "unknown"]
+"""How a generation stands at the vendor."""
 
 
 @dataclass(slots=True)
@@ -44,6 +30,7 @@ class ReconciledRow:
     :param created: ISO 8601, UTC; empty where the vendor does not say.
     :param dag: as the client request id names it: cut to 32 characters; so is the task.
     :param position: index of a mapped task, of a loop's pass, or both; see :class:`.Place`.
+    :param saved: whether its video is where it should be.
     :param path: where its video should be; empty where nobody said.
     :param problem: why that could not be looked up, or why the video could not be saved.
     """
@@ -58,14 +45,14 @@ class ReconciledRow:
     state: State
     usd: float | None
     credits: float | None
-    saved: Saved = Saved.UNKNOWN
+    saved: Literal["yes", "no", "unknown"] = "unknown"
     path: str = ""
     problem: str = ""
 
     @property
     def is_orphan(self) -> bool:
         """Whether it was paid and its video was never saved."""
-        return self.state is State.COMPLETED and self.saved is Saved.NO
+        return self.state == "completed" and self.saved == "no"
 
 
 COLUMNS: Final = tuple(each.name for each in fields(ReconciledRow))
@@ -88,12 +75,12 @@ class Reconciliation:
 
     def summary(self) -> dict[str, Any]:
         """Counts, for a log, an XCom or a metric."""
-        counted = {str(state): sum(row.state is state for row in self.rows) for state in State}
+        counted = {state: sum(row.state == state for row in self.rows) for state in get_args(State)}
         orphans = self.orphans
         return {
             "generations": len(self.rows),
             **counted,
-            "saved": sum(row.saved is Saved.YES for row in self.rows),
+            "saved": sum(row.saved == "yes" for row in self.rows),
             "orphans": len(orphans),
             "orphans_usd": round(sum(row.usd or 0.0 for row in orphans), 6),
         }
@@ -155,7 +142,7 @@ def _row(row: LogRow) -> ReconciledRow:
         model=row.model or "",
         generation_id=row.inference_id,
         client_request_id=row.client_request_id,
-        state=State.FAILED if row.failed else State.COMPLETED if charged else State.UNKNOWN,
+        state="failed" if row.failed else "completed" if charged else "unknown",
         usd=row.usd,
         credits=row.credits,
     )
@@ -169,7 +156,7 @@ def current_state(calls: VendorCalls, generation_id: str) -> Flow[State]:
     try:
         generation = yield from calls.get_generation(generation_id)
     except NotFoundError:
-        return State.UNKNOWN
+        return "unknown"
     if generation.status is GenerationStatus.COMPLETED:
-        return State.COMPLETED
-    return State.FAILED if generation.status is GenerationStatus.ERROR else State.WORKING
+        return "completed"
+    return "failed" if generation.status is GenerationStatus.ERROR else "working"

@@ -16,7 +16,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from airflow_provider_kling.api.bounds import within
 from airflow_provider_kling.api.retry import Random
@@ -66,16 +66,6 @@ _STEP: Final = (_LAST_Z - _FIRST_Z) / _STEPS
 Learner = Callable[[float, float], None]
 """Called with a completed generation: seconds from the submit to the poll that saw it completed, and to
 the last poll that did not (0 where there was none)."""
-
-
-class Timetable(Protocol):
-    """When to poll next: a :class:`Schedule`, or one that learns on the way."""
-
-    def next_wait(self, elapsed: float) -> float:
-        """Seconds from now until the next poll.
-
-        :param elapsed: seconds since the submit.
-        """
 
 
 def jittered(wait: float, random: Random) -> float:

@@ -53,10 +53,17 @@ OVERDUE_CHECK: Final = 60.0
 """Seconds between two checks for overdue waits."""
 _FEWEST_TO_SWEEP: Final = 64
 _UNANSWERED: Final = (FailureReason.CONNECT_TIMEOUT, FailureReason.READ_TIMEOUT, FailureReason.SLOW)
+HELD_BACK: Final = (
+    "the final status check never ran: requests on this connection were rate limited or unanswered, or the "
+    "system clock moved back"
+)
 
 
 class OverdueError(Exception):
-    """A waiter's flow did not end by itself: requests are held back or hang, or its clock was set."""
+    """The time of a wait is over before its flow has ended; ``str`` says why.
+
+    Requests are held back or hang, its clock was set, or its connection could not be read.
+    """
 
 
 class Sender(Protocol):
@@ -264,7 +271,7 @@ class SharedPoller:
             await asyncio.sleep(OVERDUE_CHECK)
             now = self._loop.time()
             for pending in [each for each in self._pending if each.overdue_at <= now]:
-                self._fail(pending, OverdueError())
+                self._fail(pending, OverdueError(HELD_BACK))
 
     def _set_stuck_timer(self, sender: Sender | None, after: float = STUCK_AFTER) -> None:
         """Check for stuck requests, while requests are under way; None for not at all."""

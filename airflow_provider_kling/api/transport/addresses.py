@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from airflow_provider_kling.api.settings import Settings, is_loopback
@@ -19,51 +18,37 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
 
-@dataclass(frozen=True, slots=True)
-class AddressPolicy:
-    """What the addresses of videos may be.
+def refusal(settings: Settings, host: str, addresses: Iterable[str]) -> str | None:
+    """Why no video may be fetched from a host; None where one may be.
 
-    :param own_host: host name of the base URL, which the author of the connection chose: always allowed.
-    :param loopback: whether this machine is allowed.
-    :param private: whether private, link-local and other addresses that are not public are.
+    The host of the base URL, which the author of the connection chose, is always allowed; this machine only
+    where that host is this machine.
+
+    :param settings: of the connection.
+    :param host: as the URL names it.
+    :param addresses: all that it resolves to; one that is not allowed is enough to refuse.
     """
-
-    own_host: str
-    loopback: bool
-    private: bool
-
-    @classmethod
-    def of(cls, settings: Settings) -> AddressPolicy:
-        """What a connection allows: loopback only where its own base URL is loopback."""
-        host = urlsplit(settings.base_url).hostname or ""
-        return cls(host, is_loopback(host), settings.allow_private_network)
-
-    def refusal(self, host: str, addresses: Iterable[str]) -> str | None:
-        """Why a host must not be connected to; None where it may be.
-
-        :param host: as the URL names it.
-        :param addresses: all that it resolves to; one that is not allowed is enough to refuse.
-        """
-        if host.rstrip(".").lower() == self.own_host.lower():
-            return None
-        for address in addresses:
-            kind = kind_of(address)
-            if kind == "public" or (self.loopback if kind == "loopback" else self.private):
-                continue
-            if kind == "loopback":
-                return (
-                    f"{host} is {address}, which is this machine, and the base URL of the connection is not"
-                )
-            return f"{host} is {address}, which is not a public address"
+    own_host = urlsplit(settings.base_url).hostname or ""
+    if host.rstrip(".").lower() == own_host.lower():
         return None
+    for address in addresses:
+        kind = kind_of(address)
+        allowed = is_loopback(own_host) if kind == "loopback" else settings.allow_private_network
+        if kind == "public" or allowed:
+            continue
+        if kind == "loopback":
+            return f"{host} is {address}, which is this machine, and the base URL of the connection is not"
+        return f"{host} is {address}, which is not a public address"
+    return None
 
-    def refusal_of_name(self, host: str) -> str | None:
-        """The same for a host that a proxy will resolve: only what the name itself says is known here."""
-        try:
-            ipaddress.ip_address(host.partition("%")[0])
-        except ValueError:
-            return self.refusal(host, ["127.0.0.1"]) if _names_this_machine(host) else None
-        return self.refusal(host, [host])
+
+def refusal_of_name(settings: Settings, host: str) -> str | None:
+    """The same for a host that a proxy will resolve: only what the name itself says is known here."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return refusal(settings, host, ["127.0.0.1"]) if _names_this_machine(host) else None
+    return refusal(settings, host, [host])
 
 
 def kind_of(address: str) -> str:

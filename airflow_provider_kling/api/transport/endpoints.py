@@ -32,14 +32,13 @@ from airflow_provider_kling.api.transport.messages import (
     Reply,
 )
 from airflow_provider_kling.api.transport.response_parsing import (
-    LedgerPage,
+    Charge,
     identifier,
     number,
     read_generation,
     read_ledger,
     read_log_page,
 )
-from airflow_provider_kling.api.transport.response_parsing import LogPage as LogPage
 from airflow_provider_kling.api.transport.response_parsing import LogRow as LogRow
 
 LONGEST_CLIENT_REQUEST_ID: Final = 128
@@ -191,8 +190,8 @@ class Endpoints:
             raise MalformedReplyError("The balance answer names no current_balance.")
         return balance
 
-    def read_logs(self, reply: Reply) -> LogPage:
-        """A page of the request logs.
+    def read_logs(self, reply: Reply) -> tuple[list[LogRow], bool]:
+        """A page of the request logs, newest first, and whether there are more.
 
         :raises KlingError: as :meth:`read_poll`.
         """
@@ -200,8 +199,8 @@ class Endpoints:
             self._object(self._success(reply, Call.LOGS), Call.LOGS), LOG_PAGE, self.settings.api_key
         )
 
-    def read_ledger(self, reply: Reply) -> LedgerPage:
-        """A page of the account's ledger.
+    def read_ledger(self, reply: Reply) -> tuple[list[Charge], str | None]:
+        """A page of the account's ledger, newest first, and where the next one begins; None for the last one.
 
         :raises KlingError: as :meth:`read_poll`.
         """

@@ -7,14 +7,13 @@ class, each in its own process; the vendor counts over all of them.
 
 from __future__ import annotations
 
-import enum
 import math
 import random
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal, TypeAlias
 
 from airflow_provider_kling.api.retry import Random
 from airflow_provider_kling.api.settings import checked_rate
@@ -178,7 +177,7 @@ class Limiter:
         self._tokens = min(1.0, self._tokens + withheld)
         self._cut(_CUT_BY_429 if status == 429 else _CUT_BY_5XX)
         self._resume = self._now + seconds
-        self._tell(RateState.PAUSED, status, seconds)
+        self._tell("paused", status, seconds)
 
     def _slow_down(self, status: int) -> None:
         recent = self._now - self._last_cut < _SECONDS_BETWEEN_CUTS_BY_5XX
@@ -187,7 +186,7 @@ class Limiter:
         was_restrained = self._goal is not None
         self._cut(_CUT_BY_5XX)
         if not was_restrained:
-            self._tell(RateState.SLOWED, status)
+            self._tell("slowed", status)
 
     def _cut(self, factor: float) -> None:
         """Multiply the rate that was too much."""
@@ -232,7 +231,7 @@ class Limiter:
         enough = self._ceiling or max(self._goal, 2.0 * self._measured())
         if self._rate >= enough:
             self._rate, self._goal = self._ceiling, None
-            self._tell(RateState.FREE, None)
+            self._tell("free", None)
 
     def _capacity(self) -> float:
         """How many requests may go at once: a second's worth."""
@@ -249,7 +248,7 @@ class Limiter:
         restrained = self._goal is not None
         if not restrained and self._now - self._held_back_told >= _HELD_BACK_NEWS_EVERY:
             self._held_back_told = self._now
-            self._tell(RateState.HELD_BACK, None)
+            self._tell("held back", None)
 
     def _tell(self, state: RateState, status: int | None, pause: float = 0.0) -> None:
         self._news = RateChange(state, status, pause, None if self._rate is None else self._rate * 60.0)
@@ -266,20 +265,15 @@ def _bucket(per_minute: float | None) -> tuple[float, float | None]:
     return burst, (whole - burst + 1.0) / 60.0
 
 
-class RateState(enum.Enum):
-    """What a limiter is doing."""
-
-    FREE = "free"
-    HELD_BACK = "held back by the configured rate"
-    SLOWED = "slowed"
-    PAUSED = "paused"
+RateState: TypeAlias = Literal["free", "held back", "slowed", "paused"]
+"""What a limiter does: nothing, keep to the configured rate, send more slowly, or send nothing."""
 
 
 @dataclass(frozen=True, slots=True)
 class RateChange:
     """A change worth one line in the log; ``str`` is that line.
 
-    :param pace: what the limiter does from now on.
+    :param state: what the limiter does from now on.
     :param status: the HTTP status that led to it; None where none did.
     :param pause: seconds without any request; 0 unless paused.
     :param per_minute: requests a minute that are allowed next; None where there is no limit.
@@ -293,20 +287,20 @@ class RateChange:
     def __str__(self) -> str:
         rate = "without a limit" if self.per_minute is None else f"at {self.per_minute:.0f} a minute"
         match self.state:
-            case RateState.PAUSED:
+            case "paused":
                 return (
                     f"The vendor answered {self.status}: pausing all requests of this connection for "
                     f"{self.pause:.0f} s, then continuing {rate} and speeding up again."
                 )
-            case RateState.SLOWED:
+            case "slowed":
                 return (
                     f"The vendor keeps answering {self.status}: slowing the requests of this connection "
                     f"down; they continue {rate} and speed up again."
                 )
-            case RateState.HELD_BACK:
+            case "held back":
                 return (
                     f"requests_per_minute of the connection is limiting requests: they are sent {rate}. "
                     "No poll is lost; completions are noticed later."
                 )
-            case RateState.FREE:
+            case "free":
                 return f"Requests of this connection are back to normal, {rate}."

@@ -41,14 +41,6 @@ class LogRow:
 
 
 @dataclass(frozen=True, slots=True)
-class LogPage:
-    """A page of the vendor's request logs, newest first."""
-
-    rows: tuple[LogRow, ...]
-    has_more: bool
-
-
-@dataclass(frozen=True, slots=True)
 class Charge:
     """An entry of the account's ledger.
 
@@ -58,17 +50,6 @@ class Charge:
     reference_id: str | None
     usd: float | None
     credits: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerPage:
-    """A page of the account's ledger, newest first.
-
-    :param cursor: where the next page begins; None for the last one.
-    """
-
-    charges: tuple[Charge, ...]
-    cursor: str | None
 
 
 def read_generation(body: Mapping[str, Any], asked_id: str | None = None, *, key: str = "") -> Generation:
@@ -117,18 +98,19 @@ def _failure(body: Mapping[str, Any], key: str) -> Failure:
     return Failure(clean(error_name(error), key), clean(error_text(error), key) or "no message")
 
 
-def read_log_page(body: Mapping[str, Any], page_size: int, key: str = "") -> LogPage:
+def read_log_page(body: Mapping[str, Any], page_size: int, key: str = "") -> tuple[list[LogRow], bool]:
     """Read a page of the request logs.
 
     :param page_size: rows that were asked for.
+    :return: the rows, newest first, and whether there are more.
     :raises MalformedReplyError: no rows that can be read.
     """
     # The documentation names the rows' keys and the pagination's, but not the list's own name.
     # Never "no rows" in doubt: to a search for a submit, that would be a reason to pay again.
     rows = _rows(body, "logs", key)
     has_more = mapping(body.get("pagination")).get("has_more")
-    return LogPage(
-        tuple(
+    return (
+        [
             LogRow(
                 text(row.get("client_request_id")),
                 identifier(row.get("inference_id")),
@@ -139,14 +121,15 @@ def read_log_page(body: Mapping[str, Any], page_size: int, key: str = "") -> Log
                 number(mapping(row.get("cost")).get("credits")),
             )
             for row in rows
-        ),
+        ],
         has_more if isinstance(has_more, bool) else len(rows) >= page_size,
     )
 
 
-def read_ledger(body: Mapping[str, Any], key: str = "") -> LedgerPage:
+def read_ledger(body: Mapping[str, Any], key: str = "") -> tuple[list[Charge], str | None]:
     """Read a page of the ledger.
 
+    :return: the entries, newest first, and where the next page begins; None for the last one.
     :raises MalformedReplyError: no entries that can be read.
     """
     charges = []
@@ -158,9 +141,7 @@ def read_ledger(body: Mapping[str, Any], key: str = "") -> LedgerPage:
             )
         )
     pagination = mapping(body.get("pagination"))
-    return LedgerPage(
-        tuple(charges), None if pagination.get("has_more") is False else text(pagination.get("next_cursor"))
-    )
+    return charges, None if pagination.get("has_more") is False else text(pagination.get("next_cursor"))
 
 
 def _rows(body: Mapping[str, Any], what: str, key: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from airflow_provider_kling.api.retry import parse_retry_after
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.error_mapping import error_from_response
 from airflow_provider_kling.api.transport.messages import Call, ConnectionLost, HttpRequest, HttpResponse
-from airflow_provider_kling.api.transport.rate_limiter import Limiter, RateState
+from airflow_provider_kling.api.transport.rate_limiter import Limiter
 
 log = logging.getLogger(__name__)
 
@@ -53,5 +53,5 @@ def report(limiter: Limiter, request: HttpRequest, reply: HttpResponse | Connect
         if not isinstance(error, RateLimitError | ServiceUnavailableError):
             retry_after = None
     if change := limiter.on_reply(reply.status, retry_after):
-        level = logging.INFO if change.state is RateState.FREE else logging.WARNING
+        level = logging.INFO if change.state == "free" else logging.WARNING
         log.log(level, "%s: %s", urlsplit(request.url).netloc, change)

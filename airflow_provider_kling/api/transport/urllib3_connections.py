@@ -25,7 +25,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import create_urllib3_context
 from urllib3.util.connection import create_connection
 
-from airflow_provider_kling.api.transport.addresses import AddressPolicy
+from airflow_provider_kling.api.settings import Settings
+from airflow_provider_kling.api.transport.addresses import refusal
 from airflow_provider_kling.api.transport.messages import MOST_INFORMATIONAL
 
 _LONGEST: Final = 86_400.0
@@ -147,15 +148,15 @@ class TimedConnection(HTTPConnection):
     """An HTTP connection of one client.
 
     :param exchange: the client's.
-    :param policy: of the addresses it may connect to; None for all.
+    :param settings: of the connection, which say what addresses it may connect to; None for all.
     """
 
     response_class = FinalResponse
 
-    def __init__(self, *args: Any, exchange: Exchange, policy: AddressPolicy | None, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, exchange: Exchange, settings: Settings | None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._exchange = exchange
-        self._policy = policy
+        self._settings = settings
 
     def connect(self) -> None:
         super().connect()
@@ -213,9 +214,9 @@ class TimedConnection(HTTPConnection):
             raise urllib3.exceptions.ConnectTimeoutError(self, f"no address of {host} in time") from error
         except OSError as error:  # socket.gaierror is one
             raise urllib3.exceptions.NameResolutionError(host, self, error) from error  # type: ignore[arg-type]
-        policy = None if self.proxy else self._policy
-        if policy is not None and (refusal := policy.refusal(self.host, addresses)):
-            raise ForbiddenAddressError(refusal)
+        settings = None if self.proxy else self._settings
+        if settings is not None and (refused := refusal(settings, self.host, addresses)):
+            raise ForbiddenAddressError(refused)
         return addresses
 
     def _tunnel(self) -> None:
@@ -260,18 +261,18 @@ class TimedTlsConnection(TimedConnection, HTTPSConnection):
 class TimedAdapter(HTTPAdapter):
     """requests' connection pools, with our connections in them.
 
-    :param policy: of the addresses that they may connect to; None for all.
+    :param settings: of the connection, which say what addresses they may connect to; None for all.
     """
 
-    def __init__(self, policy: AddressPolicy | None = None) -> None:
+    def __init__(self, settings: Settings | None = None) -> None:
         self.exchange = Exchange()
-        self._policy = policy
+        self._settings = settings
         super().__init__()
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         kind = TimedTlsConnection if isinstance(pool, urllib3.HTTPSConnectionPool) else TimedConnection
-        pool.ConnectionCls = functools.partial(kind, exchange=self.exchange, policy=self._policy)
+        pool.ConnectionCls = functools.partial(kind, exchange=self.exchange, settings=self._settings)
         return pool
 
 

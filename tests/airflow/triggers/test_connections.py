@@ -145,7 +145,7 @@ async def outcome(**kwargs: Any) -> dict[str, Any]:
         trigger.task_instance = None
     events = [event async for event in trigger.run()]
     [payload] = [event.payload for event in events]
-    assert read_event(payload).generation_id == payload["generation_id"]
+    assert read_event(payload)[0] == payload["generation_id"]
     return dict(payload)
 
 

@@ -11,6 +11,7 @@ from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.operators.kling import DEFAULT_MODEL
 from airflow_provider_kling.task.arguments import (
     DEFAULT_TIMEOUT,
+    ArgumentField,
     Check,
     CheckedWhenParsed,
     check_limit_if_known,
@@ -22,7 +23,7 @@ from airflow_provider_kling.task.arguments import (
     request_problems,
 )
 from airflow_provider_kling.task.failures import failing_as_airflow_expects
-from airflow_provider_kling.task.inline_media import InlineMediaField, is_template
+from airflow_provider_kling.task.inline_media import hide, is_template
 from airflow_provider_kling.version_compat import AirflowFailException, BaseOperator, conf
 
 if TYPE_CHECKING:
@@ -133,9 +134,9 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
         "path": _check_path,
         "max_cost_usd": check_limit_if_known,
     }
-    requests = InlineMediaField()
-    image = InlineMediaField()
-    parameters = InlineMediaField()
+    requests = ArgumentField(hide)
+    image = ArgumentField(hide)
+    parameters = ArgumentField(hide)
 
     def __init__(
         self,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.links.kling import SAVING_LINKS
 from airflow_provider_kling.task.arguments import (
+    ArgumentField,
     Check,
     CheckedWhenParsed,
-    TextField,
+    as_text,
     check_path_if_known,
     refuse,
 )
@@ -46,9 +47,9 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
     template_fields: Sequence[str] = ("generation_id", "path", "kling_conn_id")
     operator_extra_links = SAVING_LINKS
     argument_checks: ClassVar[Mapping[str, Check]] = {"path": check_path_if_known}
-    generation_id: Any = TextField()
-    path: Any = TextField()
-    kling_conn_id: Any = TextField()
+    generation_id: Any = ArgumentField(as_text)
+    path: Any = ArgumentField(as_text)
+    kling_conn_id: Any = ArgumentField(as_text)
 
     def __init__(
         self,
@@ -76,7 +77,7 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
         :return: the path, with its placeholders filled.
         """
         from airflow_provider_kling.hooks.kling import KlingHook
-        from airflow_provider_kling.task.results import GenerationResult, announce, save_video
+        from airflow_provider_kling.task.results import Variant, announce, save_video
         from airflow_provider_kling.task.xcom import upstream_request
 
         request = upstream_request(context, self.generation_id)
@@ -91,8 +92,8 @@ class KlingDownloadOperator(CheckedWhenParsed, BaseOperator):
                 request=request,
             )
             self.saved_paths = [saved.path]
-            result = GenerationResult(self.generation_id, saved.path, saved.duration, request)
-            self.lineage = announce(context, self.outlets, [result])
+            saved_one = Variant(self.generation_id, request=request, path=saved.path, duration=saved.duration)
+            self.lineage = announce(context, self.outlets, [saved_one])
         return saved.path
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:

@@ -12,9 +12,10 @@ from airflow_provider_kling.links.kling import SAVING_LINKS
 from airflow_provider_kling.operators.download import KlingDownloadOperator as KlingDownloadOperator
 from airflow_provider_kling.task.arguments import (
     DEFAULT_TIMEOUT,
+    ArgumentField,
     Check,
     CheckedWhenParsed,
-    TextField,
+    as_text,
     check_limit_if_known,
     check_path_if_known,
     checked_choice,
@@ -24,7 +25,7 @@ from airflow_provider_kling.task.arguments import (
     request_problems,
 )
 from airflow_provider_kling.task.failures import failing_as_airflow_expects
-from airflow_provider_kling.task.inline_media import InlineMediaField
+from airflow_provider_kling.task.inline_media import hide
 from airflow_provider_kling.task.mapped_paths import is_shared, is_shared_at_run_time, one_path
 from airflow_provider_kling.version_compat import BaseOperator, conf
 
@@ -124,13 +125,13 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         "path": check_path_if_known,
         "max_cost_usd": check_limit_if_known,
     }
-    model: Any = TextField()
-    prompt: Any = TextField()
-    negative_prompt: Any = TextField()
-    path: Any = TextField()
-    kling_conn_id: Any = TextField()
-    image = InlineMediaField()
-    parameters = InlineMediaField()
+    model: Any = ArgumentField(as_text)
+    prompt: Any = ArgumentField(as_text)
+    negative_prompt: Any = ArgumentField(as_text)
+    path: Any = ArgumentField(as_text)
+    kling_conn_id: Any = ArgumentField(as_text)
+    image = ArgumentField(hide)
+    parameters = ArgumentField(hide)
 
     def __init__(
         self,
@@ -251,7 +252,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
     def saved_paths(self) -> list[str | None]:
         """Where the video of each variant was saved; None for one without a file."""
         variants = self._current_run.variants if self._current_run else ()
-        return [each.result.path if each.result else None for each in variants]
+        return [each.path for each in variants]
 
     def on_kill(self) -> None:
         """Say what keeps running: the vendor has no cancel."""

@@ -111,10 +111,9 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
             self.log.info("%s", found.text())
             counts = found.summary()
             metrics.gauge(metrics.ORPHANS, counts["orphans"], **metrics.task_tags(context))
-            xcoms = xcom.TaskXComs(context)
             orphans = [{"generation_id": row.generation_id, "dag": row.dag, "task": row.task, "usd": row.usd}
                        for row in found.orphans[:MOST_ORPHANS_IN_XCOM]]  # fmt: skip
-            xcoms.push(xcom.ORPHANS, orphans)
+            xcom.push(context, xcom.ORPHANS, orphans)
             unsaved = self._save(hook, found.orphans) if self.action == "save" else 0
             self._write_csv(found)
             if unsaved:

@@ -13,9 +13,10 @@ from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.links.kling import LINKS
 from airflow_provider_kling.task.arguments import (
     DEFAULT_TIMEOUT,
+    ArgumentField,
     Check,
     CheckedWhenParsed,
-    TextField,
+    as_text,
     checked_interval,
     checked_seconds,
 )
@@ -64,8 +65,8 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
 
     template_fields: Sequence[str] = ("generation_id", "kling_conn_id", "model")
     operator_extra_links = LINKS
-    generation_id: Any = TextField()
-    kling_conn_id: Any = TextField()
+    generation_id: Any = ArgumentField(as_text)
+    kling_conn_id: Any = ArgumentField(as_text)
     argument_checks: ClassVar[Mapping[str, Check]] = {
         "poke_interval": checked_interval,
         "timeout": lambda value: checked_seconds("timeout", value, least=0.0),

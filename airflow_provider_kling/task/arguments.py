@@ -25,12 +25,15 @@ DEFAULT_TIMEOUT: Final = 2 * 3600.0
 _MAY_HOLD_MEDIA: Final = ("image", "parameters")
 
 
-class TextField:
-    """An operator's argument that is text: a number that a template rendered to is the text it was.
+class ArgumentField:
+    """An operator's argument that is changed whenever it is set, also when it is rendered.
 
-    A DAG with ``render_template_as_native_obj=True`` makes a number of ``789392067490349060`` and ``2024``.
-    What gives access in it is told to Airflow's masker, for the logs and the page of rendered templates.
+    :param change: what is kept of the value that is given: :func:`as_text`, or :func:`.hide` for one that may
+        hold pictures.
     """
+
+    def __init__(self, change: Callable[[Any], Any]) -> None:
+        self._change = change
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
@@ -39,9 +42,17 @@ class TextField:
         return self if instance is None else instance.__dict__.get(self._name)
 
     def __set__(self, instance: Any, value: Any) -> None:
-        number = isinstance(value, int) and not isinstance(value, bool)
-        instance.__dict__[self._name] = str(value) if number else value
-        tell_masker(value)
+        instance.__dict__[self._name] = self._change(value)
+
+
+def as_text(value: Any) -> Any:
+    """An argument that is text: a number that a template rendered to is the text it was.
+
+    A DAG with ``render_template_as_native_obj=True`` makes a number of ``789392067490349060`` and ``2024``.
+    What gives access in it is told to Airflow's masker, for the logs and the page of rendered templates.
+    """
+    tell_masker(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def request_parameters(arguments: Mapping[str, Any]) -> dict[str, Any]:

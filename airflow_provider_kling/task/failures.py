@@ -44,9 +44,8 @@ def record_failure(context: Context, error: KlingError) -> None:
     """Push why the task has no video; of several variants, each has pushed its own failure before."""
     from airflow_provider_kling.triggers.kling import failed_event
 
-    xcoms = xcom.TaskXComs(context)
     try:
-        if not isinstance(xcoms.pull(xcom.FAILURE), list):
-            xcoms.push(xcom.FAILURE, failed_event(error.generation_id or "", error))
+        if not isinstance(xcom.pull(context, xcom.FAILURE), list):
+            xcom.push(context, xcom.FAILURE, failed_event(error.generation_id or "", error))
     except Exception as trouble:  # it must not hide the error itself
         log.warning("Could not record the failure in XCom: %s", trouble)

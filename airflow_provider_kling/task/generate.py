@@ -9,20 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kling.api.durable.submit import DurableSubmit, PendingSearch
 from airflow_provider_kling.api.exceptions import KlingError, Recovery
-from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.polling.poll_tracker import is_ready
 from airflow_provider_kling.hooks import metrics
 from airflow_provider_kling.task import submit, xcom
 from airflow_provider_kling.task.preflight import check_target
 from airflow_provider_kling.task.results import (
-    GenerationResult,
-    Lineage,
+    Variant,
     announce,
     count_completion,
     push_cost,
@@ -39,28 +36,6 @@ if TYPE_CHECKING:
     from airflow_provider_kling.version_compat import Context
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Variant:
-    """One generation of a task, from its request to its saved video.
-
-    :param index: its place in the list of variants.
-    :param request: what was asked for, as :data:`.xcom.REQUEST` has it; None until it was submitted.
-    :param generation_id: None until it was submitted.
-    :param generation: as the vendor described it when its video could be fetched.
-    :param result: what the task made of it.
-    :param failure: why there is no video.
-    :param reused: whether it was completed before this attempt began.
-    """
-
-    index: int
-    request: Mapping[str, Any] | None = None
-    generation_id: str | None = None
-    generation: Generation | None = None
-    result: GenerationResult | None = None
-    failure: KlingError | None = None
-    reused: bool = False
 
 
 class GenerateRun:
@@ -82,12 +57,12 @@ class GenerateRun:
         self.variants: list[Variant] = []
         self.several = False
         """Whether the task makes a list of variants, so that each XCom is a list too."""
-        self.lineage = Lineage([], [])
+        self.lineage: tuple[list[str], list[str]] = ([], [])
+        """URIs of the pictures that went in, and of the videos that came out."""
         self._context = context
         self._options = options
         self._hook = hook
         self._wait = Wait(hook, defer, options.poke_interval, options.timeout)
-        self._xcoms = xcom.TaskXComs(context)
         self._submits: list[DurableSubmit] = []
 
     @property
@@ -112,7 +87,7 @@ class GenerateRun:
         self._submits = submit.prepare(
             self._context, self._options, self._hook, arguments, several=self.several, again=again
         )
-        self.variants = [Variant(index) for index in range(len(arguments))]
+        self.variants = [Variant(index=index) for index in range(len(arguments))]
 
     def submit_or_reattach(self, event: Any = None) -> None:
         """Submit each variant, or re-attach to the generation that a previous attempt submitted.
@@ -158,7 +133,7 @@ class GenerateRun:
 
         :raises KlingError: why the wait ended without a video.
         """
-        ids, requests = self._xcoms.pull(xcom.GENERATION_ID), self._xcoms.pull(xcom.REQUEST)
+        ids, requests = xcom.pull(self._context, xcom.GENERATION_ID), xcom.pull(self._context, xcom.REQUEST)
         ended = event.get("generation_id") if isinstance(event, Mapping) else None
         ended = ended if isinstance(ended, str) else None
         self.several = isinstance(ids, list)
@@ -167,7 +142,7 @@ class GenerateRun:
             ids, requests, self.several = [ended], None, False
         requests = (requests if isinstance(requests, list) else [requests]) if requests else []
         requests += [None] * (len(ids) - len(requests))
-        self.variants = [Variant(index, requests[index], each) for index, each in enumerate(ids)]
+        self.variants = [Variant(each, index, requests[index]) for index, each in enumerate(ids)]
         waited_for = ", ".join(self.generation_ids)
         if ended is None:
             read_event(event, waited_for)  # raises
@@ -183,10 +158,10 @@ class GenerateRun:
         :raises TaskDeferred: the worker is freed; the task continues in ``execute_complete``.
         """
         for variant in self.variants:
-            if variant.generation_id is None or variant.failure or variant.result:
+            if variant.generation_id is None or variant.failure or variant.is_done:
                 continue
             if not self._options.wait_for_completion:
-                variant.result = GenerationResult(variant.generation_id, request=variant.request)
+                variant.is_done = True
                 continue
             with self._apart(variant):
                 if variant.generation is None:
@@ -222,13 +197,10 @@ class GenerateRun:
                     request=variant.request,
                     cost=cost,
                 )
-            variant.result = GenerationResult(
-                generation.id,
-                saved.path if saved else None,
-                saved.duration if saved else generation.duration,
-                variant.request,
-                cost.as_dict(),
-            )
+            variant.path = saved.path if saved else None
+            variant.duration = saved.duration if saved else generation.duration
+            variant.cost = cost.as_dict()
+            variant.is_done = True
 
     def report(self) -> str | list[str | None] | None:
         """Tell assets and lineage what was made.
@@ -238,7 +210,7 @@ class GenerateRun:
         """
         if any(each.failure for each in self.variants):
             raise self._without_video()
-        results = [each.result for each in self.variants if each.result is not None]
+        results = [each for each in self.variants if each.is_done]
         self.lineage = announce(self._context, self._options.outlets, results, several=self.several)
         ids = [each.generation_id for each in self.variants]
         return ids if self.several else ids[0]
@@ -279,7 +251,7 @@ class GenerateRun:
         if not self.several:
             return
         keys = (xcom.GENERATION_ID, xcom.REQUEST, xcom.FAILURE)
-        lists = [self._xcoms.pull(key) or [] for key in keys]
+        lists = [xcom.pull(self._context, key) or [] for key in keys]
         for variant in self.variants:
             known = (each[variant.index] if variant.index < len(each) else None for each in lists)
             variant.generation_id, variant.request, failure = known
@@ -292,19 +264,18 @@ class GenerateRun:
         :param before: the index of the variant that was waited for last.
         """
         keys = (xcom.FAILURE, xcom.GENERATION, xcom.PATH, xcom.VIDEO, xcom.COST)
-        lists = [self._xcoms.pull(key) or [] for key in keys]
+        lists = [xcom.pull(self._context, key) or [] for key in keys]
         for variant in self.variants:
             known = (each[variant.index] if variant.index < len(each) else None for each in lists)
             failure, generation, path, video, cost = known
             if failure:
                 _, variant.failure = read_event(failure)
             if variant.failure is None and variant.index < before and variant.generation_id is not None:
-                duration = (video or generation or {}).get("duration")
-                variant.result = GenerationResult(
-                    variant.generation_id, path, duration, variant.request, cost
-                )
+                variant.path, variant.cost = path, cost
+                variant.duration = (video or generation or {}).get("duration")
+                variant.is_done = True
 
     def _push(self, variant: Variant, key: str, value: Any) -> None:
         """Push an XCom; of several variants, each has its place in the list."""
         index = variant.index if self.several else None
-        self._xcoms.push(key, value, index=index, count=len(self.variants))
+        xcom.push(self._context, key, value, index=index, count=len(self.variants))

@@ -34,19 +34,6 @@ class InlineMedia:
         return hash(self.value)
 
 
-class InlineMediaField:
-    """An operator's argument in which data URIs are hidden whenever it is set, rendered ones too."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, instance: Any, owner: type) -> Any:
-        return self if instance is None else instance.__dict__.get(self._name)
-
-    def __set__(self, instance: Any, value: Any) -> None:
-        instance.__dict__[self._name] = hide(value)
-
-
 def is_template(text: str) -> bool:
     """Whether Airflow may make another text of it when the task runs."""
     return any(mark in text for mark in TEMPLATE_MARKS)

@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kling.api.billing.cost import Cost, cost_of
 from airflow_provider_kling.api.billing.price_list import video_seconds, with_defaults
 from airflow_provider_kling.api.calls import LONGEST_LOG_WINDOW
+from airflow_provider_kling.api.exceptions import KlingError
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.retry import CLOCK_SKEW
@@ -30,28 +31,33 @@ Push = Callable[[str, Any], None]
 """Pushes an XCom: key, value."""
 
 
-class Lineage(NamedTuple):
-    """URIs of the pictures that went in, and of the videos that came out."""
+@dataclass(slots=True)
+class Variant:
+    """One generation of a task, from its request to its saved video.
 
-    inputs: list[str]
-    outputs: list[str]
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationResult:
-    """What became of a generation.
-
+    :param generation_id: None until it was submitted.
+    :param index: its place in the list of variants.
+    :param request: what was asked for, as :data:`.xcom.REQUEST` has it; None until it was submitted, or if
+        that is not known.
+    :param generation: as the vendor described it when its video could be fetched.
     :param path: where its video was saved; None for nowhere.
     :param duration: seconds of video.
-    :param request: what was asked for, as :class:`.GenerateRun` pushes it; None if unknown.
     :param cost: as :meth:`.Cost.as_dict` writes it.
+    :param failure: why there is no video.
+    :param reused: whether it was completed before this attempt began.
+    :param is_done: whether nothing is left to do for it.
     """
 
-    generation_id: str
+    generation_id: str | None = None
+    index: int = 0
+    request: Mapping[str, Any] | None = None
+    generation: Generation | None = None
     path: str | None = None
     duration: float | None = None
-    request: Mapping[str, Any] | None = None
     cost: Mapping[str, Any] | None = None
+    failure: KlingError | None = None
+    reused: bool = False
+    is_done: bool = False
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def save_video(
 ) -> SavedVideo:
     """Save the video, push ``video`` and ``path``, and write the sidecar, which never fails the task.
 
-    :param request: see :class:`GenerationResult`.
+    :param request: see :class:`Variant`.
     :return: the video, and where it is.
     :raises DownloadError: the generation stays paid and can be saved again.
     """
@@ -134,7 +140,7 @@ def push_cost(
 ) -> Cost:
     """Ask what a completed generation cost, and push it as ``cost``; never fails for want of an answer.
 
-    :param request: see :class:`GenerationResult`; without it there is no estimate.
+    :param request: see :class:`Variant`; without it there is no estimate.
     """
     client = hook.get_conn()
     asked = request or {}
@@ -152,7 +158,7 @@ def count_completion(
 ) -> None:
     """Send the metrics of a generation that completed while this task waited for it.
 
-    :param request: see :class:`GenerationResult`.
+    :param request: see :class:`Variant`.
     """
     tags, asked = metrics.task_tags(context), request or {}
     submitted_at = asked.get("submitted_at")
@@ -163,18 +169,18 @@ def count_completion(
 
 
 def announce(
-    context: Context, outlets: Sequence[Any], results: Sequence[GenerationResult], *, several: bool = False
-) -> Lineage:
+    context: Context, outlets: Sequence[Any], results: Sequence[Variant], *, several: bool = False
+) -> tuple[list[str], list[str]]:
     """Put what was made into the events of the task's outlet assets.
 
     :param outlets: the task's.
     :param results: all that the task made. Airflow keeps what is announced here only if the task does not
         defer afterwards, so call it at the end.
     :param several: whether an asset's event gets a list of each fact, as the XComs have it.
-    :return: the datasets for OpenLineage.
+    :return: URIs of the pictures that went in, and of the videos that came out.
     """
     facts = [each.facts for each in results]
     tell_assets(context, outlets, facts, several=several)
     inputs = [uri for each in results for uri in media_uris((each.request or {}).get("parameters"))]
     outputs = [uri for each in results if each.path is not None and (uri := place_uri(each.path))]
-    return Lineage(list(dict.fromkeys(inputs)), outputs)
+    return list(dict.fromkeys(inputs)), outputs

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import hashlib
 import json
 import logging
@@ -146,34 +145,26 @@ def _iso(epoch: Any) -> str | None:
         return None
 
 
-class AtTarget(enum.Enum):
-    """What stands where a video is to go."""
-
-    NOTHING = "nothing"
-    SAME = "the video of the same request"
-    OTHER_REQUEST = "the video of another request"
-
-
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """What stands at a target path.
+    """A video of this provider that stands at a target path.
 
     :param generation_id: what made it, as its sidecar says.
     :param client_request_id: likewise.
-    :param video: the file; None where there is none, or of another request.
+    :param video: the file; None where it is the video of another request.
     """
 
-    found: AtTarget
-    generation_id: str = ""
+    generation_id: str
     client_request_id: str | None = None
     video: SavedVideo | None = None
 
 
-def look_at_target(path: Any, described: Mapping[str, Any]) -> Existing:
+def look_at_target(path: Any, described: Mapping[str, Any]) -> Existing | None:
     """Compare what stands at a path with a request.
 
     :param path: the target, without a placeholder for the generation.
     :param described: the request: model, and parameters with media by checksum.
+    :return: None where nothing stands there.
     :raises KlingError: a file is there that this provider did not write, or that was changed since; or the
         storage cannot be asked. Nothing was submitted.
     """
@@ -182,7 +173,7 @@ def look_at_target(path: Any, described: Mapping[str, Any]) -> Existing:
     try:
         size = target.size()
         if size is None:
-            return Existing(AtTarget.NOTHING)
+            return None
         said = _sidecar(sidecar_path(target.shown), getattr(path, "conn_id", None))
         video = said.get("video") if said else None
         if said is None or not isinstance(video, dict) or video.get("size") != size:
@@ -203,7 +194,7 @@ def look_at_target(path: Any, described: Mapping[str, Any]) -> Existing:
     if _by_content(said.get("model"), said.get("request")) != _by_content(
         described.get("model"), described.get("parameters")
     ):
-        return Existing(AtTarget.OTHER_REQUEST, generation_id)
+        return Existing(generation_id)
     saved = SavedVideo(
         path=target.shown,
         size=size,
@@ -213,7 +204,7 @@ def look_at_target(path: Any, described: Mapping[str, Any]) -> Existing:
         height=video.get("height") or 0,
         skipped=True,
     )
-    return Existing(AtTarget.SAME, generation_id, said.get("client_request_id"), saved)
+    return Existing(generation_id, said.get("client_request_id"), saved)
 
 
 def _sidecar(path: str, conn_id: str | None) -> dict[str, Any] | None:

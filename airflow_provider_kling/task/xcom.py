@@ -39,32 +39,26 @@ _MANY: Final = 100
 _NOT_STORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
-class TaskXComs:
-    """The XComs of the running task: a value each, or a list with a value for each of its variants.
+def push(context: Context, key: str, value: Any, *, index: int | None = None, count: int = 1) -> None:
+    """Push an XCom of the running task: a value, or a list with a value for each of its variants.
 
     :param context: Airflow's.
+    :param index: which variant it is of; None where the task makes one generation.
+    :param count: how many variants there are.
     """
+    ti: Any = context["ti"]
+    if index is not None:
+        values = [*(pull(context, key) or [])]
+        values += [None] * (count - len(values))
+        values[index] = value
+        value = values
+    ti.xcom_push(key=key, value=storable(value))
 
-    def __init__(self, context: Context) -> None:
-        self._ti: Any = context["ti"]
 
-    def push(self, key: str, value: Any, *, index: int | None = None, count: int = 1) -> None:
-        """Push a value.
-
-        :param index: which variant it is of; None where the task makes one generation.
-        :param count: how many variants there are.
-        """
-        if index is not None:
-            values = [*(self.pull(key) or [])]
-            values += [None] * (count - len(values))
-            values[index] = value
-            value = values
-        self._ti.xcom_push(key=key, value=storable(value))
-
-    def pull(self, key: str) -> Any:
-        """What this attempt pushed before it was deferred; None for nothing."""
-        ti = self._ti
-        return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+def pull(context: Context, key: str) -> Any:
+    """What this attempt of the running task pushed before it was deferred; None for nothing."""
+    ti: Any = context["ti"]
+    return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
 
 
 def storable(value: Any) -> Any:

@@ -162,7 +162,7 @@ BROKEN: list[tuple[str, Mapping[str, str], str]] = [
     ),
     (
         "each XCom key is in task/xcom.py",
-        {"sensors/a.py": "xcom.push('kling_path', 1)"},
+        {"sensors/a.py": "xcom.push(context, 'kling_path', 1)"},
         "sensors.a, line 1: 'kling_path'",
     ),
     ("what hides secrets is in api/redaction.py", {"hooks/a.py": "def hide_secrets(): ..."}, "hooks.a"),

@@ -135,7 +135,7 @@ class LocalTarget:
             yield staged
 
     def flush(self, staged: Path) -> None:
-        """Have the staged file reach the disk before it gets its name: a power cut leaves all of it or none."""
+        """Have the staged file reach the disk before it gets its name: a power cut leaves it whole or not."""
         _flush(staged)
 
     def place(self, staged: Path, *, overwrite: bool) -> None:

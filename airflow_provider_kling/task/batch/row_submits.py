@@ -23,7 +23,7 @@ from airflow_provider_kling.task.batch.state import DONE, IN_FLIGHT, PENDING, RE
 from airflow_provider_kling.task.batch.store import BatchStore
 from airflow_provider_kling.task.inline_media import reveal
 from airflow_provider_kling.task.preflight import check_writable
-from airflow_provider_kling.task.sidecar import AtTarget, look_at_target
+from airflow_provider_kling.task.sidecar import look_at_target
 
 if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
@@ -97,9 +97,9 @@ class RowSubmits:
         overwrite = self._options.overwrite
         if self._options.skip_unchanged:
             existing = look_at_target(self._options.target(row), request.described)
-            if existing.found is AtTarget.SAME and existing.video is not None:
+            if existing is not None and existing.video is not None:
                 return self._reuse(row, existing.generation_id, asdict(existing.video), request)
-            overwrite = overwrite or existing.found is AtTarget.OTHER_REQUEST
+            overwrite = overwrite or existing is not None  # of another request
         usd = self._check_budget(request, committed_usd)
         facts = {"estimate_usd": usd, "overwrite": overwrite, "model": request.model}
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_kling.api.exceptions import KlingError, Money
-from airflow_provider_kling.task.sidecar import AtTarget, look_at_target
+from airflow_provider_kling.task.sidecar import Existing, look_at_target
 
 DESCRIBED = {
     "model": "m",
@@ -38,14 +38,14 @@ def put(path: Path, content: bytes = b"video", **changes: Any) -> None:
 
 
 def test_nothing(tmp_path: Path):
-    assert look_at_target(f"{tmp_path}/a.mp4", DESCRIBED).found is AtTarget.NOTHING
+    assert look_at_target(f"{tmp_path}/a.mp4", DESCRIBED) is None
 
 
 def test_the_same_request_wherever_its_picture_is_now(tmp_path: Path):
     put(tmp_path / "a.mp4")
     moved = {"prompt": "P", "image_url": {"source": "s3://b/a.png", "sha256": "aa"}}
     existing = look_at_target(f"{tmp_path}/a.mp4", {"model": "m", "parameters": moved})
-    assert existing.found is AtTarget.SAME
+    assert existing is not None
     assert existing.generation_id == "g"
     assert existing.video is not None
     assert existing.video.size == 5
@@ -61,7 +61,7 @@ def test_the_same_request_wherever_its_picture_is_now(tmp_path: Path):
 )
 def test_another_request(tmp_path: Path, other: dict[str, Any]):
     put(tmp_path / "a.mp4")
-    assert look_at_target(f"{tmp_path}/a.mp4", other).found is AtTarget.OTHER_REQUEST
+    assert look_at_target(f"{tmp_path}/a.mp4", other) == Existing("g")
 
 
 def test_a_file_of_somebody_else_or_one_that_was_edited(tmp_path: Path):

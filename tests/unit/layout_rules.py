@@ -158,7 +158,8 @@ def xcom_keys_elsewhere(root: Path) -> list[str]:
                 continue
             keys = [keyword.value for keyword in node.keywords if keyword.arg == "key"]
             if called in ("push", "_push"):
-                keys += node.args[:2]  # the first may be the context
+                takes_context = bool(node.args) and "context" in ast.unparse(node.args[0])
+                keys += node.args[1:2] if takes_context else node.args[:1]
             wrong += [
                 f"{name_of(path, root)}, line {node.lineno}: {text!r}"
                 for key in keys

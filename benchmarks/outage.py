@@ -107,7 +107,7 @@ class Vendor:
         self.accepted: list[Generation] = []
         self.log_requests = 0
         self.refused_log_requests = 0
-        self._minute, self._in_minute = 0, 0
+        self._listed: list[float] = []
 
     def answer(self, request: HttpRequest) -> HttpResponse:
         if request.call is Call.SUBMIT:
@@ -131,15 +131,13 @@ class Vendor:
         return _json({"id": made.id, "status": "queued"}, 201)
 
     def _logs(self, request: HttpRequest) -> HttpResponse:
-        minute, left = int(self._world.now // 60), 60 - self._world.now % 60
-        if minute != self._minute:
-            self._minute, self._in_minute = minute, 0
+        now = self._world.now
         self.log_requests += 1
-        self._in_minute += 1
-        if self._in_minute > LOG_REQUESTS_A_MINUTE:
+        self._listed = [at for at in self._listed if at > now - 60]
+        if len(self._listed) >= LOG_REQUESTS_A_MINUTE:
             self.refused_log_requests += 1
-            body = {"message": "Too many requests", "statusCode": 429}
-            return _json(body, 429, {"retry-after": f"{left:.0f}"})
+            return _json({"message": "Too many requests", "statusCode": 429}, 429)
+        self._listed.append(now)
         asked = dict(request.params)
         offset, limit = int(asked["offset"]), int(asked["limit"])
         listed = [each for each in reversed(self.accepted) if each.done_at + LISTED_AFTER <= self._world.now]
@@ -158,10 +156,8 @@ class Vendor:
         return _json({"data": rows, "pagination": {"has_more": len(listed) > offset + limit}})
 
 
-def _json(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> HttpResponse:
-    return HttpResponse(
-        status, {"content-type": "application/json", **(headers or {})}, json.dumps(body).encode()
-    )
+def _json(body: Any, status: int = 200) -> HttpResponse:
+    return HttpResponse(status, {"content-type": "application/json"}, json.dumps(body).encode())
 
 
 class Driver:

@@ -155,6 +155,7 @@ class VendorCalls:
         until: float | None = None,
         most_pages: int = MOST_LOG_PAGES,
         retries: RetryPolicy = LOG_RETRIES,
+        key_prefix: str | None = None,
     ) -> Flow[LogRow | None]:
         """Page through the vendor's request logs, newest first, until a row fits.
 
@@ -167,6 +168,7 @@ class VendorCalls:
         :param until: epoch seconds; None for now.
         :param most_pages: pages that are read at most.
         :param retries: of each page.
+        :param key_prefix: see :meth:`.Endpoints.logs`.
         :raises MalformedReplyError: the logs have more pages.
         """
         until = self.now() + CLOCK_SKEW if until is None else until
@@ -186,7 +188,9 @@ class VendorCalls:
                 if pages:
                     yield Sleep(LOG_PACE)
                 pages += 1
-                asking = self.endpoints.logs(models=models, start=begin, end=until, offset=offset)
+                asking = self.endpoints.logs(
+                    models=models, start=begin, end=until, offset=offset, key_prefix=key_prefix
+                )
                 rows, has_more = yield from self.read(asking, self.endpoints.read_logs, retries=retries)
                 fitting = [row for row in rows if fits(row)]
                 if fitting:

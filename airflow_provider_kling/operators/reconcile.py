@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 DEFAULT_SPAN = 86_400.0
 """Seconds before ``end`` at which the span begins, where ``start`` is not given."""
 MOST_ORPHANS_IN_XCOM = 1000
+KEY_PREFIX = 8
+"""Characters of a key by which the vendor names it."""
 
 
 class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
@@ -39,8 +41,8 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
     ``csv_path`` is given. Reading keeps within the vendor's limit of 200 log requests a minute. A retry reads
     the logs again, and saves what is still missing.
 
-    The logs list the requests of the key that asks: generations that were submitted with another key of the
-    account are not among them.
+    The logs list the requests of the key that asks. Those of a key that was replaced since are listed for a
+    management key alone, which is told the first 8 characters of the old one: see ``key_prefixes``.
 
     :param path: where videos are, as :class:`.KlingGenerateOperator` takes it: a local path or the URI of an
         object, with ``{generation_id}`` or ``{client_request_id}``, or with a slash at its end. None only
@@ -51,13 +53,25 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
     :param dag_ids: DAGs whose generations are looked at; None for all.
     :param action: ``report`` only reads; ``save`` also saves the videos that are missing.
     :param csv_path: where the CSV goes: a local path, or the URI of an object. What is there is replaced.
-    :param kling_conn_id: the connection whose key submitted.
+    :param kling_conn_id: the connection whose key submitted, and which saves.
+    :param key_prefixes: the first 8 characters of each other key of the account whose generations are looked
+        at as well. More than that is refused, as a key does not belong in a DAG.
+    :param logs_conn_id: the connection with the management key that reads their logs; None for
+        ``kling_conn_id``.
     :raises AirflowFailException: what a retry cannot help.
     :return: the counts: ``generations``, ``completed``, ``working``, ``failed``, ``unknown``, ``saved``,
         ``orphans``, ``orphans_usd``.
     """
 
-    template_fields: Sequence[str] = ("path", "start", "end", "dag_ids", "csv_path", "kling_conn_id")
+    template_fields: Sequence[str] = (
+        "path",
+        "start",
+        "end",
+        "dag_ids",
+        "csv_path",
+        "kling_conn_id",
+        "logs_conn_id",
+    )
     argument_checks: ClassVar[Mapping[str, Check]] = {
         "path": check_path_if_known,
         "action": checked_choice("action", "report", "save"),
@@ -73,6 +87,8 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
         action: Literal["report", "save"] = "report",
         csv_path: str | None = None,
         kling_conn_id: str = DEFAULT_CONNECTION_ID,
+        key_prefixes: Sequence[str] = (),
+        logs_conn_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -83,6 +99,8 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
         self.action = action
         self.csv_path = csv_path
         self.kling_conn_id = kling_conn_id
+        self.key_prefixes = key_prefixes
+        self.logs_conn_id = logs_conn_id
         from airflow_provider_kling.api.paths import tells_apart
         from airflow_provider_kling.task.inline_media import is_template
 
@@ -91,6 +109,11 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
             problems.append("action='save' needs a path to save the videos at.")
         if isinstance(path, str) and not is_template(path) and not tells_apart(path):
             problems.append("path needs {generation_id} or {client_request_id}, or a slash at its end.")
+        single = isinstance(key_prefixes, str)
+        if single or any(not isinstance(each, str) or len(each) != KEY_PREFIX for each in key_prefixes):
+            problems.append(
+                f"key_prefixes is a list of texts with the first {KEY_PREFIX} characters of a key."
+            )
         refuse(problems)
 
     def execute(self, context: Context) -> dict[str, Any]:
@@ -104,7 +127,12 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
             hook = KlingHook(self.kling_conn_id)
             client = hook.get_conn()
             since, until = self._span(client.calls.now())
-            rows = client.run(submitted_rows(client.calls, since, until, self.dag_ids or ()))
+            dags = self.dag_ids or ()
+            rows = client.run(submitted_rows(client.calls, since, until, dags))
+            if self.key_prefixes:
+                logs = KlingHook(self.logs_conn_id or self.kling_conn_id).get_conn()
+                for prefix in self.key_prefixes:
+                    rows += logs.run(submitted_rows(logs.calls, since, until, dags, prefix))
             for row in rows:
                 self._look_up(hook, row)
             found = Reconciliation(rows)

@@ -18,13 +18,19 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def accepted_rows(
-    calls: VendorCalls, since: float, until: float, fits: Callable[[LogRow], bool], most: float = math.inf
+    calls: VendorCalls,
+    since: float,
+    until: float,
+    fits: Callable[[LogRow], bool],
+    most: float = math.inf,
+    key_prefix: str | None = None,
 ) -> Flow[list[LogRow]]:
     """Rows of accepted submits, each generation once, in as many queries as the vendor's window takes; free.
 
     :param since: epoch seconds.
     :param until: epoch seconds.
     :param most: how many generations there are at most; once they are found it ends.
+    :param key_prefix: see :meth:`.Endpoints.logs`.
     :raises KlingError: the logs could not be read.
     """
     found: dict[str, LogRow] = {}
@@ -39,7 +45,7 @@ def accepted_rows(
     until = min(until, calls.now() + CLOCK_SKEW)
     while until > since and len(found) < most:
         begins = max(since, until - LONGEST_LOG_WINDOW)
-        yield from calls.find_row(collect, since=begins, until=until)
+        yield from calls.find_row(collect, since=begins, until=until, key_prefix=key_prefix)
         until = begins
     return list(found.values())
 

@@ -105,13 +105,18 @@ class Reconciliation:
 
 
 def submitted_rows(
-    calls: VendorCalls, since: float, until: float, dags: Collection[str] = ()
+    calls: VendorCalls,
+    since: float,
+    until: float,
+    dags: Collection[str] = (),
+    key_prefix: str | None = None,
 ) -> Flow[list[ReconciledRow]]:
     """What this provider submitted in a span of time: its client request ids are known; free.
 
     :param since: epoch seconds.
     :param until: epoch seconds; a row created then is not part of it.
     :param dags: ids of the DAGs; none for all. Ids that begin with the same 32 characters are not told apart.
+    :param key_prefix: see :meth:`.Endpoints.logs`.
     :raises KlingError: the logs could not be read.
     """
     names = {readable(dag) for dag in dags}
@@ -121,7 +126,7 @@ def submitted_rows(
         timely = row.created is None or since <= row.created < until
         return timely and place is not None and (not names or place.dag in names)
 
-    rows = yield from accepted_rows(calls, since, until, fits)
+    rows = yield from accepted_rows(calls, since, until, fits, key_prefix=key_prefix)
     return [_row(row) for row in sorted(rows, key=lambda each: -(each.created or 0.0))]
 
 

@@ -100,7 +100,15 @@ class Endpoints:
         """Ask for the account's balance; free."""
         return self._get(Call.BALANCE, BALANCE_PATH)
 
-    def logs(self, *, models: Sequence[str] = (), start: float, end: float, offset: int = 0) -> HttpRequest:
+    def logs(
+        self,
+        *,
+        models: Sequence[str] = (),
+        start: float,
+        end: float,
+        offset: int = 0,
+        key_prefix: str | None = None,
+    ) -> HttpRequest:
         """Ask for a page of the request logs, newest first; free, at most 200 times in 60 s.
 
         The rows are those of the key that asks; the vendor compares a model exactly with the name in the
@@ -109,6 +117,8 @@ class Endpoints:
         :param models: of the rows; none for all models.
         :param start: epoch seconds.
         :param end: epoch seconds; the window is at most 92 days.
+        :param key_prefix: the first 8 characters of another key of the account, whose rows are listed
+            instead; needs a management key.
         """
         params = (
             ("start", _iso(start)),
@@ -116,6 +126,7 @@ class Endpoints:
             *(("model", model) for model in models),
             ("limit", str(LOG_PAGE)),
             ("offset", str(offset)),
+            *([("key_prefix", key_prefix)] if key_prefix else []),
         )
         return self._get(Call.LOGS, LOGS_PATH, params)
 

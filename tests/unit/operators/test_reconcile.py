@@ -19,7 +19,7 @@ from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from airflow_provider_kling.operators.reconcile import KlingReconcileOperator
 from airflow_provider_kling.version_compat import AirflowFailException
 
-KEY = "a-key"
+KEY = "old-keys-are-long"
 MODEL = "kling-video/v1.6/standard/text-to-video"
 
 
@@ -31,11 +31,11 @@ def vendor(monkeypatch: pytest.MonkeyPatch) -> Iterator[EmulatorThread]:
         yield emulator
 
 
-def submit(vendor: EmulatorThread, number: int, dag: str = "films") -> str:
+def submit(vendor: EmulatorThread, number: int, dag: str = "films", key: str = KEY) -> str:
     identity = TaskAttempt(dag, "run", "make", number)
     request = GenerationRequest(MODEL, {"prompt": "A boat."})
     name = client_request_id(identity, fingerprint(request.body(), "account"), 0)
-    with KlingClient(Settings(KEY, base_url=vendor.url)) as client:
+    with KlingClient(Settings(key, base_url=vendor.url)) as client:
         return client.submit(request, name).id
 
 
@@ -87,6 +87,36 @@ def test_it_reports_what_was_paid_and_not_saved_and_saves_it(vendor: EmulatorThr
     assert len(vendor.generations) == 4, "nothing is submitted"
 
 
+def test_what_a_rotated_key_submitted_is_found_by_a_management_key(
+    vendor: EmulatorThread, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    old = submit(vendor, 0)
+    vendor.rotate_key("a-new-key", KEY)
+    vendor.set_key("a-management-key", account_of="a-new-key", management=True)
+    host = vendor.url.replace("://", "%3A%2F%2F")
+    monkeypatch.setenv("AIRFLOW_CONN_KLING_DEFAULT", f"kling://:a-new-key@{host}")
+    monkeypatch.setenv("AIRFLOW_CONN_KLING_LOGS", f"kling://:a-management-key@{host}")
+    new = submit(vendor, 1, key="a-new-key")
+    vendor.clock.advance(3600)
+    where: dict[str, Any] = {
+        "path": f"{tmp_path}/",
+        "start": "2020-01-01",
+        "end": "2100-01-01",
+        "action": "save",
+    }
+
+    _, xcoms = run(**where)
+    assert {each["generation_id"] for each in xcoms["orphans"]} == {new}
+
+    counts, xcoms = run(**where, key_prefixes=[KEY[:8]], logs_conn_id="kling_logs")
+
+    assert {each["generation_id"] for each in xcoms["orphans"]} == {old}
+    assert (counts["generations"], counts["saved"], counts["orphans"]) == (2, 2, 0)
+    assert {path.stem for path in tmp_path.iterdir()} == {old, new}
+    with pytest.raises(AirflowFailException, match="management key"):
+        run(**where, key_prefixes=[KEY[:8]])
+
+
 def test_without_a_path_it_lists(vendor: EmulatorThread):
     submit(vendor, 0)
     vendor.clock.advance(3600)
@@ -102,6 +132,8 @@ def test_without_a_path_it_lists(vendor: EmulatorThread):
         ({"action": "delete", "path": "/x/"}, "not allowed"),
         ({"path": "/x/{model}.mp4"}, r"needs \{generation_id\}"),
         ({"path": "/x/{what}.mp4"}, "placeholder"),
+        ({"key_prefixes": [KEY]}, "first 8 characters"),
+        ({"key_prefixes": KEY[:8]}, "list of texts"),
     ],
 )
 def test_wrong_arguments_are_refused_when_the_dag_is_parsed(arguments: dict[str, Any], said: str):

@@ -118,6 +118,8 @@ def get_provider_info() -> dict[str, Any]:
                     "/docs/operators/generate.md",
                     "/docs/operators/sensor.md",
                     "/docs/operators/download.md",
+                    "/docs/operators/batch.md",
+                    "/docs/operators/reconcile.md",
                     "/docs/operators/task-decorator.md",
                 ],
                 "tags": ["ai", "generative-ai", "service"],

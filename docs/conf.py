@@ -28,6 +28,7 @@ html_theme_options = {
     "source_directory": "docs/",
 }
 html_title = f"Kling provider {version}"
+html_favicon = "../airflow_provider_kling/ui/static/icon.svg"
 html_static_path: list[str] = []
 html_copy_source = False
 

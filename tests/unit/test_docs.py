@@ -10,8 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from airflow_provider_kling import api
+from airflow_provider_kling.api import exceptions
 from airflow_provider_kling.get_provider_info import CONNECTION_FIELDS
+from airflow_provider_kling.operators.batch import KlingGenerateBatchOperator
 from airflow_provider_kling.operators.kling import KlingDownloadOperator, KlingGenerateOperator
+from airflow_provider_kling.operators.reconcile import KlingReconcileOperator
 from airflow_provider_kling.sensors.kling import KlingGenerationSensor
 from airflow_provider_kling.task import xcom
 
@@ -52,10 +56,34 @@ def test_the_pages_and_the_package_name_the_same_addresses() -> None:
     assert [each for each in named if not each.startswith((urls["Documentation"], urls["Source"]))] == []
 
 
-@pytest.mark.parametrize("operator", [KlingGenerateOperator, KlingDownloadOperator, KlingGenerationSensor])
+OPERATORS = [
+    KlingGenerateOperator,
+    KlingDownloadOperator,
+    KlingGenerationSensor,
+    KlingGenerateBatchOperator,
+    KlingReconcileOperator,
+]
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
 def test_the_docstring_has_each_parameter(operator: type) -> None:
     given = [name for name in inspect.signature(operator).parameters if name != "kwargs"]
     assert re.findall(r":param (\w+):", operator.__doc__ or "") == given
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "operators").glob("*.md")), ids=lambda page: page.stem)
+def test_each_operator_s_page_has_all_that_is_to_be_known(page: Path) -> None:
+    text = page.read_text()
+    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    assert "Durable execution" in headings
+    assert ".. auto" in text
+    assert page.stem == "hook" or any(each.startswith("XComs") for each in headings)
+
+
+def test_the_reference_has_every_public_name() -> None:
+    text = (DOCS / "reference" / "api.md").read_text()
+    errors = {name for name, value in vars(exceptions).items() if isinstance(value, type)}
+    assert [name for name in api.__all__ if name not in errors and f".api.{name}\n" not in text] == []
 
 
 def test_the_connection_s_page_has_each_field() -> None:
@@ -83,6 +111,7 @@ def test_troubleshooting_quotes_messages_as_they_are() -> None:
                 texts.append(node.value)
             elif isinstance(node, ast.ClassDef):
                 texts.append(node.name)
+    texts += [path.read_text() for path in (ROOT / "ui" / "src").glob("*.tsx")]
     source = "\n".join(texts)
     rows = re.findall(r"^\| (`.*?) \|", (DOCS / "troubleshooting.md").read_text(), re.MULTILINE)
     quoted = [

@@ -29,7 +29,8 @@ html_theme_options = {
 }
 html_title = f"Kling provider {version}"
 html_favicon = "../airflow_provider_kling/ui/static/icon.svg"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
 html_copy_source = False
 
 myst_enable_extensions = ["colon_fence", "deflist"]

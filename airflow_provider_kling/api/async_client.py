@@ -61,7 +61,7 @@ class AsyncKlingClient:
     A client belongs to one event loop. Close it, or use it as an async context manager.
 
     :param settings: address, key, time-outs.
-    :param calls: the calls and their retries; None for the usual ones. Tests pass a clock and a random source in.
+    :param calls: the calls and their retries; None for the usual ones. Tests pass a clock in.
     :param sleep: how to wait a number of seconds.
     :param limiter: how fast the account may be used, best :func:`.limiter_for`'s; None only keeps
         the settings' own rate.

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,8 +92,10 @@ class AirflowCluster:
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "600",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": database_url.replace("://", "+psycopg2://", 1),
-            # Only what is not used here asks the database from an event loop, with another driver.
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": "",
+            # From an event loop it is asked with another driver; up to 3.3 only by what is not used here.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN_ASYNC": (
+                database_url.replace("://", "+asyncpg://", 1) if find_spec("asyncpg") else ""
+            ),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": str(WORKER_GONE_AFTER),
             "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",

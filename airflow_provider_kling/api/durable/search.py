@@ -26,6 +26,8 @@ SEARCH_PAUSES: Final = (5.0, 10.0, 15.0, 30.0, 60.0)
 """Seconds between searches; the last one repeats until the grace is over."""
 QUEUE_PAUSE: Final = 5.0
 """Seconds after which a queue sees who has come to it."""
+RECENT: Final = 86_400.0
+"""Seconds; searches that reach further back than this are made after the others, and by themselves."""
 UNREADABLE_FOR: Final = 1800.0
 """Seconds beyond the grace for which logs that cannot be read are tried again."""
 BRIEF_PAGES: Final = 10
@@ -218,23 +220,35 @@ class SearchQueue:
             if began < min(due for due, _ in self._due.values()):
                 yield Sleep(QUEUE_PAUSE)
                 continue
-            try:
-                answers = yield from look(calls, list(self._due), passed_over)
-            except SubmitUncertainError as error:
-                if error.recovery is Recovery.GIVE_UP:
-                    raise
-                for search in list(self._due):
-                    if began >= search.until + UNREADABLE_FOR:
-                        self.discard(search)
-                        self._failed(search, error)
-            else:
-                for search, row in answers.items():
-                    if search in self._due:
-                        self.discard(search)
-                        self._found(search, row)
+            # One that reaches far back, as of a run that was cleared after weeks, may need more pages than
+            # are read. The others do not wait for it.
+            recent = [each for each in self._due if each.since >= began - RECENT]
+            for searches in (recent, [each for each in self._due if each not in recent]):
+                if searches:
+                    yield from self._look(calls, searches, passed_over)
             for search, (_, pauses) in self._due.items():
                 due = began + next(pauses)
                 self._due[search] = min(due, max(search.until, began + QUEUE_PAUSE)), pauses
+
+    def _look(
+        self, calls: VendorCalls, searches: Sequence[SubmitSearch], passed_over: set[str]
+    ) -> Flow[None]:
+        """Search once, and tell who has an answer now."""
+        began = calls.now()
+        try:
+            answers = yield from look(calls, searches, passed_over)
+        except SubmitUncertainError as error:
+            if error.recovery is Recovery.GIVE_UP:
+                raise
+            for search in searches:
+                if search in self._due and began >= search.until + UNREADABLE_FOR:
+                    self.discard(search)
+                    self._failed(search, error)
+        else:
+            for search, row in answers.items():
+                if search in self._due:
+                    self.discard(search)
+                    self._found(search, row)
 
 
 def search_pauses() -> Iterator[float]:

@@ -15,7 +15,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import pytest
 from packaging.version import Version
@@ -61,20 +62,25 @@ class Stage:
 
 
 @contextmanager
-def staged(folder: Path, dag_id: str, **environment: str) -> Iterator[Stage]:
-    """An Airflow with one DAG, and an emulator whose logs list a job at once."""
+def staged(
+    folder: Path, dag_id: str, options: Mapping[str, Any] = MappingProxyType({}), **environment: str
+) -> Iterator[Stage]:
+    """An Airflow with one DAG, and an emulator whose logs list a job at once.
+
+    :param options: of the emulator, in place of the usual ones.
+    :param environment: what else Airflow's processes find in theirs.
+    """
     home, output = folder / "airflow", folder / "output"
     home.mkdir()
     output.mkdir()
-    options = EmulatorOptions(
-        ids=IdStyle.UUID, queued_seconds=1, generating_seconds=2, log_lag=0, log_in_flight_after=0
-    )
+    usual = {"ids": IdStyle.UUID, "queued_seconds": 1, "generating_seconds": 2, "log_lag": 0}
+    chosen: dict[str, Any] = {**usual, "log_in_flight_after": 0, **options}
     with ExitStack() as stack:
         # Who ends the tests must not leave the cluster behind.
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         stack.callback(signal.signal, signal.SIGTERM, before)
         url = stack.enter_context(database())
-        vendor = stack.enter_context(EmulatorThread(options))
+        vendor = stack.enter_context(EmulatorThread(EmulatorOptions(**chosen)))
         connection = {"conn_type": "kling", "host": vendor.url, "password": vendor.api_key}
         environment |= {f"AIRFLOW_CONN_KLING_{dag_id.upper()}": json.dumps(connection)}
         cluster = AirflowCluster(home, url, {"KLING_OUTPUT": str(output), **environment})
@@ -184,6 +190,34 @@ def test_whatever_is_cleared_is_paid_once(stage: Stage, request: pytest.FixtureR
     assert generations_of(run) == made
     assert stage.accepted == vendor.stats["charges"] == EACH
     assert {path.stem for path in (stage.output / "clears").iterdir()} == {made["all_in_one[-1]"]}
+
+
+def test_a_search_survives_its_triggerer_and_is_one_for_all(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """A gateway answers the submits, and the vendor accepts one of them all the same, listed when it is done."""
+    slow_log = {"log_in_flight_after": None, "generating_seconds": 20}
+    with staged(tmp_path_factory.mktemp("searches"), "searches", options=slow_log) as stage:
+        vendor, cluster = stage.vendor, stage.cluster
+        vendor.faults.add("submit", "html", times=3)
+        vendor.faults.add("submit", "reset-after")
+        run = cluster.run("searches")
+        run.await_state("generate", "deferred", PATIENCE, count=4)
+        searched = vendor.stats["calls"]["logs"]
+        eventually(lambda: vendor.stats["calls"]["logs"] > searched, PATIENCE, "a search in the triggerer")
+
+        cluster.kill("triggerer")
+        cluster.start("triggerer")
+
+        assert run.await_end(PATIENCE) == "success", run.states()
+        assert stage.accepted == 4
+        assert len({run.xcom("generate", map_index=index) for index in range(4)}) == 4
+        assert {task["try_number"] for task in run.tasks("generate")} == {1}
+        logs = "".join(run.log("generate", index) for index in range(4))
+        assert logs.count("Found submit") == 1
+        assert logs.count("is not in the vendor's request log; submitting") == 3
+        # Each would search some ten times by itself, twice where the filter of the model finds nothing.
+        assert vendor.stats["calls"]["logs"] - searched < 30
 
 
 @pytest.mark.skipif(HAS_STORE, reason="has a record of what was submitted")

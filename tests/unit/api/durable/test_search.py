@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -232,6 +233,24 @@ def test_200_who_wait_make_one_search_after_the_other():
     for name, (_, at) in waiting.found.items():
         assert 0 <= at - 300 - int(name[1:]) <= 2 * QUEUE_PAUSE
     assert len(driven.sent) < 120  # 200 would need 2000 by themselves
+    assert not waiting.queue
+
+
+def test_one_that_reaches_far_back_keeps_no_other_waiting():
+    """Its logs have more pages than are read; those of today are few."""
+    waiting = Queue()
+    waiting.queue.add(wanted("old", since=START - 30 * 86_400, until=START))
+    waiting.queue.add(wanted("today", until=START + 100))
+
+    def vendor(request: HttpRequest) -> Reply:
+        asked = datetime.fromisoformat(dict(request.params)["start"]).timestamp()
+        return rows(*["other"] * LOG_PAGE, more=True) if asked < START - 86_400 else rows()
+
+    waiting.run(vendor)
+
+    assert waiting.found == {"today": (None, waiting.found["today"][1])}
+    assert set(waiting.failed) == {"old"}
+    assert "do not end within" in str(waiting.failed["old"])
     assert not waiting.queue
 
 

@@ -58,6 +58,9 @@ OTHER_PASS = client_request_id(
 KEYS = tuple(f"sk-{number}-of-the-same-account" for number in range(4))
 GRACE = 300.0
 LONGEST_CALL = 60.0
+HEARTBEAT = 5.0
+STOPPING = HEARTBEAT + LONGEST_CALL
+"""Seconds that a process works on at most after its task was cleared."""
 PAGE = 2  # rows; small, so that pages are turned
 
 SUBMITS = (
@@ -338,7 +341,7 @@ class OneTask(RuleBasedStateMachine):
         self.flow: Flow[SubmitResult] | None = None
         self.pending: Effect | None = None
         self.accepted_before = 0
-        self.tried = self.unsure = self.unknown = False
+        self.tried = self.unsure = self.unknown = self.emptied = False
         """Whether this try came to a submit, whether the fate of one can be unknown to the task, and
         whether the vendor denied a generation that it has."""
 
@@ -387,7 +390,7 @@ class OneTask(RuleBasedStateMachine):
             self.policy,
         )
         self.accepted_before = len(self.vendor.accepted)
-        self.tried = False
+        self.tried = self.emptied = False
         self.flow = self._attempt(submit)
         self._go_on(None)
 
@@ -435,6 +438,25 @@ class OneTask(RuleBasedStateMachine):
                 self._do(self.pending, weather)
             self._kill()
 
+    @precondition(lambda self: self.pending is not None)
+    @rule(data=st.data(), effects=st.integers(0, 3), forget=st.booleans())
+    def clear_while_it_runs(self, data: st.DataObject, effects: int, forget: bool) -> None:
+        """A person clears the task: its process works on until its next heartbeat, also on a request."""
+        weather = data.draw(weathers(self.longest_lag))
+        cleared_at = self.clock.now
+        if self.forgets and forget:
+            self.store = self.asked_before = None
+            self.emptied = True
+        for _ in range(effects):
+            if self.pending is not None and self.clock.now <= cleared_at + HEARTBEAT:
+                if isinstance(self.pending, Sleep) and self.pending.seconds > HEARTBEAT:
+                    break
+                self._go_on(self._do(self.pending, weather))
+        if self.pending is not None:
+            self._kill()
+        self.ended_at = min(self.clock.now, cleared_at + STOPPING)
+        self.may_retry = False
+
     @precondition(lambda self: self.flow is None and self.tries > 0)
     @rule(seconds=st.sampled_from([30.0, 300.0, 2000.0]))
     def wait(self, seconds: float) -> None:
@@ -459,7 +481,7 @@ class OneTask(RuleBasedStateMachine):
         return None
 
     def _check_before_submit(self, effect: Send) -> None:
-        if self.remembers:
+        if self.remembers and not self.emptied:
             assert self.store["client_request_id"] == effect.request.headers["X-Client-Request-Id"]
             assert self.store["generation_id"] is None
             assert self.clock.now - self.store["intended_at"] <= 1e-6
@@ -516,7 +538,7 @@ class OneTask(RuleBasedStateMachine):
         result = made[obtained.generation_id]
         assert result.prompt == self.prompt
         assert result.name == obtained.record.client_request_id
-        if self.remembers:
+        if self.remembers and not self.emptied:
             assert self.store == obtained.record.encode()
         if obtained.reattached:
             assert obtained.generation is not None

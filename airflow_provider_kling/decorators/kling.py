@@ -91,8 +91,9 @@ def kling_generate_task(python_callable: Callable[..., Any] | None = None, **kwa
     ``cfg_scale``, ``parameters``) and any further parameters of the model by the vendor's names; or a
     list of either, of which each becomes a generation of its own: paid once, found again by a retry.
     The task returns the generation id, or the list of ids; the XComs beside it are lists then too.
-    Several deferrable waits come one after the other, while the vendor works on all. A variant that
-    fails keeps no other from its video: the task fails when all are waited for, and says which.
+    With ``deferrable=True`` one trigger waits for all of them, and each video is saved within seconds of its
+    completion. A variant that fails keeps no other from its video: the task fails when all are waited for,
+    and says which.
 
     :param python_callable: the function.
     :param kwargs: arguments of :class:`.KlingGenerateOperator` that hold for whatever it returns.

@@ -196,6 +196,7 @@ class KlingHook(BaseHook):
         model: str | None = None,
         client_request_id: str | None = None,
         expected_seconds: float | None = None,
+        generation: Generation | None = None,
     ) -> SavedVideo:
         """Save the video of a completed generation: complete and verified, or not at all.
 
@@ -207,6 +208,7 @@ class KlingHook(BaseHook):
         :param model: for ``{model}`` in the path.
         :param client_request_id: for ``{client_request_id}`` and ``{loop_index}`` in the path.
         :param expected_seconds: length that was asked for; another one is logged.
+        :param generation: as the vendor described it a moment ago; None to ask.
         :raises GenerationFailedError: it ended in an error.
         :raises DownloadError: the video did not arrive; it stays paid and can be fetched again.
         """
@@ -218,12 +220,13 @@ class KlingHook(BaseHook):
 
         generation_id = checked_generation_id(generation_id)
         client = self.get_conn()
+        fresh = [] if generation is None else [generation]
 
         def ask_vendor() -> Generation:
-            generation = client.get_generation(generation_id)
-            if not is_ready(generation) or generation.video_url is None:
-                raise not_ready(generation)
-            return generation
+            stands = fresh.pop() if fresh else client.get_generation(generation_id)
+            if not is_ready(stands) or stands.video_url is None:
+                raise not_ready(stands)
+            return stands
 
         target = target_path(
             path, generation_id=generation_id, model=model, client_request_id=client_request_id

@@ -18,21 +18,21 @@ from airflow_provider_kling.task.arguments import (
     checked_choice,
     checked_interval,
     checked_seconds,
-    known,
     refuse,
     request_problems,
+    unclear_target,
 )
 from airflow_provider_kling.task.failures import failing_as_airflow_expects
 from airflow_provider_kling.task.inline_media import hide, is_template
-from airflow_provider_kling.version_compat import AirflowFailException, BaseOperator, conf
+from airflow_provider_kling.version_compat import AirflowFailException, BaseOperator
 
 if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
     from airflow_provider_kling.task.batch.run import BatchRun
     from airflow_provider_kling.version_compat import Context
 
-MOST_ACTIVE: Final = 400
-"""Generations in flight; their ids have to fit into one trigger's row."""
+MOST_ACTIVE: Final = 250
+"""Generations in flight; a trigger's row and a record that name them have to stay below 64 kB."""
 
 
 def _checked_active(value: Any) -> int:
@@ -61,6 +61,11 @@ def _check_path(path: Any) -> None:
         )
 
 
+def _completed(path: Any) -> Any:
+    """A folder as the path of each row's video."""
+    return f"{path}{{key}}.mp4" if isinstance(path, str) and path.endswith("/") else path
+
+
 class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
     """Make a video of each of many requests in one task, and pay for each once.
 
@@ -77,7 +82,7 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
         ``key``, which names its result (of a picture, its name), and any argument or parameter.
     :param path: where the videos go: a folder with a slash at its end, completed with ``{key}.mp4``, or a
         path with ``{key}`` in it; local, or the URI of object storage (``s3://conn@bucket/videos/``).
-    :param max_active: generations in flight at most, 1 to 400.
+    :param max_active: generations in flight at most, 1 to 250.
     :param columns: argument or parameter name -> name of the column in the file.
     :param model: the vendor's model id, for rows that name none.
     :param prompt: likewise, as the next five.
@@ -97,7 +102,8 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
         complete. A file that was not saved by this provider, or was changed since, is a problem of its row.
     :param overwrite: replace whatever is at a row's path.
     :param convert_image: make a JPEG or PNG of pictures that the vendor does not take.
-    :param deferrable: wait in the triggerer instead of on the worker.
+    :param deferrable: wait in the triggerer instead of on the worker; whatever Airflow's
+        ``[operators] default_deferrable`` says.
     :param poke_interval: seconds between polls, 1 to 3600; None polls where completion is likely.
     :param timeout: seconds that one generation may take.
     :param on_changed_request: see :class:`.KlingGenerateOperator`, as the next three.
@@ -160,7 +166,7 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
         skip_unchanged: bool = False,
         overwrite: bool = False,
         convert_image: bool = False,
-        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=True),
+        deferrable: bool = True,
         poke_interval: float | timedelta | None = None,
         timeout: float | timedelta = DEFAULT_TIMEOUT,
         on_changed_request: Literal["submit", "fail"] = "submit",
@@ -207,17 +213,10 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
         """See :class:`.CheckedWhenParsed`; what all rows share is checked too."""
         shared = {"model": DEFAULT_MODEL, **{name: given.get(name) for name in cls._request_names()}}
         shared["model"] = given.get("model") or DEFAULT_MODEL
-        path = known(given.get("path"))
-        unclear: tuple[str, ...] = ()
-        if given.get("skip_unchanged") and isinstance(path, str) and "{generation_id}" in path:
-            unclear = (
-                "skip_unchanged needs a path that is known before a generation: use {key} instead of "
-                "{generation_id}.",
-            )
         return [
             *super().problems_when_parsed(given, complete=complete),
             *request_problems(shared, complete=False),
-            *unclear,
+            *unclear_target({**given, "path": _completed(given.get("path"))}),
         ]
 
     @cached_property
@@ -234,8 +233,7 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
         """
         with failing_as_airflow_expects(context):
             run = self._start_run(context)
-            run.check()
-            run.begin()
+            run.begin()  # checks every row; nothing is sent
             run.run()  # a deferral continues in execute_complete
             return run.report()
 
@@ -248,7 +246,8 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
 
         with failing_as_airflow_expects(context):
             run = self._start_run(context)
-            run.run(read_batch_event(event))
+            run.resume(read_batch_event(event))
+            run.run()
             return run.report()
 
     def on_kill(self) -> None:
@@ -278,7 +277,7 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
         limit = self.max_cost_usd
         options = BatchOptions(
             requests=reveal(self.requests),
-            path=f"{self.path}{{key}}.mp4" if self.path.endswith("/") else self.path,
+            path=_completed(self.path),
             defaults={name: value for name, value in self._defaults().items() if value is not None},
             columns=self.columns,
             max_active=self.max_active,

@@ -23,6 +23,7 @@ from airflow_provider_kling.task.arguments import (
     checked_seconds,
     refuse,
     request_problems,
+    unclear_target,
 )
 from airflow_provider_kling.task.failures import failing_as_airflow_expects
 from airflow_provider_kling.task.inline_media import hide
@@ -68,6 +69,11 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         ``{generation_id}.mp4``. Implies ``wait_for_completion``.
     :param overwrite: replace what is at the path. Otherwise the same video is left as it is, and
         another file is an error.
+    :param skip_unchanged: keep the video at the path if it was made from the same request, by model,
+        parameters and content of every picture, as the sidecar says, and submit nothing: the XComs are those
+        of a new video with a cost of 0, and ``reused`` is true. The video of another request is replaced
+        when the new one is complete. A file that was not saved by this provider, or was changed since, is an
+        error. Needs a path that is known before the generation, and implies ``sidecar``.
     :param sidecar: write a JSON file beside the video: request, model, ids, times, cost, checksum.
     :param presign: send pictures in object storage as presigned URLs, where the storage can sign,
         instead of their bytes.
@@ -146,6 +152,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         kling_conn_id: str = DEFAULT_CONNECTION_ID,
         path: Any = None,
         overwrite: bool = False,
+        skip_unchanged: bool = False,
         sidecar: bool = False,
         presign: bool = False,
         convert_image: bool = False,
@@ -173,7 +180,8 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         self.kling_conn_id = kling_conn_id
         self.path = path
         self.overwrite = overwrite
-        self.sidecar = sidecar
+        self.skip_unchanged = skip_unchanged
+        self.sidecar = sidecar or skip_unchanged
         self.presign = presign
         self.convert_image = convert_image
         self.max_cost_usd = max_cost_usd
@@ -188,7 +196,12 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         self.on_clear = self.argument_checks["on_clear"](on_clear)
         self.uncertain_grace: float | None = self.argument_checks["uncertain_grace"](uncertain_grace)
         self._current_run: GenerateRun | None = None
-        given = {**self.arguments(), "path": path, "max_cost_usd": max_cost_usd}
+        given = {
+            **self.arguments(),
+            "path": path,
+            "max_cost_usd": max_cost_usd,
+            "skip_unchanged": skip_unchanged,
+        }
         refuse(self.problems_when_parsed(given, complete=self.complete_when_parsed))
         self._path_given = path
         if "_airflow_from_mapped" not in kwargs and any(self.iter_mapped_task_groups()):
@@ -201,6 +214,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         return [
             *super().problems_when_parsed(given, complete=complete),
             *request_problems(request, complete=complete),
+            *unclear_target(given),
         ]
 
     @cached_property
@@ -288,6 +302,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
             shares_path=context["ti"].map_index not in (None, -1)
             and is_shared_at_run_time(self, self._path_given, self.path),
             overwrite=self.overwrite,
+            skip_unchanged=self.skip_unchanged,
             sidecar=self.sidecar,
             presign=self.presign,
             convert_image=self.convert_image,

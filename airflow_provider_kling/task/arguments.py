@@ -184,6 +184,30 @@ def check_path_if_known(path: Any) -> None:
         raise AirflowFailException(str(error)) from None
 
 
+def unclear_target(arguments: Mapping[str, Any]) -> Sequence[str]:
+    """What is wrong with a path for ``skip_unchanged``, which looks there before there is a generation.
+
+    :param arguments: the operator's, as given.
+    """
+    if not arguments.get("skip_unchanged") or "path" not in arguments:
+        return ()
+    path = known(arguments["path"])
+    if path is None:
+        return ("skip_unchanged needs a path.",)
+    if isinstance(path, str | os.PathLike) and is_named_later(str(path)):
+        return (
+            "skip_unchanged needs a path that is known before a generation: one without {generation_id} and "
+            "{client_request_id}, that names a file.",
+        )
+    return ()
+
+
+def is_named_later(path: str) -> bool:
+    """Whether a path gets its name from the generation."""
+    own = "{generation_id}" in path or "{client_request_id}" in path
+    return own or (path.endswith("/") and "{key}" not in path)
+
+
 def check_limit_if_known(usd: Any) -> None:
     """Check a limit on the cost, where it is known when the DAG is parsed.
 

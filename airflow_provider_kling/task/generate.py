@@ -7,16 +7,19 @@ whatever becomes of the others.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kling.api.durable.submit import DurableSubmit, PendingSearch
-from airflow_provider_kling.api.exceptions import KlingError, Recovery
+from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError, Recovery
+from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.polling.poll_tracker import is_ready
 from airflow_provider_kling.hooks import metrics
-from airflow_provider_kling.task import submit, xcom
+from airflow_provider_kling.task import sidecar, submit, xcom
+from airflow_provider_kling.task.arguments import is_named_later
 from airflow_provider_kling.task.preflight import check_target
 from airflow_provider_kling.task.results import (
     Variant,
@@ -24,9 +27,11 @@ from airflow_provider_kling.task.results import (
     count_completion,
     push_cost,
     push_generation,
+    reuse_video,
     save_video,
 )
 from airflow_provider_kling.task.wait import Wait
+from airflow_provider_kling.triggers.batch import BatchEvent, is_batch_event, read_batch_event
 from airflow_provider_kling.triggers.kling import failed_event, read_event
 from airflow_provider_kling.triggers.submit_search import read_search_event
 
@@ -64,6 +69,8 @@ class GenerateRun:
         self._hook = hook
         self._wait = Wait(hook, defer, options.poke_interval, options.timeout)
         self._submits: list[DurableSubmit] = []
+        self._polled: Mapping[str, float] = {}
+        self._deadline: float | None = None
 
     @property
     def generation_ids(self) -> list[str]:
@@ -88,6 +95,8 @@ class GenerateRun:
             self._context, self._options, self._hook, arguments, several=self.several, again=again
         )
         self.variants = [Variant(index=index) for index in range(len(arguments))]
+        if self._options.skip_unchanged:
+            self._keep_unchanged()
 
     def submit_or_reattach(self, event: Any = None) -> None:
         """Submit each variant, or re-attach to the generation that a previous attempt submitted.
@@ -121,6 +130,8 @@ class GenerateRun:
                     "client_request_id": record.client_request_id,
                     "submitted_at": record.intended_at,
                 }
+                if variant.replaces is not None:
+                    variant.request = {**variant.request, "replaces": variant.replaces}
                 self._push(variant, xcom.GENERATION_ID, submitted.generation_id)
                 self._push(variant, xcom.CLIENT_REQUEST_ID, record.client_request_id)
                 self._push(variant, xcom.REQUEST, variant.request)
@@ -133,6 +144,9 @@ class GenerateRun:
 
         :raises KlingError: why the wait ended without a video.
         """
+        if is_batch_event(event):
+            self._resume_several(read_batch_event(event))
+            return
         ids, requests = xcom.pull(self._context, xcom.GENERATION_ID), xcom.pull(self._context, xcom.REQUEST)
         ended = event.get("generation_id") if isinstance(event, Mapping) else None
         ended = ended if isinstance(ended, str) else None
@@ -147,30 +161,70 @@ class GenerateRun:
         if ended is None:
             read_event(event, waited_for)  # raises
         current = self.variants[ids.index(ended)]
-        if self.several:
-            self._restore(before=current.index)
-        with self._apart(current):
-            current.generation = self._wait.resume(event, model=self._model(current), waited_for=waited_for)
+        current.generation = self._wait.resume(event, model=self._model(current), waited_for=waited_for)
+
+    def _resume_several(self, event: BatchEvent) -> None:
+        """Restore several variants from the XComs, and ask for those that have ended."""
+        self.several = True
+        ids, requests = (xcom.pull(self._context, key) or [] for key in (xcom.GENERATION_ID, xcom.REQUEST))
+        requests += [None] * (len(ids) - len(requests))
+        self.variants = [Variant(each, index, requests[index]) for index, each in enumerate(ids)]
+        self._restore()
+        self._polled, self._deadline = event.polled, event.deadline
+        late = event.deadline is not None and time.time() >= event.deadline
+        for variant in self._waiting:
+            assert variant.generation_id is not None
+            if variant.generation_id in event.ended or late:
+                with self._apart(variant):
+                    variant.generation = self._wait.ended(
+                        variant.generation_id, model=self._model(variant), late=late
+                    )
 
     def wait_or_defer(self) -> Iterator[Variant]:
         """Yield each variant as soon as its video can be fetched.
 
         :raises TaskDeferred: the worker is freed; the task continues in ``execute_complete``.
         """
-        for variant in self.variants:
-            if variant.generation_id is None or variant.failure or variant.is_done:
-                continue
+        for variant in self._waiting:
+            assert variant.generation_id is not None
             if not self._options.wait_for_completion:
                 variant.is_done = True
                 continue
-            with self._apart(variant):
-                if variant.generation is None:
-                    wait = self._wait.until_complete if self._options.deferrable else self._wait.block
-                    submitted_at = (variant.request or {}).get("submitted_at")
-                    model = self._model(variant)
-                    variant.generation = wait(variant.generation_id, model=model, submitted_at=submitted_at)
+            if variant.generation is None and not self._continues:
+                with self._apart(variant):
+                    variant.generation = self._wait_for(variant, variant.generation_id)
             if variant.generation is not None:
                 yield variant
+        if waiting := {each.generation_id: each for each in self._waiting if each.generation_id}:
+            models = {generation_id: self._model(each) for generation_id, each in waiting.items()}
+            times = {
+                generation_id: (each.request or {}).get("submitted_at")
+                for generation_id, each in waiting.items()
+            }
+            self._wait.until_any_complete(models, times, self._polled, self._deadline, len(self.variants))
+
+    @property
+    def _waiting(self) -> list[Variant]:
+        """The variants that were submitted, and of which nothing else is known."""
+        return [
+            each
+            for each in self.variants
+            if each.generation_id is not None and not each.failure and not each.is_done
+        ]
+
+    @property
+    def _continues(self) -> bool:
+        """Whether the triggerer has waited for several variants already."""
+        return self._deadline is not None
+
+    def _wait_for(self, variant: Variant, generation_id: str) -> Generation | None:
+        """Wait for a generation; of several in the triggerer, only ask how it stands."""
+        submitted_at, model = (variant.request or {}).get("submitted_at"), self._model(variant)
+        if not self._options.deferrable:
+            return self._wait.block(generation_id, model=model, submitted_at=submitted_at)
+        if self.several:
+            return self._wait.completed_already(generation_id, model=model, submitted_at=submitted_at)
+        return self._wait.until_complete(generation_id, model=model, submitted_at=submitted_at)
 
     def save(self, variant: Variant) -> None:
         """Push what the vendor said and what it cost; save the video, where there is a path for it.
@@ -192,7 +246,7 @@ class GenerateRun:
                     generation.id,
                     options.path,
                     push,
-                    overwrite=options.overwrite,
+                    overwrite=options.overwrite or self._replaces(variant),
                     with_sidecar=options.sidecar,
                     request=variant.request,
                     cost=cost,
@@ -214,6 +268,36 @@ class GenerateRun:
         self.lineage = announce(self._context, self._options.outlets, results, several=self.several)
         ids = [each.generation_id for each in self.variants]
         return ids if self.several else ids[0]
+
+    def _keep_unchanged(self) -> None:
+        """Keep the video at the path if it was made from the same request; note the one of another request.
+
+        What a previous attempt of this task submitted comes first: it is paid for.
+
+        :raises KlingError: a file is there that this provider did not write, or that was changed since.
+        """
+        path, (variant, wanted) = self._options.path, (self.variants[0], self._submits[0])
+        if self.several or path is None or is_named_later(str(path)):
+            raise InvalidRequestError(
+                "skip_unchanged needs one request, and a path that is known before its generation.",
+                advice="Leave it out, or give a path without {generation_id} that names a file.",
+            )
+        if wanted.unready is not None:
+            return
+        existing = sidecar.look_at_target(path, wanted.request.described)
+        if existing is None:
+            return
+        if existing.video is not None and not submit.was_submitted(self._context, variant=None):
+            reuse_video(partial(self._push, variant), variant, existing, wanted.request.described)
+            return
+        variant.replaces = existing.sha256
+        self._submits[0] = submit.replacing(self._options, wanted)
+
+    def _replaces(self, variant: Variant) -> bool:
+        """Whether what is at the path is still the file that this variant's video is to replace."""
+        return sidecar.is_still(
+            self._options.path, (variant.request or {}).get("replaces"), model=self._model(variant)
+        )
 
     @contextmanager
     def _apart(self, variant: Variant) -> Iterator[None]:
@@ -258,11 +342,8 @@ class GenerateRun:
             if failure:
                 _, variant.failure = read_event(failure)
 
-    def _restore(self, before: int) -> None:
-        """What became of the variants before this part of the task, as the XComs have it.
-
-        :param before: the index of the variant that was waited for last.
-        """
+    def _restore(self) -> None:
+        """What became of the variants before this part of the task, as the XComs have it."""
         keys = (xcom.FAILURE, xcom.GENERATION, xcom.PATH, xcom.VIDEO, xcom.COST)
         lists = [xcom.pull(self._context, key) or [] for key in keys]
         for variant in self.variants:
@@ -270,7 +351,7 @@ class GenerateRun:
             failure, generation, path, video, cost = known
             if failure:
                 _, variant.failure = read_event(failure)
-            if variant.failure is None and variant.index < before and variant.generation_id is not None:
+            if variant.failure is None and generation and variant.generation_id is not None:
                 variant.path, variant.cost = path, cost
                 variant.duration = (video or generation or {}).get("duration")
                 variant.is_done = True

@@ -17,6 +17,7 @@ class GenerateOptions:
     path: Any = None
     shares_path: bool = False
     overwrite: bool = False
+    skip_unchanged: bool = False
     sidecar: bool = False
     presign: bool = False
     convert_image: bool = False

@@ -13,7 +13,7 @@ from airflow_provider_kling.api.billing.cost import Cost, cost_of
 from airflow_provider_kling.api.billing.price_list import video_seconds, with_defaults
 from airflow_provider_kling.api.calls import LONGEST_LOG_WINDOW
 from airflow_provider_kling.api.exceptions import KlingError
-from airflow_provider_kling.api.generation import Generation, GenerationRequest
+from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.retry import CLOCK_SKEW
 from airflow_provider_kling.hooks import metrics
@@ -23,6 +23,7 @@ from airflow_provider_kling.task import sidecar, xcom
 if TYPE_CHECKING:
     from airflow_provider_kling.api.download.save_video import SavedVideo
     from airflow_provider_kling.hooks.kling import KlingHook
+    from airflow_provider_kling.task.sidecar import Existing
     from airflow_provider_kling.version_compat import Context
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class Variant:
     :param cost: as :meth:`.Cost.as_dict` writes it.
     :param failure: why there is no video.
     :param reused: whether it was completed before this attempt began.
+    :param unchanged: whether the video stood there, and nothing was submitted.
+    :param replaces: SHA-256 of the file at the path, which was made from another request.
     :param is_done: whether nothing is left to do for it.
     """
 
@@ -57,6 +60,8 @@ class Variant:
     cost: Mapping[str, Any] | None = None
     failure: KlingError | None = None
     reused: bool = False
+    unchanged: bool = False
+    replaces: str | None = None
     is_done: bool = False
 
     @property
@@ -68,6 +73,7 @@ class Variant:
             "path": self.path,
             "duration": self.duration,
             "cost": self.cost,
+            "reused": self.unchanged or None,
         }
         return {name: value for name, value in facts.items() if value is not None}
 
@@ -118,6 +124,44 @@ def save_video(
             beside = sidecar.sidecar_path(saved.path)
             sidecar.write(beside, said, generation_id=generation_id, conn_id=getattr(path, "conn_id", None))
     return saved
+
+
+def reuse_video(push: Push, variant: Variant, existing: Existing, described: Mapping[str, Any]) -> None:
+    """Push what a task pushes for a video that it made, of one that stood there unchanged.
+
+    :param variant: whose video it is.
+    :param existing: what stands there.
+    :param described: the request; see :class:`.GenerationRequest`.
+    """
+    video, generation_id = existing.video, existing.generation_id
+    assert video is not None
+    log.info(
+        "%s is the video of this very request (generation %s) and unchanged; keeping it. Nothing was "
+        "submitted, and this costs nothing.",
+        video.path,
+        generation_id,
+    )
+    variant.generation_id, variant.path, variant.duration = generation_id, video.path, video.duration
+    variant.request = {
+        xcom.GENERATION_ID: generation_id,
+        **described,
+        "client_request_id": existing.client_request_id,
+        "submitted_at": None,
+    }
+    variant.cost = Cost(0.0, 0.0, None, None).as_dict()
+    variant.unchanged = variant.is_done = True
+    facts = asdict(video)
+    del facts["skipped"]
+    push(xcom.GENERATION_ID, generation_id)
+    push(xcom.CLIENT_REQUEST_ID, existing.client_request_id)
+    push(xcom.REQUEST, variant.request)
+    push_generation(
+        push, Generation(generation_id, GenerationStatus.COMPLETED, "completed", duration=video.duration)
+    )
+    push(xcom.COST, variant.cost)
+    push(xcom.VIDEO, {"generation_id": generation_id, **facts})
+    push(xcom.PATH, video.path)
+    push(xcom.WAS_REUSED, True)
 
 
 @contextmanager

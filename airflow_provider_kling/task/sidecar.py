@@ -151,11 +151,13 @@ class Existing:
 
     :param generation_id: what made it, as its sidecar says.
     :param client_request_id: likewise.
+    :param sha256: of the file.
     :param video: the file; None where it is the video of another request.
     """
 
     generation_id: str
-    client_request_id: str | None = None
+    client_request_id: str | None
+    sha256: str
     video: SavedVideo | None = None
 
 
@@ -178,8 +180,7 @@ def look_at_target(path: Any, described: Mapping[str, Any]) -> Existing | None:
         video = said.get("video") if said else None
         if said is None or not isinstance(video, dict) or video.get("size") != size:
             raise _foreign(target.shown, "no sidecar tells what it was made from, or it has another size")
-        with target.copy() as local, local.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = _sha256(target)
     except (KlingError, DownloadError):
         raise
     except Exception as error:  # storage libraries raise what they like
@@ -194,7 +195,7 @@ def look_at_target(path: Any, described: Mapping[str, Any]) -> Existing | None:
     if _by_content(said.get("model"), said.get("request")) != _by_content(
         described.get("model"), described.get("parameters")
     ):
-        return Existing(generation_id)
+        return Existing(generation_id, said.get("client_request_id"), digest)
     saved = SavedVideo(
         path=target.shown,
         size=size,
@@ -204,7 +205,28 @@ def look_at_target(path: Any, described: Mapping[str, Any]) -> Existing | None:
         height=video.get("height") or 0,
         skipped=True,
     )
-    return Existing(generation_id, said.get("client_request_id"), saved)
+    return Existing(generation_id, said.get("client_request_id"), digest, saved)
+
+
+def is_still(path: Any, sha256: str | None, *, model: str | None = None) -> bool:
+    """Whether what stands at a path is the file that was found there before; False where it cannot be read.
+
+    :param path: the target, without a placeholder for the generation.
+    :param sha256: of the file that was found; None for none.
+    """
+    if sha256 is None:
+        return False
+    target = target_for(target_path(path, generation_id="x", model=model), "to come")
+    try:
+        return target.size() is not None and _sha256(target) == sha256
+    except Exception as error:  # storage libraries raise what they like
+        log.warning("Could not check what is at %s: %s", target.shown, clean(str(error)))
+        return False
+
+
+def _sha256(target: Target) -> str:
+    with target.copy() as local, local.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sidecar(path: str, conn_id: str | None) -> dict[str, Any] | None:

@@ -216,6 +216,23 @@ def submit_or_reattach(
     return submitted
 
 
+def was_submitted(context: Context, variant: int | str | None) -> bool:
+    """Whether this task instance submitted a generation before, as far as is remembered."""
+    return load_record(context, variant) not in (None, NOTHING)
+
+
+def replacing(options: GenerateOptions, submit: DurableSubmit) -> DurableSubmit:
+    """The same submit, whose video may replace what is at the path."""
+    preflight = partial(
+        check_writable,
+        path=options.path,
+        overwrite=True,
+        with_sidecar=options.sidecar,
+        model=submit.request.model,
+    )
+    return replace(submit, preflight=preflight)
+
+
 def _is_first(context: Context, submit: DurableSubmit) -> bool:
     """Whether nothing was submitted before, as far as is known without the vendor's request log."""
     stored = load_record(context, submit.attempt.variant)

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 BACKSTOP: Final = timedelta(minutes=10)
 """How much later than the trigger's own deadline Airflow ends a deferral whose trigger is lost."""
 
+LINGER: Final = 15.0
+"""Seconds after the first of several generations at which the worker saves what is completed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:
@@ -61,12 +64,11 @@ class Wait:
         :raises TaskDeferred: to continue in ``execute_complete``.
         :raises GenerationFailedError: it ended in an error.
         """
-        from airflow_provider_kling.api.calls import is_ready
         from airflow_provider_kling.api.catalog.models import schedule_for
         from airflow_provider_kling.triggers.kling import KlingGenerationTrigger
 
-        if (generation := self._check(generation_id, submitted_at)) and is_ready(generation):
-            return completed(generation, model)
+        if generation := self.completed_already(generation_id, model=model, submitted_at=submitted_at):
+            return generation
         log.info("Waiting for generation %s in the triggerer.", generation_id)
         self.defer(
             trigger=KlingGenerationTrigger(
@@ -82,6 +84,75 @@ class Wait:
             timeout=timedelta(seconds=self.timeout) + BACKSTOP,
         )
         raise AssertionError("defer() does not return")
+
+    def completed_already(
+        self, generation_id: str, *, model: str | None = None, submitted_at: float | None = None
+    ) -> Generation | None:
+        """The generation, if its video can be fetched by now.
+
+        :raises GenerationFailedError: it ended in an error.
+        """
+        from airflow_provider_kling.api.calls import is_ready
+
+        if (generation := self._check(generation_id, submitted_at)) and is_ready(generation):
+            return completed(generation, model)
+        return None
+
+    def until_any_complete(
+        self,
+        models: Mapping[str, str],
+        submitted_at: Mapping[str, float | None],
+        polled_at: Mapping[str, float],
+        deadline: float | None,
+        total: int,
+    ) -> NoReturn:
+        """Free the worker until several generations have ended, or :data:`LINGER` seconds after the first.
+
+        :param models: by generation id.
+        :param submitted_at: epoch seconds, by generation id.
+        :param polled_at: epoch seconds of the last poll, by generation id.
+        :param deadline: epoch seconds, as the first wait of this attempt set it; None for the first.
+        :param total: generations of the task.
+        :raises TaskDeferred: to continue in ``execute_complete``.
+        """
+        from airflow_provider_kling.api.catalog.models import schedule_for
+        from airflow_provider_kling.triggers.batch import KlingBatchTrigger
+
+        deadline = time.time() + self.timeout if deadline is None else deadline
+        generations: dict[str, list[list[Any]]] = {}
+        for generation_id, model in models.items():
+            facts = [generation_id, submitted_at.get(generation_id), polled_at.get(generation_id)]
+            generations.setdefault(model, []).append(facts)
+        log.info("Waiting for generations %s in the triggerer.", ", ".join(models))
+        self.defer(
+            trigger=KlingBatchTrigger(
+                generations=generations,
+                kling_conn_id=self.hook.kling_conn_id,
+                deadline=deadline,
+                schedule=schedule_for(self.poke_interval, None).as_dict(),
+                enough=len(models),
+                linger=LINGER,
+                progress={"total": total, "done": total - len(models)},
+            ),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=max(0.0, deadline - time.time())) + BACKSTOP,
+        )
+        raise AssertionError("defer() does not return")
+
+    def ended(self, generation_id: str, *, model: str | None, late: bool) -> Generation | None:
+        """Ask for a generation that the triggerer saw end; None where it has not.
+
+        :param late: whether the time to wait is over.
+        :raises KlingError: there is no video.
+        """
+        from airflow_provider_kling.api.calls import is_ready, timed_out
+
+        generation = self.hook.get_generation(generation_id)
+        if is_ready(generation):
+            return completed(generation, model)
+        if late:
+            raise timed_out(generation_id, f"last status: {generation.raw_status!r}")
+        return None
 
     def until_found(self, pending: Mapping[int | None, PendingSearch]) -> NoReturn:
         """Free the worker until it is known whether submits without an answer were accepted.

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -14,10 +16,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.triggers.arguments import TriggerArguments
-from airflow_provider_kling.triggers.kling import EARLIEST_EVENT, EVENT_SCHEMA
+from airflow_provider_kling.triggers.kling import EARLIEST_EVENT, EVENT_SCHEMA, OVERDUE
 
 if TYPE_CHECKING:
     from airflow_provider_kling.api.calls import VendorCalls
+    from airflow_provider_kling.api.durable.submit import PendingSearch
     from airflow_provider_kling.api.generation import Generation
     from airflow_provider_kling.api.polling.learned_durations import LearningSchedule
     from airflow_provider_kling.api.transport.messages import Flow
@@ -25,24 +28,25 @@ if TYPE_CHECKING:
 
 PROGRESS_EVERY: Final = 60.0
 """Seconds between two lines of progress in the task's log."""
-OVERDUE: Final = 120.0
-"""Seconds after the deadline at which a wait that got no turn is given up."""
 
 
 class KlingBatchTrigger(BaseTrigger):
     """Waits for many generations of one connection; its event names those that ended, well or not.
 
     Each of them is polled by the connection's shared poller, as those of
-    :class:`.KlingGenerationTrigger` are.
+    :class:`.KlingGenerationTrigger` are. It also searches for submits whose answers were lost, as
+    :class:`.KlingSubmitSearchTrigger` does; a submit that was found, or certainly is not there, counts as
+    an end.
 
-    :param generations: by model (an empty text where it is not known): pairs of generation id and epoch
-        seconds of its submit.
+    :param generations: by model (an empty text where it is not known): lists of generation id, epoch
+        seconds of its submit, and epoch seconds of its last poll, if there was one.
     :param kling_conn_id: the Airflow connection of the account.
     :param deadline: epoch seconds at which it fires whatever has ended.
     :param schedule: when to poll, as :meth:`.Schedule.as_dict` wrote it; None for the usual.
     :param enough: how many must have ended for it to fire.
     :param linger: seconds after the first end at which it fires with fewer.
-    :param progress: what the task has done by now, for the log: ``done``, ``failed``, ``total``.
+    :param progress: what the task has done by now, for the log; see :func:`progress_line`.
+    :param searches: each as :meth:`.PendingSearch.as_dict` wrote it, with its ``variant``.
     :param later: arguments of newer versions, which this one leaves alone.
     """
 
@@ -54,7 +58,8 @@ class KlingBatchTrigger(BaseTrigger):
         schedule: Mapping[str, Any] | None = None,
         enough: int = 1,
         linger: float = 0.0,
-        progress: Mapping[str, int] | None = None,
+        progress: Mapping[str, Any] | None = None,
+        searches: Sequence[Mapping[str, Any]] = (),
         **later: Any,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow's is untyped
@@ -65,11 +70,21 @@ class KlingBatchTrigger(BaseTrigger):
         self.enough = enough
         self.linger = linger
         self.progress = progress
+        self.searches = searches
         self.later = later
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Class path and arguments; no key and no signed URL among them."""
-        names = ("generations", "kling_conn_id", "deadline", "schedule", "enough", "linger", "progress")
+        names = (
+            "generations",
+            "kling_conn_id",
+            "deadline",
+            "schedule",
+            "enough",
+            "linger",
+            "progress",
+            "searches",
+        )
         arguments = {name: getattr(self, name) for name in names}
         return "airflow_provider_kling.triggers.batch.KlingBatchTrigger", {**arguments, **self.later}
 
@@ -79,80 +94,171 @@ class KlingBatchTrigger(BaseTrigger):
 
         loop = asyncio.get_running_loop()
         begun = loop.time()
-        waits = [self._arguments(model, *each) for model, each in self._pairs()]
-        pollers = SharedPollers.of_this_loop()
+        event: dict[str, Any] = {"schema": EVENT_SCHEMA, "ended": [], "deadline": self.deadline}
+        waits = _Waits(self, SharedPollers.of_this_loop())
         try:
-            ended = await self._ended(pollers, waits)
-            event: dict[str, Any] = {"schema": EVENT_SCHEMA, "ended": ended}
+            await waits.until_enough()
         except KlingError as error:
-            event = {
-                "schema": EVENT_SCHEMA,
-                "ended": [],
-                "error": str(error),
-                "recovery": error.recovery.name,
-            }
+            event |= {"error": str(error), "recovery": error.recovery.name}
+        finally:
+            await waits.leave()
+        event |= {
+            "ended": waits.ended,
+            "answers": waits.answers,
+            "unanswered": waits.unanswered,
+            "polled": waits.polled(),
+        }
         if (early := EARLIEST_EVENT - (loop.time() - begun)) > 0:
             await asyncio.sleep(early)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]  # Airflow's is untyped
 
     async def on_kill(self) -> None:
         """Say what keeps running; Airflow 3.3 and newer."""
-        count = sum(len(each) for each in (self.generations or {}).values())
         self.log.warning(
             "The task was stopped. %d generations keep running: the vendor has no cancel API, and they are "
             "billed on completion. The next attempt of this task re-attaches to them.",
-            count,
+            len(self.waits()),
         )
 
-    async def _ended(self, pollers: SharedPollers, waits: Iterable[TriggerArguments]) -> list[str]:
-        """Ids of the generations that ended."""
-        entries: dict[asyncio.Future[Any], tuple[TriggerArguments, PollerEntry]] = {}
-        try:
-            for each in waits:
-                entry = await self._enter(pollers, each)
-                entries[entry.pending.future] = (each, entry)
-            return await self._until_enough(pollers, entries)
-        finally:
-            for _, entry in entries.values():
-                await pollers.leave(entry)
+    def waits(self) -> list[TriggerArguments]:
+        """What to wait for, as far as it can be read."""
+        found = []
+        generations = self.generations if isinstance(self.generations, Mapping) else {}
+        for model, each in generations.items():
+            for facts in each if isinstance(each, list | tuple) else ():
+                generation_id, submitted_at, polled_at = (
+                    *(facts if isinstance(facts, list | tuple) else [facts]),
+                    None,
+                    None,
+                )[:3]
+                arguments = TriggerArguments.read(
+                    {
+                        "generation_id": generation_id,
+                        "kling_conn_id": self.kling_conn_id,
+                        "deadline": self.deadline,
+                        "schedule": self.schedule,
+                        "submitted_at": submitted_at,
+                        "since": polled_at,
+                        "model": model or None,
+                    }
+                )
+                if arguments.generation_id:
+                    found.append(arguments)
+                else:
+                    self.log.warning("The trigger has a generation that cannot be read: %.200r", facts)
+        return found
 
-    async def _until_enough(
-        self,
-        pollers: SharedPollers,
-        entries: dict[asyncio.Future[Any], tuple[TriggerArguments, PollerEntry]],
-    ) -> list[str]:
+
+class _Polled:
+    """When a generation was polled last, which the next trigger continues from."""
+
+    def __init__(self, arguments: TriggerArguments) -> None:
+        self.submitted_at = time.time() if arguments.submitted_at is None else arguments.submitted_at
+        self._before = self.submitted_at if arguments.since is None else arguments.since
+        self._timetable: LearningSchedule | None = None
+
+    @property
+    def at(self) -> float:
+        """Epoch seconds; of the submit, where there was none."""
+        asked_at = None if self._timetable is None else self._timetable.asked_at
+        return self._before if asked_at is None else self.submitted_at + asked_at
+
+    def follow(self, timetable: LearningSchedule) -> float:
+        """Seconds until the next poll by a wait's timetable, which tells of the last poll from now on."""
+        self._before = self.at
+        due = self._before + timetable.next_wait(self._before - self.submitted_at)
+        timetable.asked_at, self._timetable = None, timetable
+        return max(0.0, due - time.time())
+
+
+@dataclass(slots=True)
+class _Wait:
+    """A generation's place in the shared poller."""
+
+    arguments: TriggerArguments
+    polled: _Polled
+    entry: PollerEntry
+
+
+class _Waits:
+    """All that one trigger waits for."""
+
+    def __init__(self, trigger: KlingBatchTrigger, pollers: SharedPollers) -> None:
+        self.ended: list[str] = []
+        self.answers: list[dict[str, Any]] = []
+        self.unanswered: dict[str, dict[str, str]] = {}
+        self._trigger = trigger
+        self._pollers = pollers
+        self._generations: dict[asyncio.Future[Any], _Wait] = {}
+        self._searches: dict[asyncio.Future[Any], str] = {}
+        self._deadline: float = TriggerArguments.read({"deadline": trigger.deadline}).deadline
+
+    async def until_enough(self) -> None:
+        """Wait until enough has ended, or long enough after the first end, or until the deadline.
+
+        :raises KlingError: the triggerer cannot wait.
+        """
         loop = asyncio.get_running_loop()
+        for each in self._trigger.waits():
+            await self._enter(each, _Polled(each))
+        self._search()
         deadline = loop.time() + max(0.0, self._deadline - time.time())
         told, first_end = loop.time(), math.inf
-        ended: list[str] = []
-        while entries and len(ended) < max(1, self.enough):
-            until = min(told + PROGRESS_EVERY, first_end + self.linger, deadline)
+        enough, linger = _number(self._trigger.enough, 1.0), _number(self._trigger.linger, 0.0)
+        while self._generations or self._searches:
+            until = min(told + PROGRESS_EVERY, first_end + linger, deadline)
             done, _ = await asyncio.wait(
-                entries, timeout=max(0.0, until - loop.time()), return_when=asyncio.FIRST_COMPLETED
+                [*self._generations, *self._searches],
+                timeout=max(0.0, until - loop.time()),
+                return_when=asyncio.FIRST_COMPLETED,
             )
             for future in done:
-                arguments, entry = entries.pop(future)
-                try:
-                    outdated = await self._is_outdated(pollers, entry, future)
-                finally:
-                    await pollers.leave(entry)
-                if outdated:
-                    entry = await self._enter(pollers, arguments)
-                    entries[entry.pending.future] = (arguments, entry)
-                    continue
-                ended.append(arguments.generation_id)
-                first_end = min(first_end, loop.time())
-            now = loop.time()
+                await self._take(future)
+            now, count = loop.time(), self.count
+            if count:
+                first_end = min(first_end, now)
+            if count >= max(1.0, enough) or now >= min(deadline, first_end + linger):
+                return
             if now >= told + PROGRESS_EVERY:
                 told = now
-                self._tell(len(ended), len(entries))
-            if now >= deadline or (ended and now >= first_end + self.linger):
-                break
-        return ended
+                self._tell()
 
-    async def _is_outdated(
-        self, pollers: SharedPollers, entry: PollerEntry, future: asyncio.Future[Any]
-    ) -> bool:
+    @property
+    def count(self) -> int:
+        """How many have ended."""
+        return len(self.ended) + len(self.answers) + len(self.unanswered)
+
+    def polled(self) -> dict[str, float]:
+        """Epoch seconds of the last poll of each generation that goes on."""
+        return {each.arguments.generation_id: round(each.polled.at, 1) for each in self._generations.values()}
+
+    async def leave(self) -> None:
+        """End all waits."""
+        for future in self._searches:
+            future.cancel()
+        for each in self._generations.values():
+            await self._pollers.leave(each.entry)
+
+    async def _take(self, future: asyncio.Future[Any]) -> None:
+        """Take in what ended."""
+        if future in self._searches:
+            variant = self._searches.pop(future)
+            try:
+                self.answers.extend(future.result())
+            except KlingError as error:
+                self.unanswered[variant] = {"message": str(error), "recovery": error.recovery.name}
+            return
+        wait = self._generations.pop(future)
+        try:
+            outdated = await self._is_outdated(wait.entry, future)
+        finally:
+            await self._pollers.leave(wait.entry)
+        if outdated:
+            await self._enter(wait.arguments, wait.polled)
+        else:
+            self.ended.append(wait.arguments.generation_id)
+
+    async def _is_outdated(self, entry: PollerEntry, future: asyncio.Future[Any]) -> bool:
         """Whether a wait ended because its connection is another by now."""
         from airflow_provider_kling.triggers.shared_pollers import ConnectionChangedError
 
@@ -160,62 +266,96 @@ class KlingBatchTrigger(BaseTrigger):
         if isinstance(error, ConnectionChangedError):
             return True
         left = max(0.0, self._deadline - time.time())
-        return isinstance(error, KlingError) and await pollers.is_outdated(entry, error, at_most=left)
+        return isinstance(error, KlingError) and await self._pollers.is_outdated(entry, error, at_most=left)
 
-    async def _enter(self, pollers: SharedPollers, arguments: TriggerArguments) -> PollerEntry:
+    async def _enter(self, arguments: TriggerArguments, polled: _Polled) -> None:
         from airflow_provider_kling.api.polling.shared_poller import OverdueError
 
         try:
-            return await pollers.enter(
+            entry = await self._pollers.enter(
                 arguments.conn_id,
-                partial(_begin, arguments),
+                partial(_begin, arguments, polled),
                 model=arguments.model,
                 schedule=arguments.schedule,
                 at_most=max(0.0, arguments.deadline - time.time()) + OVERDUE,
             )
         except OverdueError as error:
             raise KlingError(str(error), money=Money.GOES_ON, recovery=Recovery.RETRY_TASK) from error
+        self._generations[entry.pending.future] = _Wait(arguments, polled, entry)
 
-    @property
-    def _deadline(self) -> float:
-        return TriggerArguments.read({"deadline": self.deadline}).deadline
+    def _search(self) -> None:
+        """Search for the submits whose answers were lost, all at once and each for itself."""
+        from airflow_provider_kling.triggers.submit_search import find_submits
 
-    def _pairs(self) -> list[tuple[str, Sequence[Any]]]:
-        return [(model, pair) for model, pairs in (self.generations or {}).items() for pair in pairs]
+        for each in self._trigger.searches or ():
+            finding = find_submits(self._trigger.kling_conn_id, [each])
+            variant = str(each.get("variant")) if isinstance(each, Mapping) else ""
+            self._searches[asyncio.ensure_future(finding)] = variant
 
-    def _arguments(
-        self, model: str, generation_id: str, submitted_at: float | None = None
-    ) -> TriggerArguments:
-        return TriggerArguments.read(
-            {
-                "generation_id": generation_id,
-                "kling_conn_id": self.kling_conn_id,
-                "deadline": self.deadline,
-                "schedule": self.schedule,
-                "submitted_at": submitted_at,
-                "model": model or None,
-            }
-        )
-
-    def _tell(self, ended: int, waiting: int) -> None:
-        done = dict(self.progress or {})
-        self.log.info(
-            "Waiting for %d generations; %d ended since the last report. Of %d, %d are done and %d failed.",
-            waiting,
-            ended,
-            done.get("total", waiting + ended),
-            done.get("done", 0),
-            done.get("failed", 0),
+    def _tell(self) -> None:
+        said = dict(self._trigger.progress or {})
+        said["active"] = len(self._generations) + len(self._searches)
+        self._trigger.log.info(
+            "%s %d have ended since and wait for a worker.",
+            progress_line(said),
+            self.count,
         )
 
 
-def read_batch_event(event: Any) -> list[str]:
+def _number(value: Any, default: float) -> float:
+    known = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return value if known else default
+
+
+def progress_line(progress: Mapping[str, Any]) -> str:
+    """A sentence for the task's log.
+
+    :param progress: ``done``, ``active``, ``failed``, ``total``, ``cost_usd``, and ``estimated_end`` in
+        epoch seconds or None; what is missing counts as 0.
+    """
+    end = progress.get("estimated_end")
+    expected = (
+        f" Estimated end: {datetime.fromtimestamp(end, UTC).isoformat(' ', 'minutes')}."
+        if isinstance(end, int | float)
+        else ""
+    )
+    counts = {name: progress.get(name) or 0 for name in ("done", "total", "active", "failed", "cost_usd")}
+    spent = "; about {cost_usd:g} USD spent" if "cost_usd" in progress else ""
+    line = "{done} of {total} done, {active} active, {failed} failed" + spent + "."
+    return line.format(**counts) + expected
+
+
+@dataclass(frozen=True, slots=True)
+class BatchEvent:
+    """The event's content, read.
+
+    :param ended: ids of the generations that ended, well or not.
+    :param answers: of the searches for submits, by variant.
+    :param unanswered: why a submit could not be searched for, by variant.
+    :param polled: epoch seconds of the last poll of each generation that goes on.
+    :param deadline: epoch seconds; None where there is none.
+    """
+
+    ended: Sequence[str]
+    answers: Mapping[Any, PendingSearch] = field(default_factory=dict)
+    unanswered: Mapping[str, KlingError] = field(default_factory=dict)
+    polled: Mapping[str, float] = field(default_factory=dict)
+    deadline: float | None = None
+
+
+def is_batch_event(event: Any) -> bool:
+    """Whether an event is this trigger's."""
+    return isinstance(event, Mapping) and isinstance(event.get("ended"), list)
+
+
+def read_batch_event(event: Any) -> BatchEvent:
     """Read an event, loudly: a malformed one raises with what it holds.
 
-    :return: ids of the generations that ended.
     :raises KlingError: it is not an event of this trigger, or the triggerer could not wait.
     """
-    if not isinstance(event, Mapping) or not isinstance(event.get("ended"), list):
+    from airflow_provider_kling.triggers.submit_search import read_answers
+
+    if not is_batch_event(event) or event.get("schema") != EVENT_SCHEMA:
         raise KlingError(
             f"The trigger's event cannot be read: {str(event)[:200]}.",
             money=Money.GOES_ON,
@@ -223,16 +363,34 @@ def read_batch_event(event: Any) -> list[str]:
             advice="Retry or clear the task: it continues with what is recorded.",
         )
     if event.get("error"):
-        recovery = Recovery.__members__.get(str(event.get("recovery")))
-        raise KlingError(str(event["error"]), recovery=recovery, is_whole=True)
-    return [str(each) for each in event["ended"]]
+        raise _told({"message": event["error"], "recovery": event.get("recovery")})
+    polled, unanswered = (
+        each if isinstance(each, Mapping) else {} for each in map(event.get, ("polled", "unanswered"))
+    )
+    deadline = event.get("deadline")
+    return BatchEvent(
+        [str(each) for each in event["ended"]],
+        read_answers(event.get("answers") or []),
+        {str(each): _told(failure) for each, failure in unanswered.items()},
+        {str(each): at for each, at in polled.items() if isinstance(at, int | float)},
+        deadline if isinstance(deadline, int | float) else None,
+    )
 
 
-def _begin(arguments: TriggerArguments, calls: VendorCalls, timetable: LearningSchedule) -> Flow[Generation]:
+def _told(failure: Any) -> KlingError:
+    said = failure if isinstance(failure, Mapping) else {}
+    recovery = Recovery.__members__.get(str(said.get("recovery")))
+    return KlingError(str(said.get("message")), recovery=recovery, is_whole=True)
+
+
+def _begin(
+    arguments: TriggerArguments, polled: _Polled, calls: VendorCalls, timetable: LearningSchedule
+) -> Flow[Generation]:
     return calls.wait_until_complete(
         arguments.generation_id,
         schedule=timetable,
         deadline=arguments.deadline,
-        submitted_at=arguments.counted_from or time.time(),
+        submitted_at=polled.submitted_at,
+        first_look_after=polled.follow(timetable),
         learn=None if arguments.submitted_at is None else timetable.learn,
     )

@@ -64,28 +64,13 @@ class KlingSubmitSearchTrigger(BaseTrigger):
         loop = asyncio.get_running_loop()
         begun = loop.time()
         try:
-            pending = {each.get("variant"): PendingSearch.from_dict(each) for each in self.searches}
-        except (AttributeError, TypeError, ValueError, KlingError) as error:
-            event = _failed(SubmitUncertainError(f"The search for a submit cannot be read: {error!r}."))
-        else:
-            event = await self._answers(pending)
+            answers = await find_submits(self.kling_conn_id, self.searches)
+            event = {"schema": EVENT_SCHEMA, "kind": SEARCHED, "answers": answers}
+        except KlingError as error:
+            event = _failed(error)
         if (early := EARLIEST_EVENT - (loop.time() - begun)) > 0:
             await asyncio.sleep(early)
         yield TriggerEvent(event)  # type: ignore[no-untyped-call]
-
-    async def _answers(self, pending: Mapping[int | None, PendingSearch]) -> dict[str, Any]:
-        searches = SharedSearches.of_this_loop()
-        try:
-            told = await asyncio.gather(
-                *(searches.find(self.kling_conn_id, each.search) for each in pending.values())
-            )
-        except KlingError as error:
-            return _failed(error)
-        answers = [
-            {"variant": variant, **replace(each, row=row, key_mark=key_mark(api_key, each.salt)).as_dict()}
-            for (variant, each), (row, api_key) in zip(pending.items(), told, strict=True)
-        ]
-        return {"schema": EVENT_SCHEMA, "kind": SEARCHED, "answers": answers}
 
     async def on_kill(self) -> None:
         """Say what may have been paid; Airflow 3.3 and newer."""
@@ -222,6 +207,25 @@ class _ConnectionSearch:
 _SEARCHES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, SharedSearches]] = WeakKeyDictionary()
 
 
+async def find_submits(conn_id: str, searches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Search for submits until each is found, or is certainly not there.
+
+    :param searches: see :class:`KlingSubmitSearchTrigger`.
+    :return: for each its answer, see :meth:`.PendingSearch.as_dict`, with its ``variant``.
+    :raises KlingError: they cannot be searched for.
+    """
+    try:
+        pending = {each.get("variant"): PendingSearch.from_dict(each) for each in searches}
+    except (AttributeError, TypeError, ValueError, KlingError) as error:
+        raise SubmitUncertainError(f"The search for a submit cannot be read: {error!r}.") from error
+    shared = SharedSearches.of_this_loop()
+    told = await asyncio.gather(*(shared.find(conn_id, each.search) for each in pending.values()))
+    return [
+        {"variant": variant, **replace(each, row=row, key_mark=key_mark(api_key, each.salt)).as_dict()}
+        for (variant, each), (row, api_key) in zip(pending.items(), told, strict=True)
+    ]
+
+
 def _failed(error: KlingError) -> dict[str, Any]:
     return {
         "schema": EVENT_SCHEMA,
@@ -250,16 +254,28 @@ def read_search_event(event: Mapping[str, Any]) -> dict[int | None, PendingSearc
             advice="",
             recovery=Recovery[recovery] if known and isinstance(recovery, str) else Recovery.RETRY_TASK,
         )
+    if event.get("schema") != EVENT_SCHEMA:
+        raise _unreadable_event(f"schema {event.get('schema')!r}")
+    return read_answers(event.get("answers"))
+
+
+def read_answers(answers: Any) -> dict[Any, PendingSearch]:
+    """Read what :func:`find_submits` returned, by variant.
+
+    :raises SubmitUncertainError: it cannot be read; nothing more was submitted.
+    """
     try:
-        if event.get("schema") != EVENT_SCHEMA:
-            raise ValueError(f"schema {event.get('schema')!r}")
-        if any("row" not in each for each in event["answers"]):
+        if any("row" not in each for each in answers):
             raise ValueError("a search without its answer")
-        return {each.get("variant"): PendingSearch.from_dict(each) for each in event["answers"]}
+        return {each.get("variant"): PendingSearch.from_dict(each) for each in answers}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise SubmitUncertainError(
-            f"The event of the search for a submit cannot be read ({error}): the triggerer may run another "
-            "version of the provider.",
-            advice="Install the same version on workers and triggerers. Nothing more was submitted; the next "
-            "attempt searches again.",
-        ) from None
+        raise _unreadable_event(str(error)) from None
+
+
+def _unreadable_event(why: str) -> SubmitUncertainError:
+    return SubmitUncertainError(
+        f"The event of the search for a submit cannot be read ({why}): the triggerer may run another version "
+        "of the provider.",
+        advice="Install the same version on workers and triggerers. Nothing more was submitted; the next "
+        "attempt searches again.",
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -51,6 +51,23 @@ class Cost:
     usd: float | None
     source: Source | None
     usd_source: Source | None
+
+    @classmethod
+    def best(cls, generation: Generation, charge: Charge | None, estimate_usd: float | None) -> Cost:
+        """The cost of a generation: by its own usage, else the ledger, else the price list.
+
+        :param charge: of the account's ledger for it.
+        :param estimate_usd: by the price list.
+        """
+        credits, usd = generation.credits_used, estimate_usd
+        source: Source = "usage"
+        usd_source: Source = "estimate"
+        if charge is not None and credits is None:
+            credits, source = charge.credits, "ledger"
+        if charge is not None and charge.usd is not None:
+            usd, usd_source = charge.usd, "ledger"
+        told = None if usd is None else usd_source
+        return cls(credits, usd, told if credits is None else source, told)
 
     def as_dict(self) -> dict[str, Any]:
         """The plain form that goes to XCom."""
@@ -160,21 +177,27 @@ def cost_of(
     :param since: epoch seconds; it was charged after then.
     :param request: what was asked for, without which there is no estimate.
     """
-    credits, source = generation.credits_used, "usage"
-    charge = yield from _unless_trouble(_find_charge(calls, generation.id, since))
-    if charge is not None and credits is None:
-        credits, source = charge.credits, "ledger"
-    if charge is not None and charge.usd is not None:
-        return _cost(credits, charge.usd, source, "ledger")
-    known = None
-    if request is not None:
+    found = yield from charges_of(calls, [generation.id], since=since)
+    charge = found.get(generation.id)
+    usd = None if charge is None else charge.usd
+    if usd is None and request is not None:
         known = yield from _unless_trouble(estimate_of(calls, request))
-    return _cost(credits, known.usd if known else None, source, "estimate")
+        return Cost.best(generation, charge, known.usd if known else None)
+    return Cost.best(generation, charge, None)
 
 
-def _cost(credits: float | None, usd: float | None, source: Any, usd_source: Any) -> Cost:
-    told = None if usd is None else usd_source
-    return Cost(credits, usd, told if credits is None else source, told)
+def charges_of(
+    calls: VendorCalls, generation_ids: Iterable[str], *, since: float
+) -> Flow[Mapping[str, Charge]]:
+    """What the account was charged for generations, as far as the newest pages of its ledger tell.
+
+    Never fails for want of an answer.
+
+    :param since: epoch seconds; they were charged after then.
+    """
+    found: dict[str, Charge] = {}
+    yield from _unless_trouble(_find_charges(calls, set(generation_ids), since, found))
+    return found
 
 
 def _unless_trouble(asking: Flow[Any]) -> Flow[Any]:
@@ -185,14 +208,13 @@ def _unless_trouble(asking: Flow[Any]) -> Flow[Any]:
         return None
 
 
-def _find_charge(calls: VendorCalls, generation_id: str, since: float) -> Flow[Charge | None]:
+def _find_charges(calls: VendorCalls, wanted: set[str], since: float, found: dict[str, Charge]) -> Flow[None]:
     cursor = None
     for _ in range(MOST_LEDGER_PAGES):
         asking = calls.endpoints.ledger(start=since, cursor=cursor)
         charges, cursor = yield from calls.read(asking, calls.endpoints.read_ledger, retries=COST_RETRIES)
         for charge in charges:
-            if charge.reference_id == generation_id:
-                return charge
-        if cursor is None:
-            return None
-    return None
+            if charge.reference_id in wanted:
+                found.setdefault(charge.reference_id, charge)
+        if cursor is None or len(found) == len(wanted):
+            return

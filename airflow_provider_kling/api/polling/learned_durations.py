@@ -124,15 +124,18 @@ class LearningSchedule:
     :param schedule: as the user's DAG built it.
     """
 
-    __slots__ = ("_durations", "_model", "_schedule")
+    __slots__ = ("_durations", "_model", "_schedule", "asked_at")
 
     def __init__(self, durations: DurationStats, model: str | None, schedule: Schedule) -> None:
         self._durations = durations
         self._model = model
         self._schedule = schedule
+        self.asked_at: float | None = None
+        """Seconds after the submit at which the next wait was asked for last, which is right after a poll."""
 
     def next_wait(self, elapsed: float) -> float:
         """See :meth:`.Schedule.next_wait`."""
+        self.asked_at = elapsed
         return self._durations.sharpen(self._model, self._schedule).next_wait(elapsed)
 
     def learn(self, seconds: float, not_yet_at: float) -> None:

@@ -7,18 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from airflow_provider_kling.task.batch.rows import Row
-from airflow_provider_kling.task.batch.state import (
-    FAILED,
-    IN_FLIGHT,
-    INVALID,
-    PENDING,
-    REUSED,
-    SAVED,
-    UNCERTAIN,
-)
+from airflow_provider_kling.task.batch.state import REUSED, SAVED, STATUSES
 
-_FIELDS: Final = (
+FIELDS: Final = (
     "generation_id",
     "client_request_id",
     "path",
@@ -43,28 +34,27 @@ class Manifest:
         self._usd = 0.0
         self._seconds = 0.0
 
-    def lines(self, rows: Iterable[tuple[Row, Mapping[str, Any]]]) -> Iterator[str]:
+    def lines(self, rows: Iterable[tuple[str, Mapping[str, Any]]]) -> Iterator[str]:
         """A line for each row, one by one.
 
-        :param rows: each with its record.
+        :param rows: the key of each with its record.
         """
-        for row, record in rows:
+        for key, record in rows:
             status = record["status"]
             self.counts[status] += 1
             if status == SAVED:
                 self._usd += (record.get("cost") or {}).get("usd") or 0.0
             self._seconds += (record.get("video") or {}).get("duration") or 0.0
-            known = {name: record[name] for name in _FIELDS if record.get(name) is not None}
+            known = {name: record[name] for name in FIELDS if record.get(name) is not None}
             if status in (SAVED, REUSED):
                 known.pop("error", None)
-            yield json.dumps({"key": row.key, "status": status, **known}, ensure_ascii=False) + "\n"
+            yield json.dumps({"key": key, "status": status, **known}, ensure_ascii=False) + "\n"
 
     def summary(self) -> dict[str, Any]:
         """Counts by status, cost in USD, seconds of video, and where the manifest is."""
-        statuses = (SAVED, REUSED, FAILED, INVALID, PENDING, IN_FLIGHT, UNCERTAIN)
         return {
             "total": self.counts.total(),
-            **{name: self.counts[name] for name in statuses},
+            **{name: self.counts[name] for name in STATUSES},
             "cost_usd": round(self._usd, 6),
             "video_seconds": round(self._seconds, 3),
             "manifest": self._path,

@@ -42,9 +42,12 @@ class BatchOptions:
             parameters = {**defaults, **(row.arguments.get("parameters") or {})}
             yield replace(row, arguments={**self.defaults, **row.arguments, "parameters": parameters})
 
-    def target(self, row: Row) -> str:
-        """Where the video of a row goes; may still name the generation."""
-        return self.path.replace("{key}", row.name)
+    def target(self, name: str) -> str:
+        """Where the video of a row goes; may still name the generation.
+
+        :param name: see :attr:`.Row.name`.
+        """
+        return self.path.replace("{key}", name)
 
     @property
     def folder(self) -> str:

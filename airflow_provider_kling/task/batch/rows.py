@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -18,8 +20,9 @@ from airflow_provider_kling.task.arguments import NAMED_PARAMETERS
 
 KEY: Final = "key"
 """Names a row and its result."""
-LONGEST_LINE: Final = 1024 * 1024
-"""Characters of a line in a JSONL or CSV file; a picture does not belong into one."""
+LONGEST_LINE: Final = 16 * 1024
+"""Characters of a line in a JSONL or CSV file, so that no record of a row has 64 kB. A picture does not
+belong into one."""
 LONGEST_KEY: Final = 200
 PICTURE_SUFFIXES: Final = (
     ".jpg",
@@ -57,6 +60,40 @@ class Row:
     def name(self) -> str:
         """The key as a file's name."""
         return safe_name(self.key)
+
+    @property
+    def mark(self) -> str:
+        """A digest of its arguments, which tells whether the source says something else by now."""
+        return _digest(self.arguments)
+
+
+def source_mark(requests: Any) -> str:
+    """What tells whether a source is still the one that was read; cheap, and not certain for files.
+
+    :param requests: see :func:`read_rows`.
+    :return: empty where it is not there.
+    """
+    if not isinstance(requests, str):
+        return _digest(requests)
+    try:
+        if requests.endswith("/"):
+            return _digest(_files_below(requests))
+        place: Any = place_of(requests)
+        if is_stored(place):
+            facts = dict(place.fs.info(place.path))
+            return _digest([facts.get(name) for name in ("size", "ETag", "etag", "mtime", "LastModified")])
+        stat = local_path(place).stat()
+    except (FileNotFoundError, InvalidRequestError):
+        return ""
+    return _digest([stat.st_size, stat.st_mtime_ns])
+
+
+def _digest(value: Any) -> str:
+    try:
+        plain = json.dumps(value, sort_keys=True, default=str)
+    except (TypeError, ValueError, RecursionError):  # names that are no text; the row is refused for them
+        plain = repr(value)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def read_rows(requests: Any, *, columns: Mapping[str, str] | None = None) -> Iterator[Row]:
@@ -196,26 +233,34 @@ def _open(uri: str) -> Any:
     return place.open("rb") if stored else local_path(place).open("rb")
 
 
-def _pictures(prefix: str) -> Iterator[Row]:
+def _files_below(prefix: str) -> list[str]:
+    """The files right below a prefix, sorted; no hidden ones, and none that are sidecars."""
     place: Any = place_of(prefix)
     stored: bool = is_stored(place)
     if stored:
-        found = sorted(str(each) for each in place.iterdir() if each.is_file())
+        # one listing tells names and kinds; asking each object costs a request for each
+        listed = place.fs.ls(place.path, detail=True)
+        files = (each["name"].rstrip("/") for each in listed if each["type"] == "file")
+        found = (str(place / PurePosixPath(each).name) for each in files)
     else:
         folder = local_path(place)
         if not folder.is_dir():
             raise InvalidRequestError(f"{shown(prefix)} is no folder.")
-        found = sorted(str(each) for each in folder.iterdir() if each.is_file())
-    number, seen = 0, set[str]()
-    for name in found:
-        path = PurePosixPath(name)
-        if path.name.startswith(".") or path.suffix.lower() == ".json":
-            continue
-        number += 1
+        found = (entry.path for entry in os.scandir(folder) if entry.is_file())
+    names = ((PurePosixPath(each), each) for each in found)
+    return sorted(
+        each for path, each in names if not path.name.startswith(".") and path.suffix.lower() != ".json"
+    )
+
+
+def _pictures(prefix: str) -> Iterator[Row]:
+    seen = set[str]()
+    for number, file in enumerate(_files_below(prefix), 1):
+        path = PurePosixPath(file)
         problems = []
         if path.suffix.lower() not in PICTURE_SUFFIXES:
             problems.append(f"{shown(path.name)} does not look like a picture.")
         if path.stem.lower() in seen:
             problems.append(f"another picture is called {shown(path.stem)} too.")
         seen.add(path.stem.lower())
-        yield Row(number, path.stem, {"image": name, "parameters": {}}, tuple(problems))
+        yield Row(number, path.stem, {"image": file, "parameters": {}}, tuple(problems))

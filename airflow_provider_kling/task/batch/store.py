@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any, Final
 
 from airflow_provider_kling.api.durable.attempt import TaskAttempt
@@ -16,7 +17,6 @@ from airflow_provider_kling.api.exceptions import KlingError, Recovery
 from airflow_provider_kling.api.paths import is_stored, local_path
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.hooks.object_storage import place_of, write_text
-from airflow_provider_kling.task.batch.rows import Row
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +29,11 @@ class BatchStore:
     """The records of one batch.
 
     :param path: the target path of the videos, as the task has it.
-    :param attempt: of the task instance whose batch it is.
+    :param attempt: of the task instance whose batch it is; each record that it writes names its number.
     """
 
     def __init__(self, path: str, attempt: TaskAttempt) -> None:
+        self._attempt = attempt.number
         folder = path.partition("{")[0].rpartition("/")[0]
         self.folder = f"{folder or '.'}/{FOLDER}/{attempt.identity[:24]}"
         self._records = f"{self.folder}/records"
@@ -40,27 +41,42 @@ class BatchStore:
         self._begun = f"{self.folder}/batch.json"
 
     @property
-    def is_new(self) -> bool:
-        """Whether this batch never began, or somebody removed its folder."""
-        return self._read(self._begun) is None
+    def begun(self) -> dict[str, Any] | None:
+        """What :meth:`begin` was told; None where this batch never began, or its folder was removed."""
+        return self._read(self._begun)
 
     def begin(self, facts: Mapping[str, Any]) -> None:
         """Say that the batch began: from now on a row without a record was not submitted."""
         self._write(self._begun, {"schema": SCHEMA, **facts})
 
-    def load(self, row: Row) -> dict[str, Any] | None:
+    def load(self, name: str) -> dict[str, Any] | None:
         """The record of a row; None where it has none.
 
+        :param name: see :attr:`.Row.name`.
         :raises KlingError: it cannot be read; the row is not submitted.
         """
-        return self._read(self._file(row))
+        return self._read(f"{self._records}/{name}.json")
 
-    def save(self, row: Row, record: Mapping[str, Any]) -> None:
+    def save(self, name: str, record: Mapping[str, Any]) -> None:
         """Write the record of a row in one step.
 
         :raises KlingError: it could not be written.
         """
-        self._write(self._file(row), {"schema": SCHEMA, "key": row.key, **record})
+        self._write(f"{self._records}/{name}.json", {"schema": SCHEMA, **record, "attempt": self._attempt})
+
+    def names(self) -> Iterator[str]:
+        """The names of all records.
+
+        :raises KlingError: the storage cannot be asked.
+        """
+        try:
+            place: Any = place_of(self._records)
+            stored: bool = is_stored(place)
+            folder = place if stored else local_path(place)
+            found = [PurePosixPath(str(each)).name for each in folder.iterdir()] if folder.exists() else []
+        except Exception as error:  # storage libraries raise what they like
+            raise _unusable("listed", self._records, error) from error
+        return (name.removesuffix(".json") for name in found if name.endswith(".json"))
 
     def load_state(self) -> dict[str, Any] | None:
         """What a part of the task left for the next one; None where nothing usable is there."""
@@ -73,9 +89,6 @@ class BatchStore:
     def save_state(self, state: Mapping[str, Any]) -> None:
         """Leave something for the next part of the task; what it says can also be made from the records."""
         self._write(self._state, {"schema": SCHEMA, **state})
-
-    def _file(self, row: Row) -> str:
-        return f"{self._records}/{row.name}.json"
 
     def _read(self, path: str) -> dict[str, Any] | None:
         try:
@@ -93,7 +106,7 @@ class BatchStore:
 
     def _write(self, path: str, record: Mapping[str, Any]) -> None:
         try:
-            write_text(path, json.dumps(record, ensure_ascii=True, separators=(",", ":")) + "\n")
+            write_text(path, json.dumps(record, ensure_ascii=False, separators=(",", ":")) + "\n")
         except Exception as error:  # storage libraries raise what they like
             raise _unusable("written", path, error) from error
 

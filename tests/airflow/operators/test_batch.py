@@ -16,7 +16,14 @@ TEXT_MODEL = "kling-video/v1.6/standard/text-to-video"
 
 
 def batch(folder: Path, requests: object = "", **arguments: object) -> str:
-    given = {"requests": requests, "path": f"{folder}/", "model": TEXT_MODEL, "poke_interval": 1, **arguments}
+    given = {
+        "requests": requests,
+        "path": f"{folder}/",
+        "model": TEXT_MODEL,
+        "poke_interval": 1,
+        "deferrable": False,
+    }
+    given |= arguments
     told = ", ".join(f"{name}={value!r}" for name, value in given.items())
     return f"""
     from airflow_provider_kling.operators.batch import KlingGenerateBatchOperator
@@ -200,9 +207,7 @@ def test_an_empty_balance_pauses_the_batch(started_airflow: RealAirflow, tmp_pat
         assert poor.stats["accepted"] == 2
 
 
-def test_a_lost_answer_is_searched_for_when_all_else_is_done(
-    airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
-) -> None:
+def test_a_lost_answer_is_searched_for(airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path) -> None:
     vendor.faults.add("submit", "reset-after", times=1)
     run = airflow.run(batch(tmp_path, rows(3), uncertain_grace=1))
 

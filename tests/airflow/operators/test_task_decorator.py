@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -82,7 +83,7 @@ def test_variants_are_generations_of_their_own_and_each_is_paid_once(
     assert [cost["usd"] for cost in tell["cost"]] == [0.29] * 3
 
 
-def test_variants_are_waited_for_in_the_triggerer_one_after_the_other(
+def test_variants_are_waited_for_in_the_triggerer_together(
     patient_airflow: RealAirflow, slow_vendor: EmulatorThread, tmp_path: Path
 ) -> None:
     run = patient_airflow.run(f"""
@@ -114,7 +115,8 @@ def test_variants_are_waited_for_in_the_triggerer_one_after_the_other(
     assert ids == [each["id"] for each in slow_vendor.generations]
     assert [each["charged"] for each in slow_vendor.generations] == [True] * 3
     assert submits(slow_vendor) == 3
-    assert [run.log.count(f"Waiting for generation {each} in the triggerer") for each in ids] == [1, 1, 0]
+    assert run.log.count(f"Waiting for generations {', '.join(ids)} in the triggerer") == 1
+    assert len(re.findall("Waiting for generations .* in the triggerer", run.log)) in (1, 2)
     assert tell["path"] == [f"{tmp_path}/videos/{each}.mp4" for each in ids]
     assert [each["generation_id"] for each in tell["video"]] == ids
     assert [round(probe(Path(each), generation_id="").duration) for each in tell["path"]] == [5, 10, 5]

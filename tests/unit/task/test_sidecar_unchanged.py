@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_kling.api.exceptions import KlingError, Money
-from airflow_provider_kling.task.sidecar import Existing, look_at_target
+from airflow_provider_kling.task.sidecar import Existing, is_still, look_at_target
 
 DESCRIBED = {
     "model": "m",
@@ -61,7 +61,8 @@ def test_the_same_request_wherever_its_picture_is_now(tmp_path: Path):
 )
 def test_another_request(tmp_path: Path, other: dict[str, Any]):
     put(tmp_path / "a.mp4")
-    assert look_at_target(f"{tmp_path}/a.mp4", other) == Existing("g")
+    existing = look_at_target(f"{tmp_path}/a.mp4", other)
+    assert existing == Existing("g", None, hashlib.sha256(b"video").hexdigest())
 
 
 def test_a_file_of_somebody_else_or_one_that_was_edited(tmp_path: Path):
@@ -76,3 +77,13 @@ def test_a_file_of_somebody_else_or_one_that_was_edited(tmp_path: Path):
         with pytest.raises(KlingError, match="skip_unchanged cannot tell") as caught:
             look_at_target(f"{tmp_path}/{name}.mp4", DESCRIBED)
         assert caught.value.money is Money.NOT_SPENT
+
+
+def test_a_file_is_still_the_one_that_was_found(tmp_path: Path):
+    put(tmp_path / "a.mp4")
+    path, found = f"{tmp_path}/a.mp4", hashlib.sha256(b"video").hexdigest()
+    assert is_still(path, found)
+    assert not is_still(path, None)
+    assert not is_still(f"{tmp_path}/none.mp4", found)
+    (tmp_path / "a.mp4").write_bytes(b"VIDEO")
+    assert not is_still(path, found)

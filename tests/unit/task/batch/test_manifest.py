@@ -5,21 +5,20 @@ from __future__ import annotations
 import json
 
 from airflow_provider_kling.task.batch.manifest import Manifest
-from airflow_provider_kling.task.batch.rows import Row
 
 
 def test_a_line_for_each_row_and_the_sums():
     manifest = Manifest("/clips/manifest.jsonl")
     rows = [
         (
-            Row(1, "a"),
+            "a",
             {"status": "saved", "cost": {"usd": 0.3}, "video": {"duration": 5.0}, "error": "before"},
         ),
         (
-            Row(2, "b"),
+            "b",
             {"status": "reused", "cost": {"usd": 0.0}, "video": {"duration": 10.0}, "reused": True},
         ),
-        (Row(3, "c"), {"status": "failed", "error": "Moderation", "secret": "x"}),
+        ("c", {"status": "failed", "error": "Moderation", "secret": "x"}),
     ]
     lines = [json.loads(line) for line in manifest.lines(rows)]
     assert [line["status"] for line in lines] == ["saved", "reused", "failed"]

@@ -12,7 +12,7 @@ from airflow_provider_kling.task.batch.rows import Row
 from airflow_provider_kling.task.batch.store import BatchStore
 
 TASK = TaskAttempt("dag", "run", "task")
-ROW = Row(1, "a/b: c")
+ROW = Row(1, "a/b: c").name
 
 
 @pytest.fixture
@@ -21,16 +21,17 @@ def store(tmp_path: Path) -> BatchStore:
 
 
 def test_it_remembers(store: BatchStore):
-    assert store.is_new
+    assert store.begun is None
     assert store.load(ROW) is None
     store.begin({"begun_at": 1.0})
-    store.save(ROW, {"status": "submitted", "generation_id": "g"})
+    store.save(ROW, {"key": "a/b: c", "generation_id": "g"})
     store.save_state({"attempt": 1})
     again = BatchStore(store.folder.partition("/.kling")[0] + "/{key}.mp4", TASK)
-    assert not again.is_new
+    assert (again.begun or {})["begun_at"] == 1.0
     record = again.load(ROW)
     assert record is not None
-    assert (record["key"], record["generation_id"]) == (ROW.key, "g")
+    assert (record["key"], record["generation_id"], record["attempt"]) == ("a/b: c", "g", 1)
+    assert list(again.names()) == [ROW]
     assert (again.load_state() or {})["attempt"] == 1
 
 
@@ -43,7 +44,7 @@ def test_two_runs_do_not_mix(store: BatchStore, tmp_path: Path):
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema": 99}', b"\xff"])
 def test_a_damaged_record_is_no_missing_one(store: BatchStore, content: bytes):
     store.save(ROW, {"status": "submitted"})
-    Path(store.folder, "records", f"{ROW.name}.json").write_bytes(content)
+    Path(store.folder, "records", f"{ROW}.json").write_bytes(content)
     with pytest.raises(KlingError, match="could not be read") as caught:
         store.load(ROW)
     assert caught.value.recovery is Recovery.RETRY_TASK

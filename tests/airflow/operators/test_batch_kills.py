@@ -1,0 +1,147 @@
+"""Batches whose workers are killed at random points: nothing is paid twice, no video is lost."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
+from tests.airflow.batch_life import BatchLife, quick_videos
+
+TEXT_MODEL = "kling-video/v1.6/standard/text-to-video"
+ROWS = 6
+SEEDS = 100
+
+
+@pytest.fixture(scope="module")
+def vendor() -> Iterator[EmulatorThread]:
+    patch = pytest.MonkeyPatch()
+    quick_videos(patch)
+    options = EmulatorOptions(
+        frozen_clock=True,
+        queued_seconds=2,
+        generating_seconds=28,
+        spread=0.3,
+        log_lag=5,
+        log_in_flight_after=10,
+        url_lifetime=1e6,
+        balance=1e6,
+        seed=1,
+    )
+    with EmulatorThread(options) as emulator:
+        yield emulator
+    patch.undo()
+
+
+def arguments(folder: Path, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    given = {"requests": rows, "path": f"{folder}/", "model": TEXT_MODEL, "max_active": 3, "duration": 5}
+    return {**given, **more}
+
+
+def rows(count: int = ROWS) -> list[dict[str, Any]]:
+    return [{"key": f"clip {n}", "prompt": f"Clip {n}."} for n in range(count)]
+
+
+def manifest(life: BatchLife) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(life.xcom["batch"]["manifest"]).read_text().splitlines()]
+
+
+def assert_paid_once(vendor: EmulatorThread, life: BatchLife, before: set[str], count: int = ROWS) -> None:
+    """Each row has one generation and one video, and the manifest tells what is there."""
+    made = {each["id"] for each in vendor.generations} - before
+    lines = manifest(life)
+    assert len(made) == count, "paid twice" if len(made) > count else "not made"
+    assert {line["generation_id"] for line in lines} == made
+    assert [line["status"] for line in lines] == ["saved"] * count
+    for line in lines:
+        content = Path(line["path"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == line["video"]["sha256"]
+        said = json.loads(Path(line["path"]).with_suffix(".json").read_text())
+        assert said["generation_id"] == line["generation_id"]
+    folder = Path(lines[0]["path"]).parent
+    assert len(list(folder.glob("*.mp4"))) == count
+    assert (life.xcom["batch"]["saved"], life.xcom["batch"]["finished"]) == (count, True)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_workers_and_triggerers_that_are_killed_anywhere(
+    vendor: EmulatorThread, tmp_path: Path, seed: int
+) -> None:
+    dice = random.Random(seed)
+    before = {each["id"] for each in vendor.generations}
+    deferrable = seed % 4 != 0
+    life = BatchLife(
+        vendor, arguments(tmp_path, rows(), deferrable=deferrable), has_store=seed % 2 == 0, run_id=f"{seed}"
+    )
+    kills = dice.randint(1, 5)
+    for _ in range(60):
+        at = dice.randint(1, 60 if deferrable else 150) if kills > 0 else None
+        if life.outcome in ("", "killed", "retry"):
+            life.attempt(kill_at=at, cleared=life.number > 0 and dice.random() < 0.2)
+        elif life.outcome == "deferred":
+            event = life.wait()
+            if dice.random() < 0.3:  # the triggerer was killed before it could tell
+                event = life.wait()
+            life.go_on(event, kill_at=at)
+        else:
+            break
+        kills -= life.outcome == "killed"
+        if life.outcome == "killed" and dice.random() < 0.5:
+            vendor.clock.advance(dice.choice([1, 30, 600]))
+    assert life.outcome == "success", life.error
+    assert_paid_once(vendor, life, before)
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_each_point_of_a_batch_of_two(vendor: EmulatorThread, tmp_path: Path, deferrable: bool) -> None:
+    """One kill at each boundary of the first part, one life for each."""
+    probe = BatchLife(vendor, arguments(tmp_path / "probe", rows(2), deferrable=deferrable), run_id="probe")
+    assert probe.to_the_end() == "success"
+    probe = BatchLife(vendor, arguments(tmp_path / "again", rows(2), deferrable=deferrable), run_id="again")
+    probe.attempt()
+    for at in range(1, probe.boundaries + 1):
+        before = {each["id"] for each in vendor.generations}
+        given = arguments(tmp_path / f"{at}", rows(2), deferrable=deferrable)
+        life = BatchLife(vendor, given, run_id=f"{deferrable} {at}")
+        assert life.attempt(kill_at=at) == "killed"
+        assert life.to_the_end() == "success", (at, life.error)
+        assert_paid_once(vendor, life, before, 2)
+
+
+def test_lost_answers_are_searched_for_by_the_triggerer(vendor: EmulatorThread, tmp_path: Path) -> None:
+    before = {each["id"] for each in vendor.generations}
+    vendor.faults.add("submit", "reset-after", times=4)
+    life = BatchLife(vendor, arguments(tmp_path, rows(), max_active=ROWS), run_id="lost")
+    assert life.attempt() == "deferred"
+    assert len(life.triggers[0]["searches"]) == 4
+    assert life.to_the_end() == "success", life.error
+    assert_paid_once(vendor, life, before)
+
+
+def test_a_clear_of_a_finished_batch_costs_nothing_and_asks_nothing(
+    vendor: EmulatorThread, tmp_path: Path
+) -> None:
+    life = BatchLife(vendor, arguments(tmp_path, rows()), run_id="cleared")
+    assert life.to_the_end() == "success"
+    calls = vendor.stats["calls"]
+    assert life.attempt(cleared=True) == "success"
+    assert vendor.stats["calls"] == calls
+
+
+def test_two_runs_onto_one_folder_do_not_mix(vendor: EmulatorThread, tmp_path: Path) -> None:
+    before = {each["id"] for each in vendor.generations}
+    first = BatchLife(vendor, arguments(tmp_path, rows(3), skip_unchanged=True), run_id="first")
+    other = [{"key": f"other {n}", "prompt": "Other."} for n in range(3)]
+    second = BatchLife(vendor, arguments(tmp_path, other, skip_unchanged=True), run_id="second")
+    assert first.attempt() == second.attempt() == "deferred"
+    assert first.to_the_end() == second.to_the_end() == "success"
+    assert len({each["id"] for each in vendor.generations} - before) == 6
+    assert first.xcom["batch"]["manifest"] != second.xcom["batch"]["manifest"]
+    names = [{line["key"] for line in manifest(life)} for life in (first, second)]
+    assert names == [{f"clip {n}" for n in range(3)}, {f"other {n}" for n in range(3)}]

@@ -110,13 +110,17 @@ _HOPELESS = re.compile(
     r"|forbidden|flagged|invalid|validation|bad.?request|unsupported|not support|unprocessable|parameter"
     r"|value.?error|missing|required|too (?:long|short|large|small|big)|must (?:be|have)|exceeds"
     r"|aspect.?ratio|resolution|corrupt|decode|could not (?:detect|find)|detection.?error"
-    r"|no (?:face|person|human|subject)"
+    r"|no (?:face|person|human|subject|speech)|(?:face|person|speech) (?:was )?not (?:found|detected)"
+    r"|unsafe|not safe|explicit|real person|trademark|blurry|\bblocked\b|can(?:not|'t) generate|input.?image"
+    r"|(?:prompt|image) is empty|valid url|(?:cannot|unable to|could not) (?:identify|process) (?:the )?image"
     r"|\bbalance\b|\bcredits?\b|\bfunds?\b",
     re.IGNORECASE,
 )
 _PASSING = re.compile(
     r"time.?out|timed out|temporar|internal|unavailable|overload|\bbusy\b|capacity|again later|upstream"
-    r"|rate.?limit|too many requests|concurren|network|connection|server error|unexpected|\bqueue",
+    r"|rate.?limit|too many requests|concurren|network|connection|server error|unexpected|\bqueue"
+    r"|gateway|\bworker\b|heartbeat|time limit|missing output|generated video|invalid.?response"
+    r"|out of memory",
     re.IGNORECASE,
 )
 

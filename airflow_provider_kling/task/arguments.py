@@ -321,7 +321,8 @@ class CheckedPartial(OperatorPartial):
                 f"expand_kwargs[{i}]": each for i, each in enumerate(kwargs) if isinstance(each, Mapping)
             }
             paths = [each.get("path", path) for each in given.values()]
-            self._check(given, same_path_for_all(None, {"path": paths}))
+            own_params = any("params" in each for each in given.values())
+            self._check(given, same_path_for_all(None, {"path": paths}, params_differ=own_params))
             kwargs = [_kept_of_each(each) for each in kwargs]
         else:
             self._check({}, same_path_for_all(path, {"": None}))

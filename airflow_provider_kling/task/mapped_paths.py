@@ -27,12 +27,15 @@ _SAME_OF_THE_INSTANCE: Final = _names(
 )
 _INSTANCE: Final = frozenset({"ti", "task_instance", "task"})
 _DIFFERENT_MACROS: Final = frozenset({"uuid", "random", "time"})
+_CLOCKS: Final = frozenset({"now", "utcnow", "today", "time_ns"})
 _TEXTS: Final = frozenset({"params", "var", "conn", "conf", "templates_dict"})
 """Names whose values may end with a slash, or hold ``{generation_id}``."""
 _TEXT_ATTRIBUTES: Final = frozenset({"conf", "xcom_pull"})
 
 
-def may_differ(path: str, *, pulls_differ: bool = False, rendered: bool = False) -> bool:
+def may_differ(
+    path: str, *, pulls_differ: bool = False, params_differ: bool = False, rendered: bool = False
+) -> bool:
     """Whether a template can give each mapped instance a path of its own.
 
     An unknown name, such as a macro of the user's, may differ: to refuse a DAG that works is
@@ -40,6 +43,7 @@ def may_differ(path: str, *, pulls_differ: bool = False, rendered: bool = False)
 
     :param path: a text with templates.
     :param pulls_differ: whether an XCom may differ without naming the map index, as in a mapped task group.
+    :param params_differ: whether ``params`` are mapped over too.
     :param rendered: whether it is known that what it renders to tells no generations apart.
     """
     from jinja2 import Environment, TemplateSyntaxError, nodes
@@ -55,7 +59,9 @@ def may_differ(path: str, *, pulls_differ: bool = False, rendered: bool = False)
             return True
         node.name = "string"  # Airflow's own are not known here
     names = find_undeclared_variables(tree)
-    if names - _SAME_FOR_ALL - _INSTANCE - {"macros"}:
+    if names - _SAME_FOR_ALL - _INSTANCE - {"macros"} or (params_differ and "params" in names):
+        return True
+    if any(node.attr in _CLOCKS for node in tree.find_all(nodes.Getattr)):
         return True
     last = list(tree.find_all(nodes.Output))[-1].nodes[-1]
     if not (rendered or isinstance(last, nodes.TemplateData)):
@@ -75,32 +81,40 @@ def may_differ(path: str, *, pulls_differ: bool = False, rendered: bool = False)
     )
 
 
-def same_path_for_all(path: Any, expanded: Mapping[str, Sequence[Any] | None]) -> str:
+def same_path_for_all(
+    path: Any, expanded: Mapping[str, Sequence[Any] | None], *, params_differ: bool = False
+) -> str:
     """What is wrong where mapped instances would save at one path; empty where each may have its own.
 
     :param path: as it is given to ``partial``.
-    :param expanded: what ``expand`` is given: a list by the argument's name, None where it comes later.
+    :param expanded: what ``expand`` is given: a list by the argument's name, None where it comes later. An
+        empty name stands for all that comes later.
+    :param params_differ: see :func:`may_differ`.
     """
     own = "path" in expanded
+    params_differ = params_differ or "params" in expanded or "" in expanded
     counts = [None if values is None else len(values) for name, values in expanded.items() if name != "path"]
     several = any(count is None or count > 1 for count in counts)
     paths = list(expanded["path"] or ()) if own else [path]
     for index, each in enumerate(paths):
-        if (several or each in paths[:index]) and is_shared(each):
+        if (several or each in paths[:index]) and is_shared(each, params_differ=params_differ):
             return one_path(each)
     return ""
 
 
-def is_shared(path: Any, *, pulls_differ: bool = False) -> bool:
+def is_shared(path: Any, *, pulls_differ: bool = False, params_differ: bool = False) -> bool:
     """Whether all mapped instances would save at this path, as far as that is known.
 
     :param pulls_differ: see :func:`may_differ`.
+    :param params_differ: see there.
     """
     from airflow_provider_kling.api.paths import tells_apart
 
     if not isinstance(path, str | os.PathLike) or tells_apart(str(path)):
         return False
-    return not (isinstance(path, str) and is_template(path) and may_differ(path, pulls_differ=pulls_differ))
+    if not isinstance(path, str) or not is_template(path):
+        return True
+    return not may_differ(path, pulls_differ=pulls_differ, params_differ=params_differ)
 
 
 def is_shared_at_run_time(operator: Any, given: Any, rendered: Any) -> bool:
@@ -114,9 +128,11 @@ def is_shared_at_run_time(operator: Any, given: Any, rendered: Any) -> bool:
     partial = getattr(mapped, "partial_kwargs", None)
     if not is_shared(rendered) or (partial is not None and "path" not in partial):
         return False
-    pulls_differ = partial is None
-    template = isinstance(given, str) and is_template(given)
-    return not template or not may_differ(given, pulls_differ=pulls_differ, rendered=True)
+    if not isinstance(given, str) or not is_template(given):
+        return True
+    mapped_over = getattr(getattr(mapped, "expand_input", None), "value", None)
+    params_differ = not isinstance(mapped_over, Mapping) or "params" in mapped_over
+    return not may_differ(given, pulls_differ=partial is None, params_differ=params_differ, rendered=True)
 
 
 def one_path(path: object) -> str:

@@ -35,6 +35,7 @@ OWN = [
     "out/{{ ti.key.map_index }}.mp4",
     "out/{{ ds }}/{generation_id}.mp4",
     "out/{{ ds }}/",
+    "out/{{ macros.datetime.now().isoformat() }}.mp4",
     "{{ params.path }}",
     "{{ var.value.path }}",
     "{{ dag_run.conf['path'] }}",
@@ -49,6 +50,14 @@ def test_a_template_that_cannot_differ(path: str) -> None:
     assert "all mapped tasks" in same_path_for_all(path, {"prompt": ["a", "b"]})
     assert same_path_for_all(path, {"prompt": None})
     assert not same_path_for_all(path, {"prompt": ["only one"]})
+
+
+def test_params_that_are_mapped_over_tell_instances_apart() -> None:
+    path = "out/{{ params.name }}.mp4"
+    assert same_path_for_all(path, {"prompt": ["a", "b"]})
+    assert not same_path_for_all(path, {"params": [{"name": "a"}, {"name": "b"}]})
+    assert not same_path_for_all(path, {"": None})  # of expand_kwargs, which may hold them
+    assert same_path_for_all("out/{{ ds }}.mp4", {"params": [{"name": "a"}, {"name": "b"}]})
 
 
 @pytest.mark.parametrize("path", OWN)

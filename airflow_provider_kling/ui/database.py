@@ -6,8 +6,10 @@ are in a table of their own. From 3.4 on each attempt is a row of its own, with 
 
 from __future__ import annotations
 
+import time
+import uuid
 from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from airflow.models.dagrun import DagRun
@@ -330,13 +332,33 @@ def _same_task(one: FromClause, other: FromClause) -> ColumnElement[bool]:
     return and_(*(one.c[name] == other.c[name] for name in ("dag_id", "run_id", "task_id", "map_index")))
 
 
+_dags_seen: Final[dict[str, tuple[float, frozenset[str]]]] = {}
+"""Database -> when it was last asked, and the ids of DAGs that were found by then."""
+_SEEN_AGAIN: Final = 600.0
+"""Seconds before the last time from which XComs are looked at again, as clocks differ."""
+
+
 def dags_with(session: Session, keys: Collection[str]) -> set[str]:
-    """Ids of the DAGs whose tasks have pushed one of some XComs."""
-    found: set[str] = set()
+    """Ids of the DAGs whose tasks have pushed one of some XComs, at any time.
+
+    Only the first time looks at all XComs, which takes long where there are millions: Airflow 3.4 has no
+    index on their keys. Later ones look at what was pushed since, found by the ids, which rise with time.
+    """
+    database, now = str(session.get_bind().engine.url), time.time()
+    last, found = _dags_seen.get(database, (None, frozenset()))
     for table, join in _xcom_tables():
         query = select(_TI.c.dag_id).select_from(join).where(table.c.key.in_(keys)).distinct()
-        found.update(session.scalars(query))
-    return found
+        if last is not None:
+            query = query.where(_pushed_since(table, last - _SEEN_AGAIN))
+        found |= set(session.scalars(query))
+    _dags_seen[database] = (now, found)
+    return set(found)
+
+
+def _pushed_since(table: FromClause, epoch: float) -> ColumnElement[bool]:
+    if "id" in table.c:
+        return table.c.id >= uuid.UUID(int=int(epoch * 1000) << 80)  # they are UUIDs of version 7
+    return table.c.timestamp >= datetime.fromtimestamp(epoch, UTC)
 
 
 def asks_a_person(session: Session, attempt_id: Any) -> bool:

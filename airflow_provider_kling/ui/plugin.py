@@ -26,6 +26,7 @@ OPERATORS: Final = (
     "KlingDownloadOperator",
     "KlingGenerateBatchOperator",
     "@task.kling_generate",
+    "@task.kling_batch",
     "HITLOperator",
     "HITLBranchOperator",
     "ApprovalOperator",

@@ -184,20 +184,39 @@ def test_no_log_and_no_page_holds_a_signed_url_or_the_key(airflow: Any) -> None:
         assert "ksSecret" not in airflow.get(path, user="anna").text
 
 
-def test_links_lead_to_the_video_the_gallery_and_the_file(airflow: Any) -> None:
-    run = airflow.runs["campaign"]
-    for task_id, has_file in (("finished", True), ("failed", False), ("retried", True), ("download", True)):
-        links = airflow.call("GET", f"dags/campaign/dagRuns/{run}/taskInstances/{task_id}/links")[
-            "extra_links"
-        ]
-        assert links["Video"].endswith(f"/tasks/{task_id}/plugin/kling")
-        assert links["Kling gallery"].endswith("/plugin/kling-run")
-        assert bool(links["Saved file"]) is has_file
-        if has_file:
-            path = links["Saved file"].removeprefix(f"{airflow.url}/kling/")
-            answer = airflow.get(path, user="anna")
+def links_of(airflow: Any, task_id: str, map_index: int = -1) -> dict[str, str | None]:
+    instance = f"dags/campaign/dagRuns/{airflow.runs['campaign']}/taskInstances/{task_id}"
+    mapped = f"?map_index={map_index}" if map_index >= 0 else ""
+    return dict(airflow.call("GET", f"{instance}/links{mapped}")["extra_links"])
+
+
+@pytest.mark.parametrize(
+    ("task_id", "map_index", "saved"),
+    [
+        ("finished", -1, "/tasks/finished/-1/attempts/1/generations/0/video"),
+        ("retried", -1, "/tasks/retried/-1/attempts/2/generations/0/video"),
+        ("download", -1, "/tasks/download/-1/attempts/1/generations/0/video"),
+        ("mapped", 0, "/tasks/mapped/0/attempts/1/generations/0/video"),
+        ("mapped", 1, "/tasks/mapped/1/attempts/1/generations/0/video"),
+        ("variants", -1, "/tasks/variants/plugin/kling"),
+        ("failed", -1, None),
+        ("waiting", -1, None),
+        ("vendor_only", -1, None),
+        ("wait", -1, None),
+        ("batch", -1, None),
+    ],
+)
+def test_links_lead_to_the_video_the_gallery_and_the_file(
+    airflow: Any, task_id: str, map_index: int, saved: str | None
+) -> None:
+    links = links_of(airflow, task_id, map_index)
+    mapped = f"/mapped/{map_index}" if map_index >= 0 else ""
+    assert (links["Video"] or "").endswith(f"/tasks/{task_id}{mapped}/plugin/kling")
+    assert (links["Kling gallery"] or "").endswith("/plugin/kling-run")
+    found = links.get("Saved file") or None
+    assert (found is None) == (saved is None), found
+    if found is not None and saved is not None:
+        assert found.endswith(saved)
+        if saved.endswith("/video"):
+            answer = airflow.get(found.removeprefix(f"{airflow.url}/kling/"), user="anna")
             assert (answer.status_code, answer.headers["content-type"]) == (200, "video/mp4")
-    links = airflow.call("GET", f"dags/campaign/dagRuns/{run}/taskInstances/mapped/links?map_index=1")[
-        "extra_links"
-    ]
-    assert links["Video"].endswith("/tasks/mapped/mapped/1/plugin/kling")

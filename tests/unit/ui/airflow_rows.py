@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+import uuid6
 from airflow import settings
 from airflow.configuration import conf
 from sqlalchemy import String, event, insert, select
@@ -174,7 +175,7 @@ class Rows:
         """Add an XCom."""
         if _by_attempt():
             self._add(
-                "xcom_v2", id=uuid.uuid4(), task_instance_id=attempt, key=key, value=value, timestamp=at
+                "xcom_v2", id=uuid6.uuid7(), task_instance_id=attempt, key=key, value=value, timestamp=at
             )
             return
         self._add(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +145,22 @@ def test_the_plots_add_up(shop: None) -> None:
     assert told.facets.models == sorted([MODEL, PRO])
 
 
+def test_a_dag_is_found_once_it_has_pushed_something_and_old_xcoms_are_looked_at_once(
+    airflow_database: Path,
+) -> None:
+    with Rows() as rows:
+        rows.task("early", "run0", "generate", generated("early"))
+    with create_session() as session:
+        database._dags_seen.clear()
+        assert "early" in database.dags_with(session, KEYS)
+        with Rows() as rows:
+            rows.task("late", "run0", "generate", generated("late"), xcoms_at=datetime.now(UTC))
+            rows.task("late", "run0", "foreign", {"return_value": 1}, xcoms_at=datetime.now(UTC))
+        with counted_queries() as queries:
+            assert {"early", "late"} <= database.dags_with(session, KEYS)
+    assert all(">=" in query for query in queries)
+
+
 def test_what_changed_is_read_again_and_nothing_else(shop: None) -> None:
     with create_session() as session:
         gallery.entries(session, {"shop"}, GalleryFilters())
@@ -219,7 +235,7 @@ def many(airflow_database: Path) -> None:
                 }
                 xcoms = generated(f"m{number}-{index}", path=f"/v/{number}-{index}.mp4", **asked)
                 rows.task("many", f"run{number}", "generate", xcoms, map_index=index, at=at)
-    return
+    database._dags_seen.clear()  # these XComs are dated back
 
 
 def timed_page(number: int = 1, **query: Any) -> tuple[list[GenerationFacts], int, int, float]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from airflow.api_fastapi.core_api.datamodels.plugins import ExternalViewResponse
 
 from airflow_provider_kling.get_provider_info import get_provider_info
 from airflow_provider_kling.ui.plugin import KlingPlugin, running_version, views
+from airflow_provider_kling.version_compat import BaseOperator
 
 KNOWN_SINCE_3_1 = {"nav", "dag", "dag_run", "task", "task_instance"}
 
@@ -32,7 +34,19 @@ def test_only_airflow_3_4_is_told_which_operators_have_the_tab() -> None:
     assert not any("applies_to" in each for each in views((3, 3)))
     (scoped,) = (each for each in views((3, 4)) if "applies_to" in each)
     assert scoped["destination"] == "task_instance"
-    assert "@task.kling_generate" in scoped["applies_to"]["operator_name"]
+    named = set(scoped["applies_to"]["operator_name"])
+    assert {f"@task.{each['name']}" for each in get_provider_info()["task-decorators"]} <= named
+    generating = set()
+    for info in (*get_provider_info()["operators"], *get_provider_info()["sensors"]):
+        for module in map(importlib.import_module, info["python-modules"]):
+            generating |= {
+                name
+                for name, value in vars(module).items()
+                if isinstance(value, type) and issubclass(value, BaseOperator)
+            }
+    assert {each for each in generating if each.startswith("Kling")} - named == {
+        "KlingReconcileOperator"
+    }  # it makes nothing to look at
 
 
 def test_the_running_airflow_takes_the_views() -> None:

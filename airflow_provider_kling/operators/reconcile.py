@@ -60,7 +60,7 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
         ``kling_conn_id``.
     :raises AirflowFailException: what a retry cannot help.
     :return: the counts: ``generations``, ``completed``, ``working``, ``failed``, ``unknown``, ``saved``,
-        ``orphans``, ``orphans_usd``.
+        ``orphans``, ``orphans_usd``, and ``problems``, which is 0 as the task fails otherwise.
     """
 
     template_fields: Sequence[str] = (
@@ -144,8 +144,8 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
             xcom.push(context, xcom.ORPHANS, orphans)
             unsaved = self._save(hook, found.orphans) if self.action == "save" else 0
             self._write_csv(found)
-            if unsaved:
-                raise self._incomplete(unsaved, counts["orphans"])
+            if unsaved or counts["problems"]:
+                raise self._incomplete(unsaved, counts)
             return counts if self.action == "report" else {**counts, **found.summary()}
 
     def _span(self, now: float) -> tuple[float, float]:
@@ -215,14 +215,23 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
             write_text(self.csv_path, found.csv())
             self.log.info("Wrote %d rows as CSV: %s", len(found.rows), self.csv_path)
 
-    def _incomplete(self, failed: int, orphans: int) -> Exception:
+    def _incomplete(self, unsaved: int, counts: Mapping[str, Any]) -> Exception:
         from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 
+        problems = []
+        if unsaved:
+            problems.append(
+                f"{unsaved} of {counts['orphans']} paid videos that are missing could not be saved"
+            )
+        if counts["problems"]:
+            problems.append(
+                f"{counts['problems']} of {counts['generations']} generations could not be looked up"
+            )
         return KlingError(
-            f"{failed} of {orphans} paid videos that are missing could not be saved; the log says why.",
+            f"{', and '.join(problems)}; the log says why.",
             money=Money.ALREADY_PAID,
             recovery=Recovery.RETRY_TASK,
-            advice="The next attempt saves what is still missing.",
+            advice="The next attempt looks again, and with action='save' saves what is still missing.",
         )
 
 

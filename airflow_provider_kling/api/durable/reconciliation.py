@@ -83,11 +83,14 @@ class Reconciliation:
             "saved": sum(row.saved == "yes" for row in self.rows),
             "orphans": len(orphans),
             "orphans_usd": round(sum(row.usd or 0.0 for row in orphans), 6),
+            "problems": sum(bool(row.problem) for row in self.rows),
         }
 
     def text(self) -> str:
         """The orphans as a table to read; the first :data:`MOST_LINES` of them."""
         orphans = self.orphans
+        if not orphans and any(row.problem for row in self.rows):
+            return "Nothing that was paid is missing, as far as could be looked up."
         if not orphans:
             return "Nothing that was paid is missing."
         shown = [

@@ -13,6 +13,7 @@ import pytest
 from airflow_provider_kling.api.client import KlingClient
 from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.durable.identity import client_request_id, fingerprint
+from airflow_provider_kling.api.exceptions import KlingError
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
@@ -115,6 +116,41 @@ def test_what_a_rotated_key_submitted_is_found_by_a_management_key(
     assert {path.stem for path in tmp_path.iterdir()} == {old, new}
     with pytest.raises(AirflowFailException, match="management key"):
         run(**where, key_prefixes=[KEY[:8]])
+
+
+def test_a_retry_saves_what_is_still_missing_and_fetches_nothing_twice(
+    vendor: EmulatorThread, tmp_path: Path
+):
+    ids = [submit(vendor, number) for number in range(4)]
+    vendor.clock.advance(3600)
+    vendor.faults.add("cdn", 403, times=None, generation_id=ids[1])
+    where: dict[str, Any] = {"path": f"{tmp_path}/", "start": "2020-01-01", "end": "2100-01-01"}
+
+    with pytest.raises(KlingError, match="1 of 4 paid videos"):
+        run(action="save", **where)
+    assert {path.stem for path in tmp_path.iterdir()} == {*ids} - {ids[1]}
+
+    vendor.faults.clear()
+    fetched = len([entry for entry in vendor.journal if entry.call == "cdn"])
+    counts, _ = run(action="save", **where)
+
+    assert (counts["saved"], counts["orphans"]) == (4, 0)
+    later = [entry for entry in vendor.journal if entry.call == "cdn"][fetched:]
+    assert {entry.generation_id for entry in later} == {ids[1]}
+
+
+def test_a_place_that_cannot_be_looked_at_is_not_reported_as_complete(vendor: EmulatorThread, tmp_path: Path):
+    submit(vendor, 0)
+    vendor.clock.advance(3600)
+    (tmp_path / "videos").write_text("no folder")
+    span = {"start": "2020-01-01", "end": "2100-01-01"}
+
+    with pytest.raises(KlingError, match="1 of 1 generations could not be looked up"):
+        run(path=f"{tmp_path}/videos/", csv_path=str(tmp_path / "found.csv"), **span)
+
+    (row,) = csv.DictReader((tmp_path / "found.csv").open())
+    assert row["saved"] == "unknown"
+    assert row["problem"]
 
 
 def test_without_a_path_it_lists(vendor: EmulatorThread):

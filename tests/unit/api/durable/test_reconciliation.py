@@ -130,6 +130,7 @@ def test_an_orphan_is_paid_and_not_saved():
         "saved": 1,
         "orphans": 1,
         "orphans_usd": 0.25,
+        "problems": 0,
     }
     assert "g1" in found.text()
     assert "g2" not in found.text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from airflow_provider_kling.api.paths import file_of, scheme_of
+from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.version_compat import reads_lineage
 
 if TYPE_CHECKING:
     from airflow_provider_kling.version_compat import BaseHook, Context
 
+log = logging.getLogger(__name__)
 
 _PLAIN: Final = "/!$&'()*+,;=:@~"
 """What a URI's path may hold as it is; everything else is percent-encoded, as Airflow's assets are ASCII."""
@@ -53,7 +56,14 @@ def media_uris(described: Any) -> list[str]:
 
 
 def collect(hook: BaseHook, *, inputs: Iterable[str] = (), outputs: Iterable[str] = ()) -> None:
-    """Report to Airflow's collector of hook-level lineage, where a plugin reads it."""
+    """Report to Airflow's collector of hook-level lineage, where a plugin reads it; never fails the task."""
+    try:
+        _collect(hook, inputs, outputs)
+    except Exception as error:  # what a plugin raises is no reason to fail a paid task
+        log.warning("Could not report lineage; continuing: %s: %s", type(error).__name__, clean(str(error)))
+
+
+def _collect(hook: BaseHook, inputs: Iterable[str], outputs: Iterable[str]) -> None:
     if not reads_lineage():
         return
     from airflow.providers.common.compat.lineage.hook import get_hook_lineage_collector

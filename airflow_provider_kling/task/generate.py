@@ -327,8 +327,8 @@ class GenerateRun:
         )
 
     def _model(self, variant: Variant) -> str:
-        model: str = (variant.request or {}).get("model") or self._options.model
-        return model
+        model = (variant.request or {}).get("model")
+        return model if model and isinstance(model, str) else self._options.model
 
     def _restore_submitted(self) -> None:
         """The variants that this attempt submitted before it was deferred to search for others."""

@@ -95,34 +95,26 @@ def save_video(
     :return: the video, and where it is.
     :raises DownloadError: the generation stays paid and can be saved again.
     """
-    asked = request or {}
-    expected = None
-    with _only_informs("work out the length that was asked for"):
-        if asked:
-            expected = video_seconds(with_defaults(asked["model"], asked["parameters"]))
     saved = hook.download(
         generation_id,
         path,
         overwrite=overwrite,
-        model=asked.get("model"),
-        client_request_id=asked.get("client_request_id"),
-        expected_seconds=expected,
+        model=_named(request, "model"),
+        client_request_id=_named(request, "client_request_id"),
+        expected_seconds=expected_seconds(request),
     )
     facts = asdict(saved)
     del facts["skipped"]
     push(xcom.VIDEO, {"generation_id": generation_id, **facts})
     push(xcom.PATH, saved.path)
     if with_sidecar:
-        with _only_informs("write the sidecar"):
-            said = sidecar.content(
-                saved,
-                generation_id=generation_id,
-                saved_at=time.time(),
-                request=request,
-                cost=cost.as_dict() if cost else None,
-            )
-            beside = sidecar.sidecar_path(saved.path)
-            sidecar.write(beside, said, generation_id=generation_id, conn_id=getattr(path, "conn_id", None))
+        write_sidecar(
+            saved,
+            generation_id=generation_id,
+            request=request,
+            cost=cost.as_dict() if cost else None,
+            conn_id=getattr(path, "conn_id", None),
+        )
     return saved
 
 
@@ -164,8 +156,47 @@ def reuse_video(push: Push, variant: Variant, existing: Existing, described: Map
     push(xcom.WAS_REUSED, True)
 
 
+def _named(request: Any, name: str) -> str | None:
+    """What a request has under a name; None where that is no text, as after somebody edited an XCom."""
+    value = request.get(name) if isinstance(request, Mapping) else None
+    return value if isinstance(value, str) else None
+
+
+def expected_seconds(request: Mapping[str, Any] | None) -> float | None:
+    """How long the video should be by what was asked for; None where that does not tell.
+
+    :param request: see :class:`Variant`.
+    """
+    with only_informs("work out the length that was asked for"):
+        if request:
+            return video_seconds(with_defaults(request["model"], request["parameters"]))
+    return None
+
+
+def write_sidecar(
+    saved: SavedVideo,
+    *,
+    generation_id: str,
+    request: Mapping[str, Any] | None,
+    cost: Mapping[str, Any] | None,
+    saved_at: float | None = None,
+    conn_id: str | None = None,
+) -> None:
+    """Write the JSON file beside a video; never fails the task.
+
+    :param request: see :class:`Variant`, also for the next one.
+    :param saved_at: epoch seconds; None for now.
+    :param conn_id: of the object storage, where the path does not name it.
+    """
+    with only_informs("write the sidecar"):
+        now = time.time() if saved_at is None else saved_at
+        said = sidecar.content(saved, generation_id=generation_id, saved_at=now, request=request, cost=cost)
+        beside = sidecar.sidecar_path(saved.path)
+        sidecar.write(beside, said, generation_id=generation_id, conn_id=conn_id)
+
+
 @contextmanager
-def _only_informs(what: str) -> Iterator[None]:
+def only_informs(what: str) -> Iterator[None]:
     """Keep a video that is paid from failing for want of what is said about it."""
     try:
         yield
@@ -186,12 +217,12 @@ def push_cost(
 
     :param request: see :class:`Variant`; without it there is no estimate.
     """
-    client = hook.get_conn()
-    asked = request or {}
-    since = asked.get("submitted_at") or client.calls.now() - LONGEST_LOG_WINDOW
-    wanted = GenerationRequest(asked["model"], asked["parameters"]) if "parameters" in asked else None
     cost = Cost(generation.credits_used, None, None, None)
-    with _only_informs("look up what the generation cost"):
+    with only_informs("look up what the generation cost"):
+        client = hook.get_conn()
+        asked = request or {}
+        since = asked.get("submitted_at") or client.calls.now() - LONGEST_LOG_WINDOW
+        wanted = GenerationRequest(asked["model"], asked["parameters"]) if "parameters" in asked else None
         cost = client.run(cost_of(client.calls, generation, since=since - CLOCK_SKEW, request=wanted))
     push(xcom.COST, cost.as_dict())
     return cost
@@ -204,12 +235,13 @@ def count_completion(
 
     :param request: see :class:`Variant`.
     """
-    tags, asked = metrics.task_tags(context), request or {}
-    submitted_at = asked.get("submitted_at")
-    seconds = None if submitted_at is None else time.time() - submitted_at
-    model = generation.model or asked.get("model")
-    metrics.count_completion(tags, model, seconds)
-    metrics.count(metrics.CREDITS, cost.credits or 0, **tags, model=model)
+    with only_informs("count the completion"):
+        tags, asked = metrics.task_tags(context), request or {}
+        submitted_at = asked.get("submitted_at")
+        seconds = None if submitted_at is None else time.time() - submitted_at
+        model = generation.model or asked.get("model")
+        metrics.count_completion(tags, model, seconds)
+        metrics.count(metrics.CREDITS, cost.credits or 0, **tags, model=model)
 
 
 def announce(
@@ -223,8 +255,11 @@ def announce(
     :param several: whether an asset's event gets a list of each fact, as the XComs have it.
     :return: URIs of the pictures that went in, and of the videos that came out.
     """
-    facts = [each.facts for each in results]
-    tell_assets(context, outlets, facts, several=several)
-    inputs = [uri for each in results for uri in media_uris((each.request or {}).get("parameters"))]
-    outputs = [uri for each in results if each.path is not None and (uri := place_uri(each.path))]
+    with only_informs("tell the task's outlet assets"):
+        tell_assets(context, outlets, [each.facts for each in results], several=several)
+    inputs: list[str] = []
+    outputs: list[str] = []
+    with only_informs("work out the task's lineage"):
+        inputs = [uri for each in results for uri in media_uris((each.request or {}).get("parameters"))]
+        outputs = [uri for each in results if each.path is not None and (uri := place_uri(each.path))]
     return list(dict.fromkeys(inputs)), outputs

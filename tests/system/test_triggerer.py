@@ -139,7 +139,7 @@ def test_sixteen_poisoned_and_sixty_four_healthy_waits(tmp_path: Path):
             cluster._run_once(["-c", "from airflow.utils.db import initdb; initdb()"])
             order = {
                 "dags": str(cluster.dags),
-                "connection": {"host": f"http://{server.address}", "password": "a key"},
+                "connection": {"host": f"http://{server.address}", "password": "key"},
                 "ids": ids,
                 "submitted_at": [time.time()] * len(ids),
                 "deadline": time.time() + 3600,

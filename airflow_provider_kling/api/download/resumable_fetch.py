@@ -279,6 +279,13 @@ class VideoSource:
                 hopeless = lost.recovery is Recovery.GIVE_UP
             except _TroubleError as error:
                 trouble, hopeless = error, False
+            except DownloadError as error:  # the client's, which knows the URL and not whose it is
+                raise DownloadError(
+                    f"{error.what.rstrip('.')} (generation {self._generation_id}).",
+                    advice=error.advice,
+                    recovery=error.recovery,
+                    generation_id=self._generation_id,
+                ) from None
             if done() >= furthest + CHUNK:  # a long video may break off more often than a short one
                 failures, furthest = 0, done()
             failures += 1

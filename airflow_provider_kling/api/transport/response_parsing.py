@@ -167,8 +167,12 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def text(value: Any) -> str | None:
-    """A string that is neither empty nor longer than a URL can be; None for anything else."""
-    return value if isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT else None
+    """A string that is neither empty nor longer than a URL can be; None for anything else.
+
+    One with control characters or half a character is none: it can be neither stored nor sent.
+    """
+    fits = isinstance(value, str) and 0 < len(value) <= _LONGEST_TEXT and value.isprintable()
+    return value if fits else None
 
 
 def identifier(value: Any) -> str | None:

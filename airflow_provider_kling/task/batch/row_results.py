@@ -9,13 +9,13 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kling.api.billing.cost import Cost, charges_of
-from airflow_provider_kling.api.billing.price_list import video_seconds, with_defaults
 from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError, Recovery
 from airflow_provider_kling.api.retry import CLOCK_SKEW
 from airflow_provider_kling.task import sidecar
 from airflow_provider_kling.task.batch.options import BatchOptions
 from airflow_provider_kling.task.batch.state import FAILED, INVALID, SAVED, InFlight
 from airflow_provider_kling.task.batch.store import BatchStore
+from airflow_provider_kling.task.results import expected_seconds, only_informs, write_sidecar
 
 if TYPE_CHECKING:
     from airflow_provider_kling.api.generation import Generation
@@ -44,7 +44,10 @@ class RowResults:
             return {}
         client = self._hook.get_conn()
         since = min(each.submitted_at for each in ended.values()) - CLOCK_SKEW
-        return client.run(charges_of(client.calls, ended.keys(), since=since))
+        found: Mapping[str, Charge] = {}
+        with only_informs("look up what the generations cost"):
+            found = client.run(charges_of(client.calls, ended.keys(), since=since))
+        return found
 
     def save(self, each: InFlight, generation: Generation, charge: Charge | None) -> dict[str, Any]:
         """Save a row's video with its sidecar, and record that.
@@ -63,18 +66,13 @@ class RowResults:
             overwrite=self._options.overwrite or replaces,
             model=asked.get("model"),
             client_request_id=record.get("client_request_id"),
-            expected_seconds=video_seconds(with_defaults(asked["model"], asked["parameters"]))
-            if asked
-            else None,
+            expected_seconds=expected_seconds(asked),
             generation=generation,
         )
         cost = Cost.best(generation, charge, each.estimate_usd or None).as_dict()
         now = time.time()
         facts = {name: record.get(name) for name in ("client_request_id", "submitted_at")}
-        said = sidecar.content(
-            saved, generation_id=generation.id, saved_at=now, request={**asked, **facts}, cost=cost
-        )
-        sidecar.write(sidecar.sidecar_path(saved.path), said, generation_id=generation.id)
+        write_sidecar(saved, generation_id=generation.id, request={**asked, **facts}, cost=cost, saved_at=now)
         video = asdict(saved)
         del video["skipped"]
         done = {"status": SAVED, "path": saved.path, "video": video, "cost": cost, "saved_at": now}

@@ -46,6 +46,7 @@ LONGEST_SAFE_NAME: Final = _LONGEST_READABLE + 1 + _DIGEST_DIGITS
 _HOME_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))(?=/|$)", re.ASCII)
 _PASSWORD: Final = re.compile(r"[a-z0-9+.-]+://[^/@]*:[^/@]*@", re.IGNORECASE)
 _UNSTORABLE: Final = re.compile("[\ud800-\udfff]")
+_NOT_WRITTEN: Final = ("http", "https", "data")
 _LOCAL_PROTOCOLS: Final = ("", "file", "local")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://|(file):/", re.IGNORECASE)
 TEMPLATE_MARKS: Final = ("{{", "{%", "{#")
@@ -259,6 +260,8 @@ def _expand(path: object, facts: Mapping[str, str | None]) -> str:
             whole = str(file_of(whole))
         except ValueError as error:
             raise ValueError(f"it {error}") from None
+    if scheme_of(whole) in _NOT_WRITTEN:
+        raise ValueError("nothing is saved at such an address; give a local path or the URI of an object")
     if _PASSWORD.match(whole):
         raise ValueError("it has a password in it; name an Airflow connection instead: s3://conn@bucket/key")
     # last, when nothing will be decoded any more

@@ -265,7 +265,8 @@ class StorageTarget:
             with _troubles("write", self.shown, self._generation_id):
                 raise FileExistsError(errno.EEXIST, "another object is there", self.shown)
         with _troubles("write", self.shown, self._generation_id, Exception):
-            probe_write(self._fs, self._protocol, self._path, self._generation_id)
+            moves = self._protocol not in _ATOMIC_PUT
+            probe_write(self._fs, self._protocol, self._path, self._generation_id, moves=moves)
 
     @contextmanager
     def copy(self) -> Iterator[Path]:

@@ -17,20 +17,21 @@ _GOOGLE: Final = ("gs", "gcs")
 _CONTENT: Final = b"?"
 
 
-def probe_write(fs: Any, protocol: str, path: str, generation_id: str) -> None:
+def probe_write(fs: Any, protocol: str, path: str, generation_id: str, *, moves: bool) -> None:
     """Begin to write an object, and take it back.
 
     On S3 and Google Cloud Storage an upload of the object itself is started and aborted, so that nothing ever
     appears, and the right to write it is enough. Anywhere else a small object with a temporary name is put
-    beside it and removed, as saving does there.
+    beside it, moved where saving does that, and removed.
 
     :param fs: the fsspec filesystem.
     :param path: the object, as the filesystem takes it.
     :param generation_id: for the temporary name.
+    :param moves: whether saving writes to a temporary name and moves that.
     :raises Exception: whatever the storage says to that.
     """
     if protocol in _S3 and hasattr(fs, "call_s3"):
-        _begin_on_s3(fs, path)
+        _begin_on_s3(fs, path, generation_id)
     elif protocol in _GOOGLE and hasattr(fs, "call"):
         file = fs.open(path, "wb", autocommit=False)
         try:
@@ -38,17 +39,17 @@ def probe_write(fs: Any, protocol: str, path: str, generation_id: str) -> None:
         finally:
             file.discard()
     else:
-        _put_and_remove(fs, path, generation_id)
+        _put_and_remove(fs, path, generation_id, moves=moves)
 
 
-def _begin_on_s3(fs: Any, path: str) -> None:
+def _begin_on_s3(fs: Any, path: str, generation_id: str) -> None:
     bucket, key, _ = fs.split_path(path)
     try:
         upload = fs.call_s3("create_multipart_upload", Bucket=bucket, Key=key)["UploadId"]
     except Exception as error:
         if "not implemented" not in str(error).lower():
             raise
-        log.info("This storage takes no upload in parts, so whether it can be written is not known yet.")
+        _put_and_remove(fs, path, generation_id, moves=False)  # S3 of another maker, without uploads in parts
         return
     try:
         fs.call_s3("upload_part", Bucket=bucket, Key=key, UploadId=upload, PartNumber=1, Body=_CONTENT)
@@ -63,7 +64,7 @@ def _begin_on_s3(fs: Any, path: str) -> None:
             )
 
 
-def _put_and_remove(fs: Any, path: str, generation_id: str) -> None:
+def _put_and_remove(fs: Any, path: str, generation_id: str, *, moves: bool) -> None:
     parent, _, name = path.rpartition("/")
     probe = f"{parent}/{part_name(name, generation_id)}"
     made = _make_folders(fs, parent)
@@ -72,6 +73,15 @@ def _put_and_remove(fs: Any, path: str, generation_id: str) -> None:
             local = Path(folder) / "probe"
             local.write_bytes(_CONTENT)
             fs.put_file(str(local), probe)
+        try:
+            if moves:
+                moved = f"{parent}/{part_name(name, generation_id)}"
+                fs.mv(probe, moved)
+                probe = moved
+        except BaseException:
+            with suppress(Exception):
+                fs.rm_file(probe)
+            raise
         try:
             fs.rm_file(probe)
         except Exception as error:  # the right to write is there

@@ -118,6 +118,10 @@ class Bucket(MemoryFileSystem):
         self._meet("put")
         return super().put_file(*args, **kwargs)
 
+    def mv(self, *args: Any, **kwargs: Any) -> Any:
+        self._meet("move")
+        return super().mv(*args, **kwargs)
+
     def rm_file(self, path: str) -> Any:
         self._meet("remove")
         return super().rm_file(path)
@@ -154,6 +158,15 @@ def test_a_bucket_that_refuses_a_put(bucket: Bucket, error: type[Exception]) -> 
             try_(path)
         assert refused.value.recovery is Recovery.GIVE_UP
         assert "media/out/" in str(refused.value)
+    assert not bucket.store
+
+
+@pytest.mark.parametrize("error", [NotImplementedError, PermissionError])
+def test_a_storage_that_moves_nothing(bucket: Bucket, error: type[Exception]) -> None:
+    """Saving would write the video under a temporary name, and fail there."""
+    bucket.refused, bucket.error = ("move",), error
+    with pytest.raises(KlingError, match="No video can be saved at"):
+        try_("trialbucket://media/out/")
     assert not bucket.store
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from airflow_provider_kling.api.billing.usage import accepted_rows, aligned_text, csv_text
 from airflow_provider_kling.api.calls import LONGEST_LOG_WINDOW
 from airflow_provider_kling.api.durable.identity import place_in
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.api.retry import CLOCK_SKEW
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.task.xcom import GENERATION_ID
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_kling.api.transport.response_parsing import LogRow
     from airflow_provider_kling.version_compat import Context
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 UNKNOWN: Final = "?"
 """Stands for a dag, task or model that the vendor's row does not name."""

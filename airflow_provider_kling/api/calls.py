@@ -8,7 +8,6 @@ blocking client, the async client and the triggerer alike.
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import time
@@ -29,6 +28,7 @@ from airflow_provider_kling.api.polling.poll_tracker import is_ready as is_ready
 from airflow_provider_kling.api.polling.poll_tracker import not_ready as not_ready
 from airflow_provider_kling.api.polling.poll_tracker import timed_out as timed_out
 from airflow_provider_kling.api.polling.schedule import Learner, Schedule, jittered
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.api.retry import (
     CLOCK_SKEW,
     FATAL_POLLS,
@@ -42,7 +42,7 @@ from airflow_provider_kling.api.transport.endpoints import LOG_PAGE, Endpoints, 
 from airflow_provider_kling.api.transport.error_mapping import certainly_refused
 from airflow_provider_kling.api.transport.messages import Flow, HttpRequest, Reply, SaveRecord, Send, Sleep, T
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 SUBMIT_RETRIES: Final = RetryPolicy(attempts=4)
 READ_RETRIES: Final = RetryPolicy(attempts=5)

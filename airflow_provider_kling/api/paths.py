@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, TypeGuard
 from urllib.parse import unquote_to_bytes
 
 from airflow_provider_kling.api.exceptions import DownloadError, InvalidRequestError, Recovery
-from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.redaction import clean, shown
 
 PLACEHOLDERS: Final = ("generation_id", "model", "client_request_id", "loop_index")
 """What a target path may name in braces."""
@@ -240,7 +240,7 @@ def _expand(path: object, facts: Mapping[str, str | None]) -> str:
         raise ValueError("it has 'None' in it, which is what a template leaves whose value is missing")
     if marks := [mark for mark in TEMPLATE_MARKS if mark in text]:
         raise ValueError(
-            f"it has {marks[0]!r} in it, and a template is rendered only in a path that is given as text"
+            f"it has {shown(marks[0])} in it, and a template is rendered only in a path that is given as text"
         )
     if text.endswith("/"):
         text += DEFAULT_NAME

@@ -15,7 +15,7 @@ from urllib.parse import unquote_plus, urlsplit, urlunsplit
 
 _QUERY = re.compile(r"(?<=\S)\?(?:[\w%~.\[-]|[^\s\"'<>?=]*=)[^\s\"'<>]*")
 _USER = re.compile(
-    r"""(\bhttps?:\\*/\\*/) [^\s"'<>/?\#\\]* @              # also a token alone
+    r"""(https?:\\*/\\*/) [^\s"'<>/?\#\\]* @              # also a token alone
     | (:\\*/\\*/) [^\s"'<>/?\#\\@:]* : [^\s"'<>/?\#\\]* @  # s3://conn@bucket names a connection""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -102,14 +102,11 @@ def clean(text: str, key: str = "") -> str:
 
 
 class SecretsFilter(logging.Filter):
-    """Hides what signs a URL in the records of a logger, such as urllib3's line for each request."""
+    """Hides secrets in the records of a logger, such as urllib3's line for each request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Hide it in the record, which is always kept."""
-        if isinstance(record.msg, str):
-            record.msg = hide_secrets(record.msg)
-        if isinstance(record.args, tuple):
-            record.args = tuple(hide_secrets(each) if isinstance(each, str) else each for each in record.args)
+        """Hide it in the record's whole text; the record is always kept."""
+        record.msg, record.args = hide_secrets(record.getMessage()), None
         return True
 
 
@@ -121,6 +118,15 @@ def hide_secrets_in_logs_of(name: str) -> None:
     logger = logging.getLogger(name)
     if not any(isinstance(each, SecretsFilter) for each in logger.filters):
         logger.addFilter(SecretsFilter())
+
+
+def logger(name: str) -> logging.Logger:
+    """The logger of a module of this package, which hides secrets in all that it writes.
+
+    :param name: of the module.
+    """
+    hide_secrets_in_logs_of(name)
+    return logging.getLogger(name)
 
 
 def excerpt(body: bytes, key: str = "") -> str:

@@ -10,6 +10,7 @@ from datetime import UTC
 from typing import Final
 
 from airflow_provider_kling.api.bounds import within
+from airflow_provider_kling.api.redaction import shown
 
 Clock = Callable[[], float]
 """Returns epoch seconds."""
@@ -47,7 +48,7 @@ def checked_span(name: str, value: float, least: float = 0.0) -> float:
     :raises ValueError: it is not a number from ``least`` to a week.
     """
     if not within(value, least, LONGEST_SPAN):
-        raise ValueError(f"{name}={value!r} is not allowed: give {least:g} to {LONGEST_SPAN:g} seconds")
+        raise ValueError(f"{name}={shown(value)} is not allowed: give {least:g} to {LONGEST_SPAN:g} seconds")
     return float(value)
 
 

@@ -11,7 +11,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from airflow_provider_kling.api.bounds import within
 from airflow_provider_kling.api.exceptions import ConfigurationError
-from airflow_provider_kling.api.redaction import bare_url
+from airflow_provider_kling.api.redaction import bare_url, shown
 
 DEFAULT_BASE_URL: Final = "https://api.aimlapi.com"
 VENDOR_PATH: Final = "/v2/generate/video/kling/generation"
@@ -171,7 +171,7 @@ def checked_rate(per_minute: Any) -> float | None:
         return None
     if not within(per_minute, LOWEST_RATE, HIGHEST_RATE):
         raise ValueError(
-            f"The rate is {per_minute!r}; it must be a number from {LOWEST_RATE:g} to "
+            f"The rate is {shown(per_minute)}; it must be a number from {LOWEST_RATE:g} to "
             f"{HIGHEST_RATE:g} requests a minute, or nothing for no limit."
         )
     return float(per_minute)
@@ -191,7 +191,7 @@ def checked_limit(usd: Any) -> float | None:
         limit = math.nan
     if not 0 < limit < math.inf:
         raise ValueError(
-            f"The limit is {usd!r}; it must be a number of USD above 0, or nothing for no limit."
+            f"The limit is {shown(usd)}; it must be a number of USD above 0, or nothing for no limit."
         )
     return limit
 

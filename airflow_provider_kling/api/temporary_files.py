@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
-import logging
 import os
 import re
 import secrets
@@ -22,7 +21,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
-log = logging.getLogger(__name__)
+from airflow_provider_kling.api.redaction import logger
+
+log = logger(__name__)
 
 STALE_AFTER: Final = 24 * 3600  # seconds
 _PART = re.compile(r"\..*\.kling-([0-9a-f]{12})-[0-9a-f]{8}\.part", re.DOTALL)

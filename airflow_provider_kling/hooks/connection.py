@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
 from airflow_provider_kling.api.exceptions import ConfigurationError
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.api.settings import DEFAULT_BASE_URL, Settings
 from airflow_provider_kling.get_provider_info import CONNECTION_FIELDS
 from airflow_provider_kling.version_compat import AirflowNotFoundException, BaseHook
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")

@@ -14,6 +14,7 @@ from airflow_provider_kling.api.exceptions import (
     KlingError,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.get_provider_info import (
     CONNECTION_FIELDS,
     CONNECTION_TYPE,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from airflow_provider_kling.api.client import KlingClient
     from airflow_provider_kling.api.download.save_video import SavedVideo
     from airflow_provider_kling.api.settings import Settings
+
+log = logger(__name__)
 
 
 class KlingHook(BaseHook):
@@ -185,7 +188,7 @@ class KlingHook(BaseHook):
 
     def log_status(self, generation: Generation) -> None:
         """Log how a generation stands; its URL is not in it."""
-        self.log.info("Generation %s: %s", generation.id, generation.raw_status or generation.status)
+        log.info("Generation %s: %s", generation.id, generation.raw_status or generation.status)
 
     def download(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
 
 from airflow_provider_kling.api.paths import file_of, scheme_of
-from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.redaction import clean, logger
 from airflow_provider_kling.version_compat import reads_lineage
 
 if TYPE_CHECKING:
     from airflow_provider_kling.version_compat import BaseHook, Context
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _PLAIN: Final = "/!$&'()*+,;=:@~"
 """What a URI's path may hold as it is; everything else is percent-encoded, as Airflow's assets are ASCII."""

@@ -6,7 +6,6 @@ that one dashboard shows all of them. Whatever goes wrong here never fails a tas
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from airflow_provider_kling.api.durable.decision import Decision, NotFound
 from airflow_provider_kling.api.generation import Generation
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.version_compat import start_span, stats
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_kling.api.exceptions import KlingError
     from airflow_provider_kling.version_compat import Context
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 SUBMITS: Final = "kling.submits"
 COMPLETIONS: Final = "kling.completions"

@@ -13,11 +13,11 @@ from airflow_provider_kling.api.durable.identity import fingerprint
 from airflow_provider_kling.api.exceptions import KlingError
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.media.resolve import Resolved, resolve_all
-from airflow_provider_kling.api.redaction import shown
+from airflow_provider_kling.api.redaction import logger, shown
 from airflow_provider_kling.api.transport.response_parsing import identifier
 from airflow_provider_kling.hooks.object_storage import open_path
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def prepare(

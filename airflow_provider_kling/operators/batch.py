@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
+from airflow_provider_kling.api.redaction import logger, shown
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.operators.kling import DEFAULT_MODEL
 from airflow_provider_kling.task.arguments import (
@@ -31,20 +32,22 @@ if TYPE_CHECKING:
     from airflow_provider_kling.task.batch.run import BatchRun
     from airflow_provider_kling.version_compat import Context
 
+log = logger(__name__)
+
 MOST_ACTIVE: Final = 250
 """Generations in flight; a trigger's row and a record that name them have to stay below 64 kB."""
 
 
 def _checked_active(value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST_ACTIVE:
-        raise AirflowFailException(f"max_active={value!r} is not a whole number from 1 to {MOST_ACTIVE}.")
+        raise AirflowFailException(f"max_active is {shown(value)}, no whole number from 1 to {MOST_ACTIVE}.")
     return value
 
 
 def _checked_failures(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
         raise AirflowFailException(
-            f"max_failures={value!r} is neither a count (0, 1, 2, ...) nor a share above 0 and below 1."
+            f"max_failures={shown(value)} is neither a count (0, 1, 2, ...) nor a share above 0 and below 1."
         )
     return value
 
@@ -56,8 +59,8 @@ def _check_path(path: Any) -> None:
         return
     if not path.endswith("/") and "{key}" not in path and "{generation_id}" not in path:
         raise AirflowFailException(
-            f"The videos of all rows would be saved at {path!r}: put {{key}} into the path, or end it with a "
-            "slash."
+            f"The videos of all rows would be saved at {shown(path)}: put {{key}} into the path, "
+            "or end it with a slash."
         )
 
 
@@ -254,7 +257,7 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
         """Say what keeps running: the vendor has no cancel."""
         ids = self._current_run.generation_ids if self._current_run else []
         if ids:
-            self.log.warning(
+            log.warning(
                 "The task was stopped. %d generations keep running: the vendor has no cancel API, and they "
                 "are billed on completion. The next attempt of this task re-attaches to them.",
                 len(ids),

@@ -7,6 +7,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.links.kling import SAVING_LINKS
 from airflow_provider_kling.operators.download import KlingDownloadOperator as KlingDownloadOperator
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
     from airflow_provider_kling.task.generate import GenerateRun
     from airflow_provider_kling.version_compat import Context
+
+log = logger(__name__)
 
 DEFAULT_MODEL: Final = "kling-video/v1.6/standard/image-to-video"
 
@@ -273,7 +276,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
         from airflow_provider_kling.triggers.kling import goes_on
 
         for generation_id in self._current_run.generation_ids if self._current_run else ():
-            self.log.warning(goes_on(generation_id))
+            log.warning(goes_on(generation_id))
 
     def requested(self, context: Context) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
         """The arguments that make the request; a list of them makes as many variants."""

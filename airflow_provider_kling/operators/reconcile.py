@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from airflow_provider_kling.api.redaction import logger, shown
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.task.arguments import (
     Check,
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from airflow_provider_kling.api.durable.reconciliation import ReconciledRow
     from airflow_provider_kling.hooks.kling import KlingHook
     from airflow_provider_kling.version_compat import Context
+
+log = logger(__name__)
 
 DEFAULT_SPAN = 86_400.0
 """Seconds before ``end`` at which the span begins, where ``start`` is not given."""
@@ -136,7 +139,7 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
             for row in rows:
                 self._look_up(hook, row)
             found = Reconciliation(rows)
-            self.log.info("%s", found.text())
+            log.info("%s", found.text())
             counts = found.summary()
             metrics.gauge(metrics.ORPHANS, counts["orphans"], **metrics.task_tags(context))
             orphans = [{"generation_id": row.generation_id, "dag": row.dag, "task": row.task, "usd": row.usd}
@@ -181,7 +184,7 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
                 row.state = "completed"
         except KlingError as error:
             row.problem = error.what
-            self.log.warning("Could not look up generation %s: %s", row.generation_id, error)
+            log.warning("Could not look up generation %s: %s", row.generation_id, error)
 
     def _save(self, hook: KlingHook, orphans: Sequence[ReconciledRow]) -> int:
         """Save what is missing.
@@ -202,10 +205,10 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
             except KlingError as error:
                 failed += 1
                 row.problem = error.what
-                self.log.warning("Could not save generation %s: %s", row.generation_id, error)
+                log.warning("Could not save generation %s: %s", row.generation_id, error)
             else:
                 row.saved, row.path = "yes", saved.path
-                self.log.info("Saved generation %s at %s.", row.generation_id, saved.path)
+                log.info("Saved generation %s at %s.", row.generation_id, saved.path)
         return failed
 
     def _write_csv(self, found: Any) -> None:
@@ -213,7 +216,7 @@ class KlingReconcileOperator(CheckedWhenParsed, BaseOperator):
             from airflow_provider_kling.hooks.object_storage import write_text
 
             write_text(self.csv_path, found.csv())
-            self.log.info("Wrote %d rows as CSV: %s", len(found.rows), self.csv_path)
+            log.info("Wrote %d rows as CSV: %s", len(found.rows), self.csv_path)
 
     def _incomplete(self, unsaved: int, counts: Mapping[str, Any]) -> Exception:
         from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
@@ -240,7 +243,7 @@ def _moment(name: str, value: Any) -> float:
     try:
         parsed = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     except ValueError:
-        raise _unusable(f"{name}={value!r} is no ISO 8601 time") from None
+        raise _unusable(f"{name}={shown(value)} is no ISO 8601 time") from None
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
 
 

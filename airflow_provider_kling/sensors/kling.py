@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
 from airflow_provider_kling.links.kling import LINKS
 from airflow_provider_kling.task.arguments import (
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from airflow_provider_kling.api.generation import Generation
     from airflow_provider_kling.hooks.kling import KlingHook
     from airflow_provider_kling.version_compat import Context
+
+log = logger(__name__)
 
 
 class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
@@ -145,7 +148,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
             except KlingError as error:
                 if error.recovery is Recovery.GIVE_UP:
                     raise
-                self.log.warning("Polling generation %s failed; still waiting: %s", self.generation_id, error)
+                log.warning("Polling generation %s failed; still waiting: %s", self.generation_id, error)
                 return False
             self.hook.log_status(generation)
             if not is_ready(generation):
@@ -175,7 +178,7 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
             raise AirflowSensorTimeout(str(late)) from error
         except AirflowSkipException as skipped:
             if skipped.__cause__ is None:  # otherwise it was a failure, and is logged
-                self.log.warning("%s", late)
+                log.warning("%s", late)
             raise
 
     def _get_next_poke_interval(
@@ -220,5 +223,5 @@ class KlingGenerationSensor(CheckedWhenParsed, BaseSensorOperator):
                     raise AirflowSensorTimeout(str(error)) from error
         except (AirflowFailException, AirflowSensorTimeout) as error:
             if self._skips:
-                self.log.warning("%s", error)
+                log.warning("%s", error)
             raise

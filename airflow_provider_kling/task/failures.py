@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from airflow_provider_kling.api.exceptions import GenerationFailedError, KlingError, Recovery
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.task import xcom
 from airflow_provider_kling.version_compat import AirflowFailException
 
 if TYPE_CHECKING:
     from airflow_provider_kling.version_compat import Context
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @contextmanager

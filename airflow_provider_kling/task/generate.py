@@ -6,7 +6,6 @@ whatever becomes of the others.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from airflow_provider_kling.api.durable.submit import DurableSubmit, PendingSear
 from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError, Recovery
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.polling.poll_tracker import is_ready
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.hooks import metrics
 from airflow_provider_kling.task import sidecar, submit, xcom
 from airflow_provider_kling.task.arguments import is_named_later
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from airflow_provider_kling.task.options import GenerateOptions
     from airflow_provider_kling.version_compat import Context
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class GenerateRun:

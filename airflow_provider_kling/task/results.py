@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from airflow_provider_kling.api.billing.price_list import video_seconds, with_de
 from airflow_provider_kling.api.calls import LONGEST_LOG_WINDOW
 from airflow_provider_kling.api.exceptions import KlingError
 from airflow_provider_kling.api.generation import Generation, GenerationRequest, GenerationStatus
-from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.redaction import clean, logger
 from airflow_provider_kling.api.retry import CLOCK_SKEW
 from airflow_provider_kling.hooks import metrics
 from airflow_provider_kling.hooks.lineage import media_uris, place_uri, tell_assets
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_provider_kling.task.sidecar import Existing
     from airflow_provider_kling.version_compat import Context
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 Push = Callable[[str, Any], None]
 """Pushes an XCom: key, value."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,10 +14,10 @@ from airflow_provider_kling.api.download.save_video import SavedVideo
 from airflow_provider_kling.api.download.targets import TakenError, Target, target_for
 from airflow_provider_kling.api.exceptions import DownloadError, KlingError, Money, Recovery
 from airflow_provider_kling.api.paths import is_stored, local_path
-from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.redaction import clean, logger
 from airflow_provider_kling.hooks.object_storage import place_of, target_path
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 SCHEMA: Final = 1
 _LARGEST: Final = 10 * 1024 * 1024  # bytes; no sidecar is near that

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from airflow_provider_kling.api.durable.submit import (
 )
 from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError
 from airflow_provider_kling.api.generation import GenerationRequest
-from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.redaction import clean, logger
 from airflow_provider_kling.api.settings import checked_limit
 from airflow_provider_kling.api.transport.messages import Flow
 from airflow_provider_kling.hooks import metrics
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from airflow_provider_kling.task.options import GenerateOptions
     from airflow_provider_kling.version_compat import Context
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 RECORD_KEY: Final = "kling_generation"
 """Key of the record in Airflow's task state store; the variants of a task have one each, with a number."""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from airflow_provider_kling.api.redaction import logger, shown
+
 if TYPE_CHECKING:
     from airflow_provider_kling.api.durable.submit import PendingSearch
     from airflow_provider_kling.api.generation import Generation
     from airflow_provider_kling.hooks.kling import KlingHook
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 BACKSTOP: Final = timedelta(minutes=10)
 """How much later than the trigger's own deadline Airflow ends a deferral whose trigger is lost."""
@@ -151,7 +152,7 @@ class Wait:
         if is_ready(generation):
             return completed(generation, model)
         if late:
-            raise timed_out(generation_id, f"last status: {generation.raw_status!r}")
+            raise timed_out(generation_id, f"last status: {shown(generation.raw_status)}")
         return None
 
     def until_found(self, pending: Mapping[int | None, PendingSearch]) -> NoReturn:

@@ -7,7 +7,6 @@ answer is repeated, by one task for all, and ends no wait before that wait's own
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 from collections.abc import Container
@@ -15,14 +14,14 @@ from typing import Final
 
 from airflow_provider_kling.api.exceptions import ConfigurationError, Recovery
 from airflow_provider_kling.api.polling.shared_poller import OverdueError
-from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.redaction import clean, logger, shown
 from airflow_provider_kling.api.retry import RetryPolicy
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for
 from airflow_provider_kling.hooks.connection import read_settings
 from airflow_provider_kling.version_compat import AirflowNotFoundException
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 READING_TIMEOUT: Final = 30.0
 """Seconds after which a reading without an answer counts as failed; the first one of a triggerer
@@ -72,7 +71,7 @@ class _CachedConnection:
             finally:
                 self.asking -= 1
         if not task.done() or task.cancelled():
-            raise OverdueError(f"connection {self._conn_id!r} could not be read: {self._trouble}")
+            raise OverdueError(f"connection {shown(self._conn_id)} could not be read: {self._trouble}")
         return task.result()
 
     def stop(self) -> None:

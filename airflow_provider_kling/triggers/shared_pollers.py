@@ -7,7 +7,6 @@ the old one moves over when its next poll is due.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -32,6 +31,7 @@ from airflow_provider_kling.api.polling.shared_poller import (
     PendingWait,
     SharedPoller,
 )
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import (
@@ -44,7 +44,7 @@ from airflow_provider_kling.api.transport.messages import (
 from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for
 from airflow_provider_kling.triggers.connection_cache import READING_TIMEOUT, ConnectionCache
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 FRESH_ENOUGH: Final = 60.0
 """Seconds for which a connection that was read serves those who come to wait."""

@@ -20,7 +20,7 @@ from airflow_provider_kling.api.durable.submit import PendingSearch
 from airflow_provider_kling.api.exceptions import KlingError, Recovery, SubmitUncertainError
 from airflow_provider_kling.api.polling.learned_durations import LearningSchedule
 from airflow_provider_kling.api.polling.schedule import Schedule
-from airflow_provider_kling.api.redaction import key_mark
+from airflow_provider_kling.api.redaction import key_mark, shown
 from airflow_provider_kling.api.transport.endpoints import LogRow
 from airflow_provider_kling.api.transport.messages import Flow
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
@@ -255,7 +255,7 @@ def read_search_event(event: Mapping[str, Any]) -> dict[int | None, PendingSearc
             recovery=Recovery[recovery] if known and isinstance(recovery, str) else Recovery.RETRY_TASK,
         )
     if event.get("schema") != EVENT_SCHEMA:
-        raise _unreadable_event(f"schema {event.get('schema')!r}")
+        raise _unreadable_event(f"schema {shown(event.get('schema'))}")
     return read_answers(event.get("answers"))
 
 

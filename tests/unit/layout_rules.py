@@ -114,13 +114,11 @@ def long_modules(root: Path) -> list[str]:
 
 def errors_outside_of_the_tree(root: Path) -> list[str]:
     """Subclasses of KlingError, by however many steps, that are not in ``api/exceptions.py``."""
-    classes = [(path, name, bases) for path in files(root) for name, bases in _classes_of(path)]
-    errors = {"KlingError"}
-    while more := {name for _, name, bases in classes if errors & set(bases)} - errors:
-        errors |= more
+    errors = _kling_errors(root)
     return [
         f"{name_of(path, root)}.{name}"
-        for path, name, _ in classes
+        for path in files(root)
+        for name, _ in _classes_of(path)
         if name in errors and name_of(path, root) != "api.exceptions"
     ]
 
@@ -184,6 +182,48 @@ def secrets_hidden_elsewhere(root: Path) -> list[str]:
                 and any(map(SECRET_PATTERNS.search, _constants_in(node)))
             ):
                 wrong.append(f"{module}, line {node.lineno}: {ast.unparse(node)}")
+    return wrong
+
+
+def loggers_that_hide_nothing(root: Path) -> list[str]:
+    """Loggers that are not made by ``api/redaction.py``, Airflow's own of an operator among them.
+
+    A trigger's own is allowed: Airflow routes it to the log of its task. It is given ids and numbers alone.
+    """
+    wrong = []
+    for path in files(root):
+        module = name_of(path, root)
+        if module == "api.redaction" or is_in(module, {EMULATOR}):
+            continue
+        wrong += [
+            f"{module}, line {node.lineno}: {ast.unparse(node)}"
+            for node in ast.walk(parsed(path))
+            if isinstance(node, ast.Attribute)
+            and ast.unparse(node)
+            in ("logging.getLogger", *(() if is_in(module, {"triggers"}) else ("self.log",)))
+        ]
+    return wrong
+
+
+def values_shown_as_they_are(root: Path) -> list[str]:
+    """Values quoted in errors of other kinds than KlingError, which alone hides secrets by itself."""
+    errors = _kling_errors(root)
+    wrong = []
+    for path in files(root):
+        module = name_of(path, root)
+        if module in ("api", "api.redaction") or is_in(module, {EMULATOR}):
+            continue
+        for node in ast.walk(parsed(path)):
+            made = node.exc if isinstance(node, ast.Raise) else None
+            if not isinstance(made, ast.Call) or ast.unparse(made.func).split(".")[-1] in errors:
+                continue
+            wrong += [
+                f"{module}, line {value.lineno}: {ast.unparse(value.value)}"
+                for value in ast.walk(made)
+                if isinstance(value, ast.FormattedValue)
+                and value.conversion == ord("r")
+                and not ast.unparse(value.value).startswith("clean(")
+            ]
     return wrong
 
 
@@ -257,6 +297,14 @@ def _classes_of(path: Path) -> Iterator[tuple[str, list[str]]]:
                 node.name,
                 [base.attr if isinstance(base, ast.Attribute) else ast.unparse(base) for base in node.bases],
             )
+
+
+def _kling_errors(root: Path) -> set[str]:
+    classes = [found for path in files(root) for found in _classes_of(path)]
+    errors = {"KlingError"}
+    while more := {name for name, bases in classes if errors & set(bases)} - errors:
+        errors |= more
+    return errors
 
 
 def _constants_in(node: ast.AST) -> set[str]:

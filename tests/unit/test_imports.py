@@ -16,9 +16,10 @@ LAZY = ("requests", "aiohttp", "urllib3", "pydantic", "airflow.models", "PIL", "
 """What importing operators and sensors must not load on top of what a DAG file has loaded anyway."""
 ADDED_MODULES = 25
 """How many modules operators and sensors may add to a DAG's import, all together."""
-ADDED_TIME = 1 / 6
-"""What they may add to its CPU, as a share of what importing the HTTP client takes on the same machine: 20 ms
-of 120 on a quiet one. ``make benchmark ARGS="dag_import"`` measures it in milliseconds."""
+ADDED_SECONDS = 0.020
+"""The CPU that they may add to it. ``make benchmark ARGS="dag_import"`` measures it beside others."""
+ADDED_SHARE = 1 / 6
+"""The same as a share of what importing the HTTP client takes, for machines that are slow or busy."""
 
 
 FILES = files()
@@ -136,4 +137,5 @@ def test_operators_and_sensors_add_few_modules(tmp_path: Path) -> None:
 
 def test_operators_and_sensors_take_little_time(tmp_path: Path) -> None:
     operators, client = seconds_added_to_a_dag_file([OPERATORS, [A_CLIENT]], tmp_path)
-    assert operators <= client * ADDED_TIME
+    assert operators <= max(ADDED_SECONDS, client * ADDED_SHARE)
+    assert client > ADDED_SECONDS

@@ -84,6 +84,8 @@ RULES: dict[str, Callable[[Path], list[str]]] = {
     "a constant has one home": rules.constants_with_two_homes,
     "each XCom key is in task/xcom.py": rules.xcom_keys_elsewhere,
     "what hides secrets is in api/redaction.py": rules.secrets_hidden_elsewhere,
+    "what is logged goes through api/redaction.py": rules.loggers_that_hide_nothing,
+    "what an error quotes goes through api/redaction.py": rules.values_shown_as_they_are,
     "each module has tests at the same path": partial(
         rules.modules_without_tests, tested_elsewhere=TESTED_ELSEWHERE
     ),
@@ -170,6 +172,21 @@ BROKEN: list[tuple[str, Mapping[str, str], str]] = [
         "what hides secrets is in api/redaction.py",
         {"hooks/a.py": "re.sub('ksSecret=[^&]*', '', url)"},
         "hooks.a, line 1",
+    ),
+    (
+        "what is logged goes through api/redaction.py",
+        {"hooks/a.py": "log = logging.getLogger(__name__)"},
+        "hooks.a, line 1: logging.getLogger",
+    ),
+    (
+        "what is logged goes through api/redaction.py",
+        {"operators/a.py": "self.log.info('%s', url)"},
+        "operators.a, line 1: self.log",
+    ),
+    (
+        "what an error quotes goes through api/redaction.py",
+        {"hooks/a.py": "raise ValueError(f'no {url!r}')"},
+        "hooks.a, line 1: url",
     ),
     ("each module has tests at the same path", {"links/a.py": ""}, "links.a has no tests"),
     (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -18,11 +17,12 @@ from airflow_provider_kling.api.billing.price_list import (
 from airflow_provider_kling.api.calls import VendorCalls
 from airflow_provider_kling.api.exceptions import BudgetError, KlingError, Money
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.api.retry import RetryPolicy
 from airflow_provider_kling.api.transport.messages import Flow
 from airflow_provider_kling.api.transport.response_parsing import Charge
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 MOST_LEDGER_PAGES: Final = 5
 """Pages of the ledger that are searched for one charge; it is among the newest entries."""

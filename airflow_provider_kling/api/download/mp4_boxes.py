@@ -17,6 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, Final, NamedTuple
 
+from airflow_provider_kling.api.redaction import shown
+
 LARGEST_INDEX: Final = 8 * 1024 * 1024
 """Bytes of all index boxes of a file. A video of an hour needs about 3 MiB, the vendor's clips 50 KiB."""
 MOST_BOXES: Final = 65_536
@@ -472,7 +474,7 @@ def _need(parts: dict[bytes, memoryview], kind: bytes) -> memoryview:
     try:
         return parts[kind]
     except KeyError:
-        raise _damaged(f"no box {kind.decode()!r}") from None
+        raise _damaged(f"no box {shown(kind.decode())}") from None
 
 
 def _version(body: memoryview) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
@@ -16,7 +15,7 @@ from typing import IO, Any, Final, Protocol, TypeVar
 
 from airflow_provider_kling.api.exceptions import ConnectionLostError, DownloadError, Recovery
 from airflow_provider_kling.api.generation import Generation
-from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.redaction import clean, logger
 from airflow_provider_kling.api.retry import Clock, Random, RetryPolicy, parse_retry_after
 from airflow_provider_kling.api.transport.messages import CONTENT_LENGTH, body_encoding, has_readable_length
 
@@ -82,7 +81,7 @@ def new_digest(name: str) -> Any:
     return hashlib.new(name, usedforsecurity=False)
 
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 CHUNK: Final = 1024 * 1024  # bytes read, hashed and written at a time
 

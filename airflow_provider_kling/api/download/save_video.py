@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import random as _random
 import time
 from collections.abc import Callable
@@ -18,9 +17,10 @@ from airflow_provider_kling.api.download.verify import probe, warn_of_other_leng
 from airflow_provider_kling.api.exceptions import DownloadError, Recovery
 from airflow_provider_kling.api.generation import Generation
 from airflow_provider_kling.api.paths import safe_name
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.api.retry import Clock, Random, RetryPolicy
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

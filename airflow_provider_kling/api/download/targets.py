@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import inspect
-import logging
 import os
 import shutil
 import stat
@@ -18,7 +17,7 @@ from typing import Any, Final, TypeAlias
 from airflow_provider_kling.api.download.write_probe import probe_write
 from airflow_provider_kling.api.exceptions import DownloadError, KlingError, Recovery
 from airflow_provider_kling.api.paths import StoragePath, is_stored, local_path
-from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.redaction import clean, logger
 from airflow_provider_kling.api.temporary_files import (
     locked,
     part_name,
@@ -27,7 +26,7 @@ from airflow_provider_kling.api.temporary_files import (
     sweep_storage,
 )
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _PART: Final = 5 * 1024 * 1024
 """Bytes of one part of an upload; the storage libraries' own 50 MiB, ten at once, are too many."""

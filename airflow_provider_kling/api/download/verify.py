@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from typing import BinaryIO
 
 from airflow_provider_kling.api.download.mp4_boxes import Mp4Error, VideoFacts, read_mp4
 from airflow_provider_kling.api.exceptions import DownloadError
+from airflow_provider_kling.api.redaction import logger
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 def probe(source: str | os.PathLike[str] | BinaryIO, *, generation_id: str) -> VideoFacts:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.redaction import clean, logger
 from airflow_provider_kling.api.temporary_files import part_name, scratch_folder
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _S3: Final = ("s3", "s3a")
 _GOOGLE: Final = ("gs", "gcs")

@@ -8,7 +8,6 @@ row since it was sent, of all models.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,11 +15,12 @@ from typing import Any, Final
 
 from airflow_provider_kling.api.calls import VendorCalls
 from airflow_provider_kling.api.exceptions import KlingError, NotFoundError, Recovery, SubmitUncertainError
+from airflow_provider_kling.api.redaction import logger, shown
 from airflow_provider_kling.api.retry import CLOCK_SKEW, RetryPolicy
 from airflow_provider_kling.api.transport.endpoints import LogRow
 from airflow_provider_kling.api.transport.messages import Flow, Sleep
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 SEARCH_PAUSES: Final = (5.0, 10.0, 15.0, 30.0, 60.0)
 """Seconds between searches; the last one repeats until the grace is over."""
@@ -65,7 +65,7 @@ class SubmitSearch:
             names = tuple(map(str, plain["names"]))
             search = cls(names, str(plain["model"]), float(plain["since"]), float(plain["until"]))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"not a search for a submit: {error!r}") from None
+            raise ValueError(f"not a search for a submit: {shown(repr(error))}") from None
         if not names or not math.isfinite(search.since) or not math.isfinite(search.until):
             raise ValueError("a search for a submit without names or times")
         return search

@@ -7,7 +7,6 @@ or a trace from which the next attempt finds the generation in the vendor's requ
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeAlias, get_args
@@ -34,7 +33,7 @@ from airflow_provider_kling.api.exceptions import (
     SubmitUncertainError,
 )
 from airflow_provider_kling.api.generation import Generation, GenerationRequest
-from airflow_provider_kling.api.redaction import key_mark
+from airflow_provider_kling.api.redaction import key_mark, logger
 from airflow_provider_kling.api.transport.endpoints import LogRow
 from airflow_provider_kling.api.transport.messages import Flow, SaveRecord
 
@@ -131,7 +130,7 @@ class PendingSearch:
         )
 
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _ROW_FACTS: Final = 5
 MOST_SUBMITS: Final = 3

@@ -9,6 +9,7 @@ from typing import BinaryIO, Final
 
 from airflow_provider_kling.api.media.orientation import LARGEST_EXIF, read_orientation
 from airflow_provider_kling.api.media.picture import Picture
+from airflow_provider_kling.api.redaction import shown
 
 MOST_CHUNKS: Final = 100_000
 
@@ -47,7 +48,7 @@ def read_png(file: BinaryIO) -> Picture:
             file.seek(-len(body), os.SEEK_CUR)
         if not _checksum_is_right(file, kind, length):
             if not optional:
-                raise ValueError(f"its chunk {kind.decode('latin-1')!r} has another checksum")
+                raise ValueError(f"its chunk {shown(kind.decode('latin-1'))} has another checksum")
             facts.oddities.append(f"chunk {kind.decode('latin-1')!r} has another checksum")
         if kind == b"IHDR":
             unpacked = _read_header(facts, body)
@@ -99,7 +100,7 @@ def _checksum_is_right(file: BinaryIO, kind: bytes, length: int) -> bool:
     if kind == b"IEND" and not left and len(stated) < 4:
         return True  # nothing that could be missed
     if left or len(stated) < 4:
-        raise ValueError(f"it ends in its chunk {kind.decode('latin-1')!r}")
+        raise ValueError(f"it ends in its chunk {shown(kind.decode('latin-1'))}")
     return stated == checksum.to_bytes(4, "big")
 
 

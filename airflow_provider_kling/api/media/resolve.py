@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import weakref
 from collections.abc import Mapping, Sequence
@@ -23,11 +22,11 @@ from airflow_provider_kling.api.media.orientation import write_upright
 from airflow_provider_kling.api.media.picture import PictureError
 from airflow_provider_kling.api.media.sources import Found, OpenPath, UnusableError, opened
 from airflow_provider_kling.api.paths import StoragePath, scheme_of
-from airflow_provider_kling.api.redaction import clean, unsigned
+from airflow_provider_kling.api.redaction import clean, logger, unsigned
 from airflow_provider_kling.api.temporary_files import scratch_file
 from airflow_provider_kling.api.transport.body import DataUri
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _MB: Final = 1024 * 1024
 _MOST_CONVERTED: Final = 200 * _MB

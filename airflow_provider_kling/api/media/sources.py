@@ -5,7 +5,6 @@ from __future__ import annotations
 import binascii
 import errno
 import io
-import logging
 import os
 import re
 import stat
@@ -18,10 +17,10 @@ from urllib.parse import unquote
 
 from airflow_provider_kling.api.exceptions import KlingError, Money, Recovery
 from airflow_provider_kling.api.paths import StoragePath, file_of, is_stored, local_path, scheme_of
-from airflow_provider_kling.api.redaction import clean, hide_secrets
+from airflow_provider_kling.api.redaction import clean, hide_secrets, logger
 from airflow_provider_kling.api.temporary_files import scratch_file
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 OpenPath = Callable[[str], Any]
 """Gives the path object for a URI such as ``s3://conn@bucket/key``: ``ObjectStoragePath``."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from airflow_provider_kling.api.exceptions import (
@@ -14,9 +13,10 @@ from airflow_provider_kling.api.exceptions import (
     Recovery,
 )
 from airflow_provider_kling.api.generation import Failure, Generation, GenerationStatus, is_hopeless
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.api.retry import FATAL_POLLS, FATAL_SECONDS, FINAL_LOOKS, TROUBLE_TOLD
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 Watcher = Callable[[Generation], None]
 """Called with each new status of a generation that is waited for."""

@@ -19,6 +19,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 from airflow_provider_kling.api.bounds import within
+from airflow_provider_kling.api.redaction import shown
 from airflow_provider_kling.api.retry import Random
 
 USUAL_SECONDS: Final = 194.0
@@ -230,5 +231,7 @@ def _normal_hazard(z: float) -> float:
 
 def _require(what: str, value: Any, least: float, most: float, unit: str) -> float:
     if not within(value, least, most):
-        raise ValueError(f"The {what} is {value!r}; it must be a number from {least:g} to {most:g} {unit}.")
+        raise ValueError(
+            f"The {what} is {shown(value)}; it must be a number from {least:g} to {most:g} {unit}."
+        )
     return float(value)

@@ -14,12 +14,12 @@ import contextvars
 import functools
 import heapq
 import itertools
-import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.api.transport.messages import (
     ConnectionLost,
     FailureReason,
@@ -33,7 +33,7 @@ from airflow_provider_kling.api.transport.messages import (
 from airflow_provider_kling.api.transport.rate_limiter import Limiter
 from airflow_provider_kling.api.transport.shared_rate_limiter import report
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 TICK: Final = 0.25
 """Seconds: polls that fall due within the same tick go together. At low rates much of the cost of a

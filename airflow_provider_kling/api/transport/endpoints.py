@@ -257,7 +257,7 @@ class Endpoints:
         if isinstance(reply, ConnectionLost):
             raise error_from_no_response(reply, call, generation_id)
         if not isinstance(reply, HttpResponse):
-            raise TypeError(f"a {call} request needs a reply, not {reply!r}")
+            raise TypeError(f"a {call} request needs a reply, not a {type(reply).__name__}")
         if 200 <= reply.status < 300:
             return reply
         raise error_from_response(

@@ -8,13 +8,14 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from airflow_provider_kling.api.exceptions import RateLimitError, ServiceUnavailableError
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.api.retry import parse_retry_after
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.error_mapping import error_from_response
 from airflow_provider_kling.api.transport.messages import Call, ConnectionLost, HttpRequest, HttpResponse
 from airflow_provider_kling.api.transport.rate_limiter import Limiter
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _FIRST_ERROR = 400
 _PUBLIC: Final = (Call.METRICS, Call.PRICES)

@@ -25,6 +25,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util import create_urllib3_context
 from urllib3.util.connection import create_connection
 
+from airflow_provider_kling.api.redaction import shown
 from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.addresses import refusal
 from airflow_provider_kling.api.transport.messages import MOST_INFORMATIONAL
@@ -207,7 +208,7 @@ class TimedConnection(HTTPConnection):
         try:
             host.encode("idna")
         except UnicodeError:
-            raise urllib3.exceptions.LocationParseError(f"{host!r}, label empty or too long") from None
+            raise urllib3.exceptions.LocationParseError(f"{shown(host)}, label empty or too long") from None
         try:
             addresses = resolve(host, self.port, self._exchange.left())
         except TimeoutError as error:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.task import xcom
 from airflow_provider_kling.task.batch.state import DONE, STATUSES, BatchState
 from airflow_provider_kling.triggers.batch import PROGRESS_EVERY, progress_line
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 FEWEST_ENDED: Final = 5
 """Rows that must have ended in an attempt before its end is estimated."""

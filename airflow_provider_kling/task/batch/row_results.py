@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_kling.api.billing.cost import Cost, charges_of
 from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError, Recovery
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.api.retry import CLOCK_SKEW
 from airflow_provider_kling.task import sidecar
 from airflow_provider_kling.task.batch.options import BatchOptions
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow_provider_kling.api.transport.response_parsing import Charge
     from airflow_provider_kling.hooks.kling import KlingHook
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 
 class RowResults:

@@ -16,6 +16,7 @@ from airflow_provider_kling.api.durable.record import NOTHING
 from airflow_provider_kling.api.durable.submit import DurableSubmit, PendingSearch
 from airflow_provider_kling.api.exceptions import BudgetError, KlingError, Recovery
 from airflow_provider_kling.api.generation import GenerationRequest
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.hooks.object_storage import place_of
 from airflow_provider_kling.hooks.prepare_request import prepare
 from airflow_provider_kling.task.arguments import request_parameters
@@ -30,7 +31,7 @@ from airflow_provider_kling.task.sidecar import Existing, look_at_target
 if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 SEARCH: Final = "search"
 """In the record of an uncertain row: what to search for, as :meth:`.PendingSearch.as_dict` wrote it."""

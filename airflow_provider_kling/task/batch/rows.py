@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from airflow_provider_kling.api.exceptions import InvalidRequestError
 from airflow_provider_kling.api.paths import is_stored, local_path, safe_name
@@ -126,13 +126,19 @@ def read_rows(requests: Any, *, columns: Mapping[str, str] | None = None) -> Ite
         )
 
 
+class _Unreadable(NamedTuple):
+    """Stands for a row that cannot be read."""
+
+    why: str
+
+
 def _named(items: Iterator[tuple[int, Any]], columns: Mapping[str, str] | None) -> Iterator[Row]:
     sources = {source: name for name, source in (columns or {}).items()}
     seen: set[str] = set()
     for number, item in items:
-        if isinstance(item, str) or not isinstance(item, Mapping):
-            what = item if isinstance(item, str) else f"it is no mapping but {type(item).__name__}"
-            yield Row(number, f"row {number}", problems=(f"{what}.",))
+        if not isinstance(item, Mapping):
+            why = item.why if isinstance(item, _Unreadable) else f"it is no mapping but {shown(item)}"
+            yield Row(number, f"row {number}", problems=(f"{why}.",))
             continue
         given = {sources.get(name, name): value for name, value in item.items() if value not in (None, "")}
         row = _row(number, given)
@@ -154,7 +160,10 @@ def _row(number: int, given: Mapping[Any, Any]) -> Row:
         problems.append(f"its key {shown(key)} is longer than {LONGEST_KEY} characters or not printable.")
         key = f"row {number}"
     if odd := [name for name in given if not isinstance(name, str)]:
-        problems.append(f"it has more values than columns: {len(given[odd[0]])} too many.")
+        if odd == [None] and isinstance(given[None], list):  # as the csv module has it
+            problems.append(f"it has more values than columns: {len(given[None])} too many.")
+        else:
+            problems.append(f"its names must be texts, not {', '.join(map(shown, odd))}.")
     named = {name: value for name, value in given.items() if isinstance(name, str) and name != KEY}
     arguments = {name: value for name, value in named.items() if name in _ARGUMENTS}
     further = {name: value for name, value in named.items() if name not in _ARGUMENTS}
@@ -171,12 +180,12 @@ def _json_lines(uri: str) -> Iterator[tuple[int, Any]]:
         if not line.strip():
             continue
         if len(line) > LONGEST_LINE:
-            yield number, f"its line is longer than {LONGEST_LINE:,} characters"
+            yield number, _Unreadable(f"its line is longer than {LONGEST_LINE:,} characters")
             continue
         try:
             item = json.loads(line)
         except (ValueError, RecursionError) as error:
-            item = f"its line is no JSON ({error})"
+            item = _Unreadable(f"its line is no JSON ({error})")
         yield number, item
 
 
@@ -201,12 +210,12 @@ def _csv_lines(uri: str) -> Iterator[tuple[int, Any]]:
         except StopIteration:
             return
         except csv.Error as error:
-            item = f"it cannot be read as CSV near line {reader.line_num} ({error})"
+            item = _Unreadable(f"it cannot be read as CSV near line {reader.line_num} ({error})")
         if too_long:
-            item = f"line {too_long.pop()} is longer than {LONGEST_LINE:,} characters"
+            item = _Unreadable(f"line {too_long.pop()} is longer than {LONGEST_LINE:,} characters")
         elif isinstance(item, dict) and any(each is None for name, each in item.items() if name is not None):
             missing = [name for name, value in item.items() if value is None]
-            item = f"it has no value for the columns {', '.join(map(str, missing))}"
+            item = _Unreadable(f"it has no value for the columns {', '.join(map(shown, missing))}")
         yield number, item
 
 

@@ -6,7 +6,6 @@ is written before the row is submitted and after everything that happens to it.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -25,6 +24,7 @@ from airflow_provider_kling.api.exceptions import (
     Recovery,
     ServiceUnavailableError,
 )
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.hooks.lineage import tell_assets
 from airflow_provider_kling.hooks.object_storage import write_lines
 from airflow_provider_kling.task import xcom
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from airflow_provider_kling.triggers.batch import BatchEvent
     from airflow_provider_kling.version_compat import Context
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 PROBLEMS_SHOWN: Final = 20
 """Bad or failed rows that an error names; the log and the manifest name all."""

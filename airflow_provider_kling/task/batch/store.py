@@ -7,7 +7,6 @@ one step, before a row is submitted, after the vendor accepted it, and when its 
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -15,10 +14,10 @@ from typing import Any, Final
 from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.exceptions import KlingError, Recovery
 from airflow_provider_kling.api.paths import is_stored, local_path
-from airflow_provider_kling.api.redaction import clean
+from airflow_provider_kling.api.redaction import clean, logger
 from airflow_provider_kling.hooks.object_storage import place_of, write_text
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 FOLDER: Final = ".kling-batch"
 """Beside the videos; each batch has a folder of its own in it, so that two runs do not mix."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from airflow_provider_kling.api.calls import is_ready
 from airflow_provider_kling.api.catalog.models import schedule_for
 from airflow_provider_kling.api.exceptions import GenerationFailedError, KlingError
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.api.transport.messages import Flow, Sleep
 from airflow_provider_kling.task.batch.options import BatchOptions
 from airflow_provider_kling.task.batch.state import InFlight
@@ -20,7 +20,7 @@ from airflow_provider_kling.triggers.batch import PROGRESS_EVERY, KlingBatchTrig
 if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 LINGER: Final = 60.0
 """Seconds after the first end at which the worker is called though few generations have ended."""

@@ -5,7 +5,6 @@ The signed URL stays in this process: it is fetched for each request, never stor
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -13,11 +12,12 @@ from typing import Final
 
 from airflow_provider_kling.api.exceptions import KlingError
 from airflow_provider_kling.api.polling.poll_tracker import is_ready
+from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.api.retry import RetryPolicy
 from airflow_provider_kling.hooks.kling import KlingHook
 from airflow_provider_kling.ui.files.recorded import CHUNK, UnavailableError
 
-log = logging.getLogger(__name__)
+log = logger(__name__)
 
 _TOLD_ON: Final = ("content-length", "content-range", "accept-ranges")
 _SERVED: Final = (200, 206)

@@ -43,8 +43,10 @@ def test_columns_are_renamed_and_a_number_may_be_a_key():
         ({"key": "a" * 201}, "longer than 200"),
         ({"key": "a\nb"}, "not printable"),
         ({"key": "a", "parameters": "x"}, "must be a mapping"),
-        ("text", "text."),
-        (7, "no mapping but int"),
+        ("text", "no mapping but 'text'"),
+        (7, "no mapping but 7"),
+        ("https://host.example/a.png", "no mapping but 'https://host.example/a.png'"),
+        ({1: "x"}, "names must be texts, not 1"),
     ],
 )
 def test_what_is_wrong_with_a_row(item: Any, words: str):
@@ -105,7 +107,7 @@ def test_a_bom_and_quotes_and_newlines_in_a_csv(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("key,prompt\na\n", "no value for the columns prompt"),
+        ("key,prompt\na\n", "no value for the columns 'prompt'"),
         ("key,prompt\na,b,c,d\n", "more values than columns"),
         ('key,prompt\na,"b"x\n', "cannot be read as CSV"),
         (f"key,prompt\na,{'x' * (LONGEST_LINE + 5)}\nb,c\n", "longer than"),
@@ -118,7 +120,12 @@ def test_odd_lines_of_a_csv_are_named(tmp_path: Path, text: str, words: str):
 
 @pytest.mark.parametrize(
     ("line", "words"),
-    [("{", "no JSON"), ("[1]", "no mapping"), ('"x"', "x."), ("x" * (LONGEST_LINE + 5), "longer than")],
+    [
+        ("{", "no JSON"),
+        ("[1]", "no mapping"),
+        ('"x"', "no mapping but 'x'"),
+        ("x" * (LONGEST_LINE + 5), "longer than"),
+    ],
 )
 def test_odd_lines_of_a_jsonl_are_named_and_the_next_is_read(tmp_path: Path, line: str, words: str):
     first, second = read(written(tmp_path / "rows.jsonl", f'{line}\n{{"key": "b"}}\n'))

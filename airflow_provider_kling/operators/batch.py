@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from airflow_provider_kling.api.redaction import logger, shown
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
+from airflow_provider_kling.links.kling import LINKS
 from airflow_provider_kling.operators.kling import DEFAULT_MODEL
 from airflow_provider_kling.task.arguments import (
     DEFAULT_TIMEOUT,
@@ -116,6 +117,7 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
     :raises AirflowFailException: what a retry cannot mend.
     """
 
+    operator_extra_links = LINKS
     template_fields: Sequence[str] = (
         "requests",
         "path",

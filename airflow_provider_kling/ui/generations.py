@@ -57,7 +57,7 @@ class GenerationFacts:
     :param saved_by: the attempt that saved the video.
     :param completed_at: when the task saw the video.
     :param batch: how far a batch is, where this stands for one.
-    :param row: the key and the status of a batch's row, where this is one.
+    :param row: name, key and status of a batch's row, where this is one.
     :param tasks: those that know of it, each with Airflow's id of its attempt.
     """
 
@@ -75,7 +75,7 @@ class GenerationFacts:
     completed_at: float | None = None
     failed_at: float | None = None
     batch: Mapping[str, Any] = field(default_factory=dict)
-    row: tuple[str, Status] | None = None
+    row: tuple[str, str, Status] | None = None
     tasks: dict[TaskKey, Any] = field(default_factory=dict)
 
     @property
@@ -136,7 +136,7 @@ class GenerationFacts:
         """Its status, as far as Airflow knows."""
         state = self.attempt.state
         if self.row is not None:
-            return self.row[1]
+            return self.row[2]
         if self.batch:
             return self._status_of_batch
         if self.video:
@@ -310,7 +310,7 @@ def of_row(task: GenerationFacts, row: Mapping[str, Any]) -> GenerationFacts:
     """One row of a batch.
 
     :param task: what stands for the batch.
-    :param row: as its manifest or its record has it.
+    :param row: as its manifest or its record has it, with its ``name``.
     """
     request = {**_mapping(row.get("request"))}
     request |= {name: row[name] for name in ("model", "client_request_id") if row.get(name)}
@@ -335,5 +335,5 @@ def of_row(task: GenerationFacts, row: Mapping[str, Any]) -> GenerationFacts:
         saved_by=task.attempt,
         submitted_at=_number(row.get("submitted_at")),
         completed_at=_number(row.get("saved_at")),
-        row=(str(row.get("key")), cast(Status, known)),
+        row=(str(row["name"]), str(row.get("key")), cast(Status, known)),
     )

@@ -8,7 +8,7 @@ from typing import Any, Final, get_args
 from urllib.parse import quote
 
 from airflow_provider_kling.api.catalog.models import schedule_for
-from airflow_provider_kling.api.paths import safe_name, scheme_of
+from airflow_provider_kling.api.paths import scheme_of
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.ui import datamodels
 from airflow_provider_kling.ui.database import Attempt
@@ -44,7 +44,7 @@ def generation(facts: GenerationFacts) -> datamodels.Generation:
         map_index=attempt.map_index,
         try_number=attempt.try_number,
         place=facts.place if facts.several else None,
-        label=facts.row[0] if facts.row else attempt.label,
+        label=facts.row[1] if facts.row else attempt.label,
         task_state=attempt.state,
         status=facts.status,
         generation_id=facts.generation_id,
@@ -129,7 +129,7 @@ def _task_address(found: Attempt) -> str:
 def _address(facts: GenerationFacts, *, of_video: bool = False) -> str:
     """Where the app has a generation's pictures, or its video, which another task may have saved."""
     if facts.row is not None:
-        return f"{_task_address(facts.attempt)}/rows/{quote(safe_name(facts.row[0]), safe='')}"
+        return f"{_task_address(facts.attempt)}/rows/{quote(facts.row[0], safe='')}"
     if of_video and facts.saved_by is not None and facts.saved_by.id != facts.attempt.id:
         # A download task has a video of its own, and never several.
         return f"{_task_address(facts.saved_by)}/generations/0"

@@ -13,6 +13,7 @@ FIELDS: Final = (
     "generation_id",
     "client_request_id",
     "path",
+    "request",
     "video",
     "cost",
     "submitted_at",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from airflow_provider_kling.api.redaction import logger
@@ -21,10 +21,12 @@ class Progress:
     """Tells how far a batch is.
 
     :param push: pushes an XCom: key, value.
+    :param places: where the manifest will be and where the records are, for the tab in Airflow's UI.
     """
 
-    def __init__(self, push: Callable[[str, Any], None]) -> None:
+    def __init__(self, push: Callable[[str, Any], None], places: Mapping[str, str]) -> None:
         self._push = push
+        self._places = places
         self._told_at = time.monotonic()
 
     def tell(self, state: BatchState) -> None:
@@ -39,7 +41,8 @@ class Progress:
         said = summary(state)
         for name in ("done", "active"):
             del said[name]
-        self._push(xcom.BATCH, {**said, "updated_at": round(time.time(), 1), "finished": False})
+        now = round(time.time(), 1)
+        self._push(xcom.BATCH, {**said, **self._places, "updated_at": now, "finished": False})
 
 
 def summary(state: BatchState) -> dict[str, Any]:

@@ -92,7 +92,9 @@ class BatchRun:
         self._submits = RowSubmits(options, hook, self._store, self._attempt)
         self._results = RowResults(options, hook, self._store)
         self._wait = BatchWait(options, hook, defer)
-        self._progress = Progress(partial(xcom.push, context))
+        self._manifest = f"{options.folder}manifest-{self._attempt.identity[:12]}.jsonl"
+        places = {"manifest": self._manifest, "records": self._store.records}
+        self._progress = Progress(partial(xcom.push, context), places)
 
     @property
     def generation_ids(self) -> list[str]:
@@ -170,7 +172,7 @@ class BatchRun:
         :raises KlingError: the batch was stopped, or more rows failed than ``max_failures`` allows.
         """
         state, options = self._state, self._options
-        path = f"{options.folder}manifest-{self._attempt.identity[:12]}.jsonl"
+        path = self._manifest
         manifest = Manifest(path)
         write_lines(path, manifest.lines(self._records()))
         counts, total = manifest.counts, manifest.counts.total()

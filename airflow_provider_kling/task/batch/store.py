@@ -35,7 +35,7 @@ class BatchStore:
         self._attempt = attempt.number
         folder = path.partition("{")[0].rpartition("/")[0]
         self.folder = f"{folder or '.'}/{FOLDER}/{attempt.identity[:24]}"
-        self._records = f"{self.folder}/records"
+        self.records = f"{self.folder}/records"
         self._state = f"{self.folder}/state.json"
         self._begun = f"{self.folder}/batch.json"
 
@@ -54,14 +54,14 @@ class BatchStore:
         :param name: see :attr:`.Row.name`.
         :raises KlingError: it cannot be read; the row is not submitted.
         """
-        return self._read(f"{self._records}/{name}.json")
+        return self._read(f"{self.records}/{name}.json")
 
     def save(self, name: str, record: Mapping[str, Any]) -> None:
         """Write the record of a row in one step.
 
         :raises KlingError: it could not be written.
         """
-        self._write(f"{self._records}/{name}.json", {"schema": SCHEMA, **record, "attempt": self._attempt})
+        self._write(f"{self.records}/{name}.json", {"schema": SCHEMA, **record, "attempt": self._attempt})
 
     def names(self) -> Iterator[str]:
         """The names of all records.
@@ -69,12 +69,12 @@ class BatchStore:
         :raises KlingError: the storage cannot be asked.
         """
         try:
-            place: Any = place_of(self._records)
+            place: Any = place_of(self.records)
             stored: bool = is_stored(place)
             folder = place if stored else local_path(place)
             found = [PurePosixPath(str(each)).name for each in folder.iterdir()] if folder.exists() else []
         except Exception as error:  # storage libraries raise what they like
-            raise _unusable("listed", self._records, error) from error
+            raise _unusable("listed", self.records, error) from error
         return (name.removesuffix(".json") for name in found if name.endswith(".json"))
 
     def load_state(self) -> dict[str, Any] | None:

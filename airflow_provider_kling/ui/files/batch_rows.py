@@ -30,7 +30,7 @@ class BatchRows(Protocol):
     """Whether all rows are there, and not only those of which something is recorded by now."""
 
     def page(self, first: int, count: int, *, status: str | None, text: str | None) -> tuple[list[Any], int]:
-        """Some rows, and how many there are in all.
+        """Some rows, each with the ``name`` that it is found by, and how many there are in all.
 
         :param first: how many to leave out.
         :param status: of the rows.
@@ -55,12 +55,6 @@ def rows_of(batch: Mapping[str, Any]) -> BatchRows:
     return _read_manifest(path) if finished else Records(path)
 
 
-def name_of(row: Mapping[str, Any]) -> str:
-    """What a row is addressed by: its key, as the name of a file."""
-    key = row.get("key")
-    return safe_name(key) if isinstance(key, str) and key else ""
-
-
 class Manifest:
     """The rows of a manifest, kept as text.
 
@@ -79,10 +73,11 @@ class Manifest:
             row = _parsed(line)
             if row is None:
                 continue
-            self._numbers.setdefault(name_of(row), len(self._lines))
+            key = str(row.get("key") or "-")
+            self._numbers.setdefault(safe_name(key), len(self._lines))
             self._lines.append(line)
             self._statuses.append(str(row.get("status")))
-            self._keys.append(str(row.get("key")).casefold())
+            self._keys.append(key)
 
     def page(self, first: int, count: int, *, status: str | None, text: str | None) -> tuple[list[Any], int]:
         """See :class:`BatchRows`; in the order of the source."""
@@ -90,14 +85,18 @@ class Manifest:
         numbers = [
             number
             for number, (its_status, key) in enumerate(zip(self._statuses, self._keys, strict=True))
-            if (status is None or status == its_status) and wanted in key
+            if (status is None or status == its_status) and wanted in key.casefold()
         ]
-        return [_parsed(self._lines[number]) for number in numbers[first : first + count]], len(numbers)
+        return [self._row(number) for number in numbers[first : first + count]], len(numbers)
 
     def find(self, name: str) -> Mapping[str, Any] | None:
         """See :class:`BatchRows`."""
         number = self._numbers.get(name)
-        return None if number is None else _parsed(self._lines[number])
+        return None if number is None else self._row(number)
+
+    def _row(self, number: int) -> Mapping[str, Any]:
+        row: dict[str, Any] = json.loads(self._lines[number])
+        return {**row, "name": safe_name(self._keys[number])}
 
 
 _kept: OrderedDict[tuple[str, str], Manifest] = OrderedDict()
@@ -175,7 +174,7 @@ class Records:
             return None  # replaced or removed since
         with file:
             row = _parsed(file.read(_MOST_RECORD_BYTES))
-        return None if row is None else {"key": name, **row}
+        return None if row is None else {"key": name, **row, "name": name}
 
 
 def _changed(listed: Mapping[str, Any]) -> float:

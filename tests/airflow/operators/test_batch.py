@@ -59,6 +59,7 @@ def test_each_row_becomes_a_video(
     assert len({line["generation_id"] for line in lines.values()}) == 5
     for line in lines.values():
         assert Path(line["path"]).stat().st_size == line["video"]["size"]
+        assert line["request"]["parameters"]["prompt"]  # the tab in Airflow's UI shows it
     assert accepted(vendor) == 5
     assert summary["cost_usd"] > 0
 

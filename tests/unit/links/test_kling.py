@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_kling.links import kling as links
+from airflow_provider_kling.operators.batch import KlingGenerateBatchOperator
 from airflow_provider_kling.operators.kling import KlingDownloadOperator, KlingGenerateOperator
 from airflow_provider_kling.sensors.kling import KlingGenerationSensor
 from airflow_provider_kling.version_compat import HAS_PLUGIN_VIEWS
@@ -62,8 +63,11 @@ def test_an_operator_that_ran_nothing_has_saved_nothing(made: Any) -> None:
     assert links.KlingSavedFileLink().get_link(operator, ti_key=key()) == ""
 
 
-@pytest.mark.parametrize("operator", [KlingGenerateOperator, KlingDownloadOperator, KlingGenerationSensor])
+@pytest.mark.parametrize(
+    "operator",
+    [KlingGenerateOperator, KlingDownloadOperator, KlingGenerationSensor, KlingGenerateBatchOperator],
+)
 def test_every_operator_has_the_links_where_there_is_something_to_link_to(operator: Any) -> None:
     names = [each.name for each in operator.operator_extra_links]
-    saves = [] if operator is KlingGenerationSensor else ["Saved file"]
+    saves = ["Saved file"] if operator in (KlingGenerateOperator, KlingDownloadOperator) else []
     assert names == (["Video", "Kling gallery", *saves] if HAS_PLUGIN_VIEWS else [])

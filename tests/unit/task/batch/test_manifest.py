@@ -12,7 +12,13 @@ def test_a_line_for_each_row_and_the_sums():
     rows = [
         (
             "a",
-            {"status": "saved", "cost": {"usd": 0.3}, "video": {"duration": 5.0}, "error": "before"},
+            {
+                "status": "saved",
+                "request": {"model": "m"},
+                "cost": {"usd": 0.3},
+                "video": {"duration": 5.0},
+                "error": "before",
+            },
         ),
         (
             "b",
@@ -23,6 +29,7 @@ def test_a_line_for_each_row_and_the_sums():
     lines = [json.loads(line) for line in manifest.lines(rows)]
     assert [line["status"] for line in lines] == ["saved", "reused", "failed"]
     assert "error" not in lines[0]
+    assert lines[0]["request"] == {"model": "m"}
     assert "secret" not in lines[2]
     summary = manifest.summary()
     assert (summary["total"], summary["saved"], summary["reused"], summary["failed"]) == (3, 1, 1, 1)

@@ -338,7 +338,7 @@ class Stream:
 def _download_lost(lost: ConnectionLost) -> ConnectionLostError:
     return ConnectionLostError(
         f"The download stopped: {lost.reason}.",
-        sent=lost.why.sent,
+        maybe_sent=lost.why.maybe_sent,
         money=Money.ALREADY_PAID,
         recovery=None if lost.why.passing else Recovery.GIVE_UP,
     )

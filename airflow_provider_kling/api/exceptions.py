@@ -57,13 +57,6 @@ class Money(enum.StrEnum):
     NOT_CHARGED = "The vendor does not charge for a generation that failed."
 
 
-class Sent(enum.Enum):
-    """Whether a request that got no answer can have reached the vendor."""
-
-    NO = "no"
-    UNKNOWN = "unknown"
-
-
 class ErrorFacts(TypedDict, total=False):
     """What each error may be told when it is made; see :class:`KlingError`."""
 
@@ -164,14 +157,14 @@ class ConfigurationError(KlingError, ValueError):
 class ConnectionLostError(KlingError):
     """No answer came: name resolution, connect, TLS, time-out, or a connection that broke.
 
-    :param sent: whether the request can have reached the vendor.
+    :param maybe_sent: whether the request can have reached the vendor.
     """
 
     recovery = Recovery.RETRY_CALL
 
-    def __init__(self, what: str, *, sent: Sent, **facts: Unpack[ErrorFacts]) -> None:
+    def __init__(self, what: str, *, maybe_sent: bool, **facts: Unpack[ErrorFacts]) -> None:
         super().__init__(what, **facts)
-        self.sent = sent
+        self.maybe_sent = maybe_sent
 
 
 class ApiError(KlingError):

@@ -24,7 +24,6 @@ from airflow_provider_kling.api.exceptions import (
     NotFoundError,
     RateLimitError,
     Recovery,
-    Sent,
     ServiceUnavailableError,
 )
 from airflow_provider_kling.api.redaction import clean, excerpt
@@ -209,7 +208,7 @@ def error_from_no_response(
     about = f" about generation {generation_id}" if generation_id else ""
     error = ConnectionLostError(
         f"The {call} request{about} got no answer: {lost.reason}.",
-        sent=lost.why.sent,
+        maybe_sent=lost.why.maybe_sent,
         recovery=None if lost.why.passing else Recovery.GIVE_UP,
         generation_id=generation_id,
     )
@@ -228,7 +227,7 @@ def certainly_refused(error: KlingError) -> bool:
     gateway's 5xx are not certain.
     """
     if isinstance(error, ConnectionLostError):
-        return error.sent is Sent.NO
+        return not error.maybe_sent
     if isinstance(error, ServiceUnavailableError) and not isinstance(error, GatewayError):
         return error.status in _NEVER_REACHED or (error.status == 503 and error.from_vendor)
     return isinstance(error, ApiError)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias, TypeVar
 
-from airflow_provider_kling.api.exceptions import Sent
 from airflow_provider_kling.api.transport.body import JsonBody
 
 T = TypeVar("T")
@@ -102,27 +101,27 @@ class FailureReason(enum.Enum):
     pass; a retry of the call would only delay the message.
     """
 
-    DNS = ("the host name could not be resolved", Sent.NO, True)
-    REFUSED = ("the connection was refused", Sent.NO, True)
-    UNREACHABLE = ("no connection could be made", Sent.NO, True)
-    CONNECT_TIMEOUT = ("no connection was made within the connect time-out", Sent.NO, True)
-    PROXY = ("the proxy could not be used", Sent.NO, True)
-    CERTIFICATE = ("the certificate is not trusted", Sent.NO, False)
-    TLS = ("no TLS connection could be agreed on", Sent.NO, False)
-    PROXY_UNUSABLE = ("the proxy is of a kind that cannot be used", Sent.NO, False)
-    FORBIDDEN_ADDRESS = ("the address must not be connected to", Sent.NO, False)
-    UNSENDABLE = ("the request could not be put on the wire", Sent.NO, False)
-    READ_TIMEOUT = ("no answer came within the read time-out", Sent.UNKNOWN, True)
+    DNS = ("the host name could not be resolved", False, True)
+    REFUSED = ("the connection was refused", False, True)
+    UNREACHABLE = ("no connection could be made", False, True)
+    CONNECT_TIMEOUT = ("no connection was made within the connect time-out", False, True)
+    PROXY = ("the proxy could not be used", False, True)
+    CERTIFICATE = ("the certificate is not trusted", False, False)
+    TLS = ("no TLS connection could be agreed on", False, False)
+    PROXY_UNUSABLE = ("the proxy is of a kind that cannot be used", False, False)
+    FORBIDDEN_ADDRESS = ("the address must not be connected to", False, False)
+    UNSENDABLE = ("the request could not be put on the wire", False, False)
+    READ_TIMEOUT = ("no answer came within the read time-out", True, True)
     SLOW = (
         "the answer was not complete within the read time-out",
-        Sent.UNKNOWN,
+        True,
         True,
     )
-    BROKEN = ("the connection broke before the answer was read whole", Sent.UNKNOWN, True)
+    BROKEN = ("the connection broke before the answer was read whole", True, True)
 
-    def __init__(self, sentence: str, sent: Sent, passing: bool) -> None:
+    def __init__(self, sentence: str, maybe_sent: bool, passing: bool) -> None:
         self.sentence = sentence
-        self.sent = sent
+        self.maybe_sent = maybe_sent
         self.passing = passing
 
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import certifi
 
-from airflow_provider_kling.api.exceptions import ConfigurationError, Sent
+from airflow_provider_kling.api.exceptions import ConfigurationError
 from airflow_provider_kling.api.redaction import clean
 from airflow_provider_kling.api.settings import Settings, is_http_proxy, is_loopback
 from airflow_provider_kling.api.transport.messages import ConnectionLost, FailureReason
@@ -121,7 +121,7 @@ def unusable_proxy(settings: Settings, url: str) -> ConnectionLost | None:
 
 def behind_proxy(lost: ConnectionLost, proxy: str | None) -> ConnectionLost:
     """The cause of a loss, seen from a person: where a proxy is used, it is what was not reached."""
-    if proxy and lost.why.passing and lost.why.sent is Sent.NO:
+    if proxy and lost.why.passing and not lost.why.maybe_sent:
         return replace(lost, why=FailureReason.PROXY)
     return lost
 

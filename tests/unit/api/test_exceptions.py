@@ -15,7 +15,6 @@ from airflow_provider_kling.api.exceptions import (
     KlingError,
     Money,
     Recovery,
-    Sent,
 )
 
 KINDS = [
@@ -40,7 +39,7 @@ def made(kind: type[KlingError]) -> KlingError:
             "from_vendor": True,
         }
     if issubclass(kind, ConnectionLostError):
-        facts |= {"sent": Sent.UNKNOWN}
+        facts |= {"maybe_sent": True}
     if issubclass(kind, GenerationFailedError):
         facts |= {"name": "Moderation", "message": "no"}
     return kind("What happened.", **facts)

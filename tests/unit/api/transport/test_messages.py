@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_kling.api.exceptions import Sent
 from airflow_provider_kling.api.transport.messages import (
     Call,
     ConnectionLost,
@@ -26,7 +25,7 @@ STAYS_THE_SAME = {
 
 @pytest.mark.parametrize("why", FailureReason)
 def test_what_each_silence_says_about_having_been_sent(why: FailureReason):
-    assert why.sent is (Sent.UNKNOWN if why in REACHED_PERHAPS else Sent.NO)
+    assert why.maybe_sent is (why in REACHED_PERHAPS)
 
 
 @pytest.mark.parametrize("why", FailureReason)

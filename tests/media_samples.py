@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import struct
 import tempfile
+import zlib
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 from PIL import Image
@@ -104,3 +106,15 @@ def orientation(value: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = value
     return exif
+
+
+def chunk(kind: bytes, data: bytes) -> bytes:
+    """A chunk of a PNG."""
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def stored(content: bytes) -> IO[bytes]:
+    """The content in a file of the operating system."""
+    file = tempfile.TemporaryFile()  # noqa: SIM115
+    file.write(content)
+    return file

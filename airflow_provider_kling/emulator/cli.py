@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from airflow_provider_kling.api.settings import is_loopback
 from airflow_provider_kling.emulator.options import (
     DEFAULT_KEY,
     AnswerStyle,
@@ -25,7 +26,6 @@ from airflow_provider_kling.emulator.options import (
     IdStyle,
     LogModels,
     LogRows,
-    is_loopback,
 )
 from airflow_provider_kling.emulator.rendering.video import EncoderMissing, encoder
 from airflow_provider_kling.emulator.server import EmulatorServer

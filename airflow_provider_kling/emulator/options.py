@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import enum
-import ipaddress
 import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from types import NoneType, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from airflow_provider_kling.api.settings import is_loopback
 
 DEFAULT_KEY = "kling-emulator-key"
 
@@ -284,13 +285,3 @@ def _number(value: Any, kind: type[int] | type[float]) -> int | float:
         noun = "an integer" if kind is int else "a finite number"
         raise ValueError(f"is {noun}, got {repr(value)[:40] if isinstance(value, str) else 'something else'}")
     return number
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

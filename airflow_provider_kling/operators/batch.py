@@ -13,13 +13,12 @@ from airflow_provider_kling.links.kling import LINKS
 from airflow_provider_kling.operators.kling import DEFAULT_MODEL
 from airflow_provider_kling.task.arguments import (
     DEFAULT_TIMEOUT,
+    REQUEST_ARGUMENTS,
+    SUBMIT_CHECKS,
     ArgumentField,
     Check,
     CheckedWhenParsed,
-    check_limit_if_known,
     checked_choice,
-    checked_interval,
-    checked_seconds,
     refuse,
     request_problems,
     unclear_target,
@@ -121,13 +120,7 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
     template_fields: Sequence[str] = (
         "requests",
         "path",
-        "model",
-        "prompt",
-        "image",
-        "duration",
-        "negative_prompt",
-        "cfg_scale",
-        "parameters",
+        *REQUEST_ARGUMENTS,
         "kling_conn_id",
         "max_cost_usd",
     )
@@ -137,13 +130,8 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
         "max_failures": _checked_failures,
         "on_invalid": checked_choice("on_invalid", "fail", "skip"),
         "on_error": checked_choice("on_error", "continue", "fail"),
-        "poke_interval": checked_interval,
-        "timeout": lambda value: checked_seconds("timeout", value),
-        "on_changed_request": checked_choice("on_changed_request", "submit", "fail"),
-        "on_uncertain_submit": checked_choice("on_uncertain_submit", "resubmit", "fail"),
-        "on_clear": checked_choice("on_clear", "reuse", "regenerate"),
         "path": _check_path,
-        "max_cost_usd": check_limit_if_known,
+        **SUBMIT_CHECKS,
     }
     requests = ArgumentField(hide)
     image = ArgumentField(hide)
@@ -207,8 +195,7 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
         self.on_changed_request = on_changed_request
         self.on_uncertain_submit = on_uncertain_submit
         self.on_clear = on_clear
-        grace = uncertain_grace
-        self.uncertain_grace = None if grace is None else checked_seconds("uncertain_grace", grace, least=0.0)
+        self.uncertain_grace: float | None = checks["uncertain_grace"](uncertain_grace)
         self._current_run: BatchRun | None = None
         given = {name: getattr(self, name) for name in (*checks, *self._defaults(), "skip_unchanged")}
         refuse(self.problems_when_parsed(given, complete=True))
@@ -216,7 +203,7 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
     @classmethod
     def problems_when_parsed(cls, given: Mapping[str, Any], *, complete: bool) -> Sequence[str]:
         """See :class:`.CheckedWhenParsed`; what all rows share is checked too."""
-        shared = {"model": DEFAULT_MODEL, **{name: given.get(name) for name in cls._request_names()}}
+        shared = {"model": DEFAULT_MODEL, **{name: given.get(name) for name in REQUEST_ARGUMENTS}}
         shared["model"] = given.get("model") or DEFAULT_MODEL
         return [
             *super().problems_when_parsed(given, complete=complete),
@@ -265,12 +252,8 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
                 len(ids),
             )
 
-    @classmethod
-    def _request_names(cls) -> tuple[str, ...]:
-        return ("model", "prompt", "image", "duration", "negative_prompt", "cfg_scale", "parameters")
-
     def _defaults(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self._request_names()}
+        return {name: getattr(self, name) for name in REQUEST_ARGUMENTS}
 
     def _start_run(self, context: Context) -> BatchRun:
         from airflow_provider_kling.api.durable.decision import SubmitPolicy

@@ -13,15 +13,13 @@ from airflow_provider_kling.links.kling import SAVING_LINKS
 from airflow_provider_kling.operators.download import KlingDownloadOperator as KlingDownloadOperator
 from airflow_provider_kling.task.arguments import (
     DEFAULT_TIMEOUT,
+    REQUEST_ARGUMENTS,
+    SUBMIT_CHECKS,
     ArgumentField,
     Check,
     CheckedWhenParsed,
     as_text,
-    check_limit_if_known,
     check_path_if_known,
-    checked_choice,
-    checked_interval,
-    checked_seconds,
     refuse,
     request_problems,
     unclear_target,
@@ -39,10 +37,6 @@ if TYPE_CHECKING:
 log = logger(__name__)
 
 DEFAULT_MODEL: Final = "kling-video/v1.6/standard/image-to-video"
-
-
-def _checked_grace(value: Any) -> float | None:
-    return None if value is None else checked_seconds("uncertain_grace", value, least=0.0)
 
 
 class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
@@ -106,13 +100,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
     """
 
     template_fields: Sequence[str] = (
-        "model",
-        "prompt",
-        "image",
-        "duration",
-        "negative_prompt",
-        "cfg_scale",
-        "parameters",
+        *REQUEST_ARGUMENTS,
         "kling_conn_id",
         "path",
         "max_cost_usd",
@@ -124,16 +112,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
     complete_when_parsed = True
     """Whether all arguments are there when the operator is made, so that a missing one is an error."""
     operator_extra_links = SAVING_LINKS
-    argument_checks: ClassVar[Mapping[str, Check]] = {
-        "poke_interval": checked_interval,
-        "timeout": lambda value: checked_seconds("timeout", value),
-        "uncertain_grace": _checked_grace,
-        "on_changed_request": checked_choice("on_changed_request", "submit", "fail"),
-        "on_uncertain_submit": checked_choice("on_uncertain_submit", "resubmit", "fail"),
-        "on_clear": checked_choice("on_clear", "reuse", "regenerate"),
-        "path": check_path_if_known,
-        "max_cost_usd": check_limit_if_known,
-    }
+    argument_checks: ClassVar[Mapping[str, Check]] = {**SUBMIT_CHECKS, "path": check_path_if_known}
     model: Any = ArgumentField(as_text)
     prompt: Any = ArgumentField(as_text)
     negative_prompt: Any = ArgumentField(as_text)
@@ -284,8 +263,7 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
 
     def arguments(self) -> dict[str, Any]:
         """The arguments that make the request."""
-        names = ("model", "prompt", "image", "duration", "negative_prompt", "cfg_scale", "parameters")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in REQUEST_ARGUMENTS}
 
     def _start_run(self, context: Context) -> GenerateRun:
         from airflow_provider_kling.api.durable.decision import SubmitPolicy

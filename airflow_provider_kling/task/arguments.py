@@ -18,6 +18,16 @@ from airflow_provider_kling.version_compat import (
 if TYPE_CHECKING:
     from airflow_provider_kling.api.catalog.parameter import Pending
 
+REQUEST_ARGUMENTS: Final = (
+    "model",
+    "prompt",
+    "image",
+    "duration",
+    "negative_prompt",
+    "cfg_scale",
+    "parameters",
+)
+"""The operators' arguments that make a request."""
 NAMED_PARAMETERS: Final = ("prompt", "duration", "negative_prompt", "cfg_scale")
 """The operator's arguments that are parameters of the vendor under the same name."""
 DEFAULT_TIMEOUT: Final = 2 * 3600.0
@@ -267,6 +277,22 @@ def checked_choice(name: str, *allowed: str) -> Check:
         return value
 
     return check
+
+
+def _checked_grace(value: Any) -> float | None:
+    return None if value is None else checked_seconds("uncertain_grace", value, least=0.0)
+
+
+SUBMIT_CHECKS: Final[Mapping[str, Check]] = {
+    "poke_interval": checked_interval,
+    "timeout": lambda value: checked_seconds("timeout", value),
+    "on_changed_request": checked_choice("on_changed_request", "submit", "fail"),
+    "on_uncertain_submit": checked_choice("on_uncertain_submit", "resubmit", "fail"),
+    "on_clear": checked_choice("on_clear", "reuse", "regenerate"),
+    "uncertain_grace": _checked_grace,
+    "max_cost_usd": check_limit_if_known,
+}
+"""What the arguments must be that operators share which submit and wait."""
 
 
 def _kept(name: str, value: Any) -> Any:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from airflow_provider_kling.api.catalog import parameter_sets
-from airflow_provider_kling.api.catalog.parameter_sets import Shape
+from airflow_provider_kling.api.catalog.parameter_sets import ParameterSet
 from airflow_provider_kling.api.catalog.parameter_types import Parameter
 from airflow_provider_kling.api.catalog.rules import Rule
 from airflow_provider_kling.api.polling.schedule import USUAL_SECONDS, Schedule
@@ -56,14 +56,16 @@ def find_model(model_id: str) -> Model | None:
     return MODELS.get(model_id)
 
 
-def _model(model_id: str, shape: Shape, *, seconds: float = USUAL_SECONDS, documented: bool = True) -> Model:
-    parameters = {**shape.required, **shape.optional}
+def _model(
+    model_id: str, takes: ParameterSet, *, seconds: float = USUAL_SECONDS, documented: bool = True
+) -> Model:
+    parameters = {**takes.required, **takes.optional}
     return Model(
         id=model_id,
         parameters=MappingProxyType(parameters),
-        required=frozenset(shape.required),
-        ignored=shape.ignored,
-        rules=shape.rules,
+        required=frozenset(takes.required),
+        ignored=takes.ignored,
+        rules=takes.rules,
         image_parameter=next((n for n in _IMAGE_PARAMETERS if n in parameters), None),
         documented=documented,
         usual_seconds=seconds,

@@ -1,6 +1,6 @@
-"""What models take: parameters that they share, and shapes of whole parameter lists.
+"""What models take: parameters that they share, and whole parameter sets.
 
-Models that differ in nothing but version and quality share one shape. A default is what the vendor
+Models that differ in nothing but version and quality share one set. A default is what the vendor
 documents to assume; it is never sent.
 """
 
@@ -51,7 +51,7 @@ PICTURES_BY_SCENE: Final[dict[str, tuple[int, ...]]] = {
 }
 
 
-class Shape(NamedTuple):
+class ParameterSet(NamedTuple):
     """The parameters and rules of a group of models.
 
     :param required: the parameters that have to be given.
@@ -65,7 +65,7 @@ class Shape(NamedTuple):
     rules: tuple[Rule, ...] = ()
     ignored: frozenset[str] = frozenset()
 
-    def taking(self, **optional: Parameter) -> Shape:
+    def taking(self, **optional: Parameter) -> ParameterSet:
         """The same, with other or more optional parameters."""
         return self._replace(optional={**self.optional, **optional})
 
@@ -141,14 +141,14 @@ _CAMERA = {"camera_control": _CAMERA_MOVE, "advanced_camera_control": _ONE_CAMER
 
 # Shapes, from the oldest models to the newest.
 
-GUIDED_IMAGE = Shape(
+GUIDED_IMAGE = ParameterSet(
     {"image_url": _IMAGE},
     {"prompt": _TEXT, **_GUIDANCE, **_CAMERA_AND_MASKS, "duration": _DURATION},
     ignored=_RATIO_IGNORED,
 )
 GUIDED_FRAMES = GUIDED_IMAGE.taking(tail_image_url=_IMAGE)
 GUIDED_IMAGE_MASTER = GUIDED_IMAGE.taking(provider=_PROVIDER)
-GUIDED_TEXT = Shape(
+GUIDED_TEXT = ParameterSet(
     {"prompt": _TEXT},
     {
         **_GUIDANCE,
@@ -158,12 +158,12 @@ GUIDED_TEXT = Shape(
     },
 )
 GUIDED_TEXT_MASTER = GUIDED_TEXT.taking(provider=_PROVIDER)
-PLAIN_IMAGE = Shape(
+PLAIN_IMAGE = ParameterSet(
     {"image_url": _IMAGE, "prompt": _TEXT},
     {**_GUIDANCE, "duration": _DURATION, "provider": _PROVIDER},
     ignored=_RATIO_IGNORED,
 )
-PLAIN_TEXT = Shape(
+PLAIN_TEXT = ParameterSet(
     {"prompt": _TEXT},
     {
         **_GUIDANCE,
@@ -172,7 +172,7 @@ PLAIN_TEXT = Shape(
         "provider": _PROVIDER,
     },
 )
-SEVERAL_IMAGES = Shape(
+SEVERAL_IMAGES = ParameterSet(
     {"image_list": ListOf(_IMAGE, min_items=2, max_items=4)},
     {
         "prompt": _TEXT,
@@ -181,7 +181,7 @@ SEVERAL_IMAGES = Shape(
         "duration": _DURATION,
     },
 )
-EFFECT = Shape(
+EFFECT = ParameterSet(
     {
         "image_url": ListOf(_IMAGE, or_one=True),
         "effect_scene": Choice(tuple(PICTURES_BY_SCENE)),
@@ -189,11 +189,11 @@ EFFECT = Shape(
     {"duration": _DURATION},
     (pictures_by_scene("effect_scene", "image_url", PICTURES_BY_SCENE),),
 )
-AVATAR = Shape(
+AVATAR = ParameterSet(
     {"image_url": _IMAGE, "audio_url": _AUDIO},
     {"prompt": _TEXT_2500, "provider": _PROVIDER},
 )
-MOTION_CONTROL = Shape(
+MOTION_CONTROL = ParameterSet(
     {"image_url": _IMAGE, "video_url": _VIDEO},
     {
         "prompt": _TEXT,
@@ -202,12 +202,12 @@ MOTION_CONTROL = Shape(
         "mode": Choice(("std", "pro"), default="std"),
     },
 )
-O1_IMAGE = Shape(
+O1_IMAGE = ParameterSet(
     {"image_url": _IMAGE, "prompt": _TEXT_2500},
     {"last_image_url": _IMAGE, "duration": _DURATION, "provider": _PROVIDER},
     ignored=_RATIO_IGNORED,
 )
-O1_REFERENCES = Shape(
+O1_REFERENCES = ParameterSet(
     {"prompt": _TEXT_2500},
     {
         "image_list": ListOf(_IMAGE, min_items=1, max_items=7),
@@ -217,7 +217,7 @@ O1_REFERENCES = Shape(
         "provider": _PROVIDER,
     },
 )
-O1_VIDEO_EDIT = Shape(
+O1_VIDEO_EDIT = ParameterSet(
     {"prompt": _TEXT_2500, "video_url": _VIDEO},
     {
         "image_list": ListOf(_IMAGE, min_items=1, max_items=7),
@@ -226,7 +226,7 @@ O1_VIDEO_EDIT = Shape(
         "provider": _PROVIDER,
     },
 )
-O1_VIDEO_REFERENCE = Shape(
+O1_VIDEO_REFERENCE = ParameterSet(
     {"prompt": _TEXT_2500, "video_url": _VIDEO},
     {
         "image_list": ListOf(_IMAGE, min_items=1, max_items=4),
@@ -237,7 +237,7 @@ O1_VIDEO_REFERENCE = Shape(
         "provider": _PROVIDER,
     },
 )
-V26_IMAGE = Shape(
+V26_IMAGE = ParameterSet(
     {"image_url": _IMAGE, "prompt": _TEXT_2500},
     {
         "negative_prompt": _TEXT,
@@ -247,7 +247,7 @@ V26_IMAGE = Shape(
     },
     ignored=_RATIO_IGNORED,
 )
-V26_TEXT = Shape(
+V26_TEXT = ParameterSet(
     {"prompt": _TEXT_2500},
     {
         **_GUIDANCE,
@@ -270,7 +270,7 @@ _V3 = {
 }
 _OMNI_SHOT_TYPE = Choice(("customize", "intelligent", "intelligence"), default="customize")
 
-V3_IMAGE = Shape(
+V3_IMAGE = ParameterSet(
     {"image_url": _IMAGE},
     {**_V3, "tail_image_url": _IMAGE, "elements": _ELEMENTS_V3},
     (
@@ -280,11 +280,11 @@ V3_IMAGE = Shape(
     ),
     _RATIO_IGNORED,
 )
-V3_TEXT = Shape({}, {**_V3, "aspect_ratio": _ASPECT_RATIO}, (_V3_PROMPT,))
+V3_TEXT = ParameterSet({}, {**_V3, "aspect_ratio": _ASPECT_RATIO}, (_V3_PROMPT,))
 V3_OMNI_IMAGE = V3_IMAGE.taking(shot_type=_OMNI_SHOT_TYPE)
 V3_OMNI_TEXT = V3_TEXT.taking(shot_type=_OMNI_SHOT_TYPE)
 
 _V3_TURBO = {"prompt": _TEXT_3072, "multi_prompt": _SHOTS, "duration": _DURATION_V3}
 
-V3_TURBO_IMAGE = Shape({"image_url": _IMAGE}, _V3_TURBO, (_V3_PROMPT,), _RATIO_IGNORED)
-V3_TURBO_TEXT = Shape({}, {**_V3_TURBO, "aspect_ratio": _ASPECT_RATIO}, (_V3_PROMPT,))
+V3_TURBO_IMAGE = ParameterSet({"image_url": _IMAGE}, _V3_TURBO, (_V3_PROMPT,), _RATIO_IGNORED)
+V3_TURBO_TEXT = ParameterSet({}, {**_V3_TURBO, "aspect_ratio": _ASPECT_RATIO}, (_V3_PROMPT,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from airflow_provider_kling.api.redaction import shown
 
@@ -12,7 +12,7 @@ _LONGEST_NAME: Final = 60
 
 
 class Problems:
-    """Collects what is wrong with one request.
+    """What is found of one request: collected while it is read, and then what :func:`.inspect` answers.
 
     :param model: the model, as the messages call it.
     :param as_sent: judge the request as it travels (media are URLs or data URIs, null only where
@@ -23,7 +23,12 @@ class Problems:
         self.model: Final = model
         self.as_sent: Final = as_sent
         self.problems: Final[list[str]] = []
+        """What cannot be right, a sentence each; empty when the request may be sent."""
         self.warnings: Final[list[str]] = []
+        """What is worth knowing and keeps nothing from being sent, a sentence each."""
+        self.parameters: dict[str, Any] = {}
+        """What should be sent: numbers and booleans read from text, parameters without effect and None values
+        left out. Where there are problems, what they are about is as given."""
 
     def refuse(self, path: str, value: object, allowed: str, hint: str = "") -> None:
         """The value at ``path`` is not allowed.

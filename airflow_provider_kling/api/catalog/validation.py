@@ -7,7 +7,6 @@ Nothing here does I/O. The same check serves while a DAG is parsed (what is not 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from airflow_provider_kling.api.catalog.media_names import kind_by_name, map_unknown
@@ -28,7 +27,6 @@ from airflow_provider_kling.api.redaction import shown
 __all__ = [
     "Fetch",
     "MediaPlace",
-    "Verdict",
     "inspect",
     "invalid_request",
     "map_media",
@@ -41,22 +39,7 @@ _USUAL_IMAGE_PARAMETER: Final = "image_url"  # of unknown models
 _SHOWN_PROBLEMS: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What :func:`inspect` found.
-
-    :param parameters: what should be sent: numbers and booleans read from text, parameters without
-        effect and None values left out. Where there are problems, what they are about is as given.
-    :param problems: what cannot be right, a sentence each; empty when the request may be sent.
-    :param warnings: what is worth knowing and keeps nothing from being sent, a sentence each.
-    """
-
-    parameters: dict[str, Any]
-    problems: tuple[str, ...]
-    warnings: tuple[str, ...]
-
-
-def inspect(model_id: object, parameters: object, *, as_sent: bool = False) -> Verdict:
+def inspect(model_id: object, parameters: object, *, as_sent: bool = False) -> Problems:
     """Check parameters against what the model takes; reports everything at once, raises nothing.
 
     A model that is not in the catalogue is no problem, because the vendor has new ones faster than
@@ -83,7 +66,8 @@ def inspect(model_id: object, parameters: object, *, as_sent: bool = False) -> V
     else:
         _judge_model_id(model_id, model, findings)
         given = {name: value for name, value in given.items() if value is not None}
-    return Verdict(given, tuple(findings.problems), tuple(findings.warnings))
+    findings.parameters = given
+    return findings
 
 
 def _needs_a_value(name: str) -> bool:
@@ -123,15 +107,15 @@ def _read(model: Model, given: dict[str, Any], findings: Problems) -> dict[str, 
     return sent
 
 
-def validate(request: GenerationRequest) -> tuple[GenerationRequest, tuple[str, ...]]:
+def validate(request: GenerationRequest) -> tuple[GenerationRequest, Sequence[str]]:
     """The request as it should be sent, and the warnings about it.
 
     :raises InvalidRequestError: naming every problem at once.
     """
-    verdict = inspect(request.model, request.parameters)
-    if verdict.problems:
-        raise invalid_request(verdict.problems)
-    return GenerationRequest(request.model, verdict.parameters), verdict.warnings
+    found = inspect(request.model, request.parameters)
+    if found.problems:
+        raise invalid_request(found.problems)
+    return GenerationRequest(request.model, found.parameters), found.warnings
 
 
 def invalid_request(problems: Sequence[str]) -> InvalidRequestError:

@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from airflow_provider_kling.emulator.options import EmulatorOptions, is_loopback
+from airflow_provider_kling.api.settings import is_loopback
+from airflow_provider_kling.emulator.options import EmulatorOptions
 from airflow_provider_kling.emulator.vendor import Refusal
 
 MAX_BODY = 256 * 1024 * 1024

@@ -179,12 +179,12 @@ def _validated(body: dict[str, Any], options: EmulatorOptions) -> tuple[Model, d
         model = _unknown_model(str(model_id))
     if model is None:
         raise bad_body([f"model: {str(model_id)[:100]!r} is not one of the vendor's video models"])
-    verdict = inspect(model.id, parameters, as_sent=True)
+    found = inspect(model.id, parameters, as_sent=True)
     directives = read_directives(parameters)
-    problems = [*verdict.problems, *directives.problems]
+    problems = [*found.problems, *directives.problems]
     if problems:
         raise bad_body(problems)
-    return model, verdict.parameters, directives
+    return model, found.parameters, directives
 
 
 def _unknown_model(model_id: str) -> Model:

@@ -102,7 +102,7 @@ BUILDERS: dict[str, Callable[[str], Any]] = {
     "an unknown parameter": lambda text: validate(
         GenerationRequest("klingai/v2.5-turbo/pro/text-to-video", {"prompt": "x", text: text, "duration": text})
     ),
-    "a model": lambda text: inspect(text, {}),
+    "a model": lambda text: vars(inspect(text, {})),
     "an image": lambda text: with_image("klingai/v2.5-turbo/pro/text-to-video", {"prompt": text}, text),
     "a missing image": lambda text: resolve_all(
         "kling-video/v1.6/standard/image-to-video", {"prompt": "x", "image_url": f"/nowhere/{text}"}, open_path=print

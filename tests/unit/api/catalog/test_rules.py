@@ -19,7 +19,7 @@ URL = "https://example.com/cat.png"
 
 
 def problems(model_id: str, **parameters: Any) -> tuple[str, ...]:
-    return inspect(model_id, parameters).problems
+    return tuple(inspect(model_id, parameters).problems)
 
 
 def test_v3_takes_exactly_one_of_prompt_and_multi_prompt() -> None:
@@ -39,11 +39,11 @@ def test_v3_takes_exactly_one_of_prompt_and_multi_prompt() -> None:
 
 def test_v3_turbo_takes_shots_with_their_own_length() -> None:
     verdict = inspect(TURBO, {"multi_prompt": [{"prompt": "a cat", "duration": "3"}]})
-    assert verdict.problems == ()
+    assert verdict.problems == []
     assert verdict.parameters == {"multi_prompt": [{"prompt": "a cat", "duration": 3}]}
     assert "must be an object" in problems(TURBO, multi_prompt=["a cat"])[0]
     assert "'multi_prompt[0].prompt'" in problems(TURBO, multi_prompt=[{"prompt": ""}])[0]
-    assert inspect(TURBO, {"prompt": "x", "multi_prompt": None}, as_sent=True).problems == ()
+    assert inspect(TURBO, {"prompt": "x", "multi_prompt": None}, as_sent=True).problems == []
     assert inspect(V3_TEXT, {"prompt": "x", "multi_prompt": None}, as_sent=True).problems
 
 
@@ -96,7 +96,7 @@ def test_pending_counts_as_present() -> None:
     assert problems(SEED, prompt=PENDING) == (
         f"{SEED} needs the parameter 'image_url' (the URL, path or data URI of an image).",
     )
-    assert inspect(SEED, PENDING).problems == ()
+    assert inspect(SEED, PENDING).problems == []
 
 
 def test_pending_is_never_the_reason_of_a_problem() -> None:
@@ -120,4 +120,4 @@ def test_what_is_known_beside_pending_is_judged() -> None:
 def test_a_pending_model_lets_everything_pass() -> None:
     verdict = inspect(PENDING, {"anything": 1, "nothing": None})
     assert verdict.parameters == {"anything": 1}
-    assert verdict.problems == verdict.warnings == ()
+    assert verdict.problems == verdict.warnings == []

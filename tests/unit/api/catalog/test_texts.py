@@ -124,6 +124,6 @@ def test_a_text_that_no_database_stores_is_refused(before: str, character: str, 
 
 def test_a_number_that_a_template_made_of_a_text_is_that_text() -> None:
     verdict = inspect(TEXT, {"prompt": 2024})
-    assert (verdict.problems, verdict.parameters["prompt"]) == ((), "2024")
+    assert (verdict.problems, verdict.parameters["prompt"]) == ([], "2024")
     assert inspect(TEXT, {"prompt": True}).problems
     assert inspect(TEXT, {"prompt": 3.1}).problems

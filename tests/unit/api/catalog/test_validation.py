@@ -23,7 +23,7 @@ URL = "https://example.com/cat.png"
 
 
 def problems(model_id: str, **parameters: Any) -> tuple[str, ...]:
-    return inspect(model_id, parameters).problems
+    return tuple(inspect(model_id, parameters).problems)
 
 
 def test_a_right_request_is_normalised() -> None:
@@ -38,8 +38,8 @@ def test_a_right_request_is_normalised() -> None:
             "negative_prompt": None,
         },
     )
-    assert verdict.problems == ()
-    assert verdict.warnings == ()
+    assert verdict.problems == []
+    assert verdict.warnings == []
     assert verdict.parameters == {
         "prompt": "a cat",
         "image_url": URL,
@@ -123,7 +123,7 @@ def test_a_required_prompt_must_not_be_blank(blank: str) -> None:
 @pytest.mark.parametrize("name", ["ratio", "aspect_ratio"])
 def test_a_ratio_without_effect_is_a_warning_and_not_sent(name: str) -> None:
     verdict = inspect(SEED, {"prompt": "a cat", "image_url": URL, name: "no ratio at all"})
-    assert verdict.problems == ()
+    assert verdict.problems == []
     assert name not in verdict.parameters
     (warning,) = verdict.warnings
     assert warning.startswith(f"'{name}' has no effect with {SEED} and is not sent")
@@ -164,7 +164,7 @@ def test_masks_have_limits() -> None:
     point = {"x": 1, "y": "2"}
     mask = {"mask": "mask.png", "trajectories": [point] * 77}
     verdict = inspect(FRAMES, {"image_url": URL, "dynamic_masks": [mask] * 6})
-    assert verdict.problems == ()
+    assert verdict.problems == []
     assert verdict.parameters["dynamic_masks"][0]["trajectories"][0] == {"x": 1, "y": 2}
     assert "a list of at most 6" in problems(FRAMES, image_url=URL, dynamic_masks=[mask] * 7)[0]
     for count in (1, 78):
@@ -190,7 +190,7 @@ def test_no_message_holds_base64_or_a_signature() -> None:
 
 def test_an_unknown_model_is_a_warning_with_the_nearest_name() -> None:
     verdict = inspect("kling-video/v1.6/standart/image-to-video", {"new": 1, "old": None})
-    assert verdict.problems == ()
+    assert verdict.problems == []
     assert verdict.parameters == {"new": 1}
     (warning,) = verdict.warnings
     assert "passed on unchecked" in warning

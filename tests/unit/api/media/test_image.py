@@ -9,7 +9,6 @@ import time
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
 
 import pytest
 from hypothesis import given, settings
@@ -25,22 +24,12 @@ from airflow_provider_kling.api.media.image import (
 )
 from airflow_provider_kling.api.media.orientation import write_upright
 from airflow_provider_kling.api.media.picture import Picture, PictureError
-from tests.media_samples import orientation, picture
+from tests.media_samples import chunk, orientation, picture, stored
 
 ROOT = Path(__file__).resolve().parents[4]
 JPEG = picture("JPEG")
 PROGRESSIVE = picture("JPEG", progressive=True)
 PNG = picture("PNG")
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def stored(content: bytes) -> IO[bytes]:
-    file = tempfile.TemporaryFile()  # noqa: SIM115
-    file.write(content)
-    return file
 
 
 def turned(content: bytes) -> Image.Image:
@@ -342,9 +331,3 @@ def test_documented_limits(size: tuple[int, int], words: list[str]) -> None:
     assert len(problems) == len(words)
     for problem, word in zip(problems, words, strict=True):
         assert word in problem
-
-
-def _file(image: Image.Image) -> io.BytesIO:
-    file = io.BytesIO()
-    image.save(file, format=image.format)
-    return file

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
 import io
-import struct
 import tempfile
-import zlib
-from typing import IO
 
 import pytest
 from hypothesis import given
@@ -14,24 +11,14 @@ from PIL import Image, ImageCms
 from airflow_provider_kling.api.media.image import inspect
 from airflow_provider_kling.api.media.orientation import read_orientation, write_upright
 from airflow_provider_kling.api.media.picture import PictureError
-from tests.media_samples import orientation, picture
+from tests.media_samples import chunk, orientation, picture, stored
 
 PNG = picture("PNG")
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def with_late_exif(png: bytes, exif: Image.Exif) -> bytes:
     """Move nothing, add the EXIF chunk behind the pixels."""
     return png[:-12] + chunk(b"eXIf", exif.tobytes().removeprefix(b"Exif\0\0")) + png[-12:]
-
-
-def stored(content: bytes) -> IO[bytes]:
-    file = tempfile.TemporaryFile()  # noqa: SIM115
-    file.write(content)
-    return file
 
 
 def turned(content: bytes) -> Image.Image:

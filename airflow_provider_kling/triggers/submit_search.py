@@ -15,12 +15,12 @@ from weakref import WeakKeyDictionary
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_kling.api.calls import VendorCalls
-from airflow_provider_kling.api.durable.search import UNREADABLE_FOR, SearchQueue, SubmitSearch
+from airflow_provider_kling.api.durable.search import UNREADABLE_FOR, SearchQueue, SubmitSearch, not_searched
 from airflow_provider_kling.api.durable.submit import PendingSearch
 from airflow_provider_kling.api.exceptions import KlingError, Recovery, SubmitUncertainError
 from airflow_provider_kling.api.polling.learned_durations import LearningSchedule
 from airflow_provider_kling.api.polling.schedule import Schedule
-from airflow_provider_kling.api.redaction import key_mark, shown
+from airflow_provider_kling.api.redaction import clean, key_mark, shown
 from airflow_provider_kling.api.transport.endpoints import LogRow
 from airflow_provider_kling.api.transport.messages import Flow
 from airflow_provider_kling.get_provider_info import DEFAULT_CONNECTION_ID
@@ -141,12 +141,8 @@ class _ConnectionSearch:
             async with asyncio.timeout(longest):
                 return await future
         except TimeoutError:
-            raise SubmitUncertainError(
-                "It is not known whether an earlier submit was accepted: the vendor's request log could not "
-                f"be searched for {longest / 60:.0f} minutes.",
-                advice="Nothing more was submitted; the next attempt searches again.",
-                client_request_id=search.names[0],
-            ) from None
+            why = f"It gave no answer that tells for {longest / 60:.0f} minutes."
+            raise not_searched(why, client_request_id=search.names[0]) from None
         finally:
             self._waiting[search].remove(future)
             if not self._waiting[search]:
@@ -191,14 +187,8 @@ class _ConnectionSearch:
 
     def _fail_all(self, error: Exception) -> None:
         if not isinstance(error, SubmitUncertainError):
-            recovery = error.recovery if isinstance(error, KlingError) else Recovery.RETRY_TASK
-            what, advice = (error.what, error.advice) if isinstance(error, KlingError) else (repr(error), "")
-            error = SubmitUncertainError(
-                "It is not known whether an earlier submit was accepted, and it could not be searched for. "
-                f"{what}",
-                advice=f"Nothing more was submitted; the next attempt searches again. {advice}".rstrip(),
-                recovery=Recovery.GIVE_UP if recovery is Recovery.GIVE_UP else Recovery.RETRY_TASK,
-            )
+            known = error if isinstance(error, KlingError) else None
+            error = not_searched(known.what if known else f"{clean(repr(error))}.", known)
         for search in list(self._waiting):
             self._queue.discard(search)
             self._failed(search, error)
@@ -250,8 +240,7 @@ def read_search_event(event: Mapping[str, Any]) -> dict[int | None, PendingSearc
         known = isinstance(recovery, str) and recovery in Recovery.__members__
         raise SubmitUncertainError(
             str(failure.get("message")),
-            money=None,
-            advice="",
+            is_whole=True,
             recovery=Recovery[recovery] if known and isinstance(recovery, str) else Recovery.RETRY_TASK,
         )
     if event.get("schema") != EVENT_SCHEMA:

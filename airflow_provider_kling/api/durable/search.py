@@ -289,10 +289,22 @@ def _is_generation(calls: VendorCalls, row: LogRow) -> Flow[bool]:
 
 def _unreadable(error: KlingError, searches: Sequence[SubmitSearch]) -> SubmitUncertainError:
     names = [name for each in searches for name in each.names]
+    return not_searched(error.what, error, client_request_id=min(names, default=None))
+
+
+def not_searched(
+    why: str, error: KlingError | None = None, *, client_request_id: str | None = None
+) -> SubmitUncertainError:
+    """The error for a submit of which the vendor's request log could not tell.
+
+    :param why: what happened, a sentence.
+    :param error: which ended the search; None for one that may pass.
+    """
+    hopeless = error is not None and error.recovery is Recovery.GIVE_UP
+    advice = error.advice if error is not None else ""
     return SubmitUncertainError(
-        "It is not known whether an earlier submit was accepted, and the vendor's request log, which would "
-        f"tell, could not be searched. {error.what}",
-        advice=f"Nothing more was submitted; the next attempt searches again. {error.advice}".rstrip(),
-        recovery=Recovery.GIVE_UP if error.recovery is Recovery.GIVE_UP else Recovery.RETRY_TASK,
-        client_request_id=min(names, default=None),
+        f"The vendor's request log could not be searched for an earlier submit. {why}",
+        advice=f"Nothing more was submitted; the next attempt searches again. {advice}".rstrip(),
+        recovery=Recovery.GIVE_UP if hopeless else Recovery.RETRY_TASK,
+        client_request_id=client_request_id,
     )

@@ -139,8 +139,8 @@ MOST_SUBMITS: Final = 3
 
 def _uncertain(search: SubmitSearch) -> SubmitUncertainError:
     return SubmitUncertainError(
-        f"It is not certain whether the vendor accepted submit {search.names[0]} of {search.model}, the last "
-        f"of {MOST_SUBMITS} that this attempt made; it is not in the vendor's request log.",
+        f"Submit {search.names[0]} of {search.model}, the last of {MOST_SUBMITS} that this attempt made, "
+        "got no usable answer and is not in the vendor's request log.",
         advice="The next attempt searches for it again before it submits.",
         client_request_id=search.names[0],
     )
@@ -250,22 +250,24 @@ class DurableSubmit:
                     stands, not_in_logs = None, False
                     yield SaveRecord(record.encode())
             elif decision.action == "submit":
-                if self.unready is not None:
-                    raise self.unready
-                yield from self._check_budget()
-                before, record = record, self._intent(record, decision)
-                if submits == 0:
-                    self.preflight(record.client_request_id)
-                submits += 1
+                before, sent = record, False
                 try:
+                    if self.unready is not None:
+                        raise self.unready
+                    yield from self._check_budget()
+                    record = self._intent(record, decision)
+                    if submits == 0:
+                        self.preflight(record.client_request_id)
+                    submits += 1
+                    sent = True
                     return (yield from self._submit(record))
                 except SubmitUncertainError as error:
                     log.warning("%s", error)
                     uncertain, began = error, self.calls.now()
                 except KlingError as error:
-                    # Certainly refused: what was known before is what is known now.
-                    yield SaveRecord(before.encode() if before else NOTHING)
-                    if uncertain is not None:
+                    if sent:  # certainly refused: what was known before is what is known now
+                        yield SaveRecord(before.encode() if before else NOTHING)
+                    if not_in_logs:  # an earlier submit, which the log does not tell of, may be billed yet
                         raise error.with_money(Money.MAY_BE_SPENT) from error.__cause__
                     raise
                 # From here on this attempt knows all that can have been submitted, and it is no longer

@@ -14,7 +14,7 @@ from airflow_provider_kling.api.download.targets import target_for
 from airflow_provider_kling.api.durable.attempt import TaskAttempt
 from airflow_provider_kling.api.durable.record import NOTHING
 from airflow_provider_kling.api.durable.submit import DurableSubmit, PendingSearch
-from airflow_provider_kling.api.exceptions import BudgetError, KlingError, Recovery
+from airflow_provider_kling.api.exceptions import BudgetError, KlingError, Money, Recovery
 from airflow_provider_kling.api.generation import GenerationRequest
 from airflow_provider_kling.api.redaction import logger
 from airflow_provider_kling.hooks.object_storage import place_of
@@ -215,7 +215,8 @@ class RowSubmits:
         if committed_usd + known.usd > limit:
             raise BudgetError(
                 f"The next generation would cost about {known.usd:g} USD; with about {committed_usd:g} USD "
-                f"spent or in flight that exceeds the batch's limit of {limit:g} USD.",
+                f"used up by other rows that exceeds the batch's limit of {limit:g} USD.",
+                money=Money.NOTHING_SENT,
                 advice="Raise max_cost_usd and clear the task: it continues with the rest.",
             )
         return known.usd

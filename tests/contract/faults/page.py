@@ -44,8 +44,7 @@ out waiting for generation ID*, and ends with how to wait for it again.""",
 
 A retry after a worker was killed between its submit and the answer: the log is searched for its generation before
 anything is paid. In each row it was submitted once and billed once. The message of the
-`SubmitUncertainError` begins with *It is not known whether an earlier submit was accepted, and the vendor's
-request log, which would tell, could not be searched.*""",
+`SubmitUncertainError` begins with *The vendor's request log could not be searched for an earlier submit.*""",
     "download": """\
 ## Download
 
@@ -55,7 +54,7 @@ video's URL was opened.""",
 }
 _PREFACES: Final = re.compile(
     r"The submit to \S+ ended without a generation id\. "
-    r"|It is not known whether an earlier submit was accepted, .*? could not be searched\. "
+    r"|The vendor's request log could not be searched for an earlier submit\. "
     r"|Timed out waiting for generation \S+; "
 )
 _BILLED: Final = {

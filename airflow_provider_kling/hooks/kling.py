@@ -53,6 +53,10 @@ class KlingHook(BaseHook):
         super().__init__(**kwargs)
         self.kling_conn_id = kling_conn_id
 
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy, of an operator that was used for example, reads the connection itself and opens its own.
+        return {name: value for name, value in vars(self).items() if name not in ("settings", "_client")}
+
     @cached_property
     def settings(self) -> Settings:
         """The connection, read once.

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from airflow_provider_kling.api.durable.submit import DurableSubmit, PendingSearch
 from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingError, Recovery
@@ -71,6 +71,9 @@ class GenerateRun:
         self._submits: list[DurableSubmit] = []
         self._polled: Mapping[str, float] = {}
         self._deadline: float | None = None
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self  # a copy of the operator has the same; its context and its connections cannot be copied
 
     @property
     def generation_ids(self) -> list[str]:

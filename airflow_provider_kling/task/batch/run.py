@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from airflow_provider_kling.api.calls import is_ready, timed_out
 from airflow_provider_kling.api.durable.submit import PendingSearch
@@ -95,6 +95,9 @@ class BatchRun:
         self._manifest = f"{options.folder}manifest-{self._attempt.identity[:12]}.jsonl"
         places = {"manifest": self._manifest, "records": self._store.records}
         self._progress = Progress(partial(xcom.push, context), places)
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self  # a copy of the operator has the same; its context and its connections cannot be copied
 
     @property
     def generation_ids(self) -> list[str]:

@@ -4,7 +4,6 @@
 
     KlingError                       what happened, what it means for money, what to do next
       InvalidRequestError            found by us before any call; also a ValueError
-        MediaError                   one picture or other medium that the API would not accept
       ConfigurationError             the connection cannot be used as it is; also a ValueError
       ConnectionLostError            no answer; ``sent`` says whether the request can have arrived
       ApiError                       the vendor refused: status, message, request id
@@ -142,10 +141,6 @@ class InvalidRequestError(KlingError, ValueError):
     def __init__(self, what: str, *, problems: Sequence[str] = (), **facts: Unpack[ErrorFacts]) -> None:
         super().__init__(what, **facts)
         self.problems = tuple(map(hide_secrets, problems))
-
-
-class MediaError(InvalidRequestError):
-    """One media value that the API would not take, with everything that is wrong with it."""
 
 
 class ConfigurationError(KlingError, ValueError):

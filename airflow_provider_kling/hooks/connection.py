@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from airflow_provider_kling.api.exceptions import ConfigurationError
 from airflow_provider_kling.api.redaction import logger
@@ -15,16 +15,6 @@ log = logger(__name__)
 
 _TRUE = ("true", "yes", "on", "1")
 _FALSE = ("false", "no", "off", "0")
-
-
-class ConnectionLike(Protocol):
-    """What is read of an Airflow connection."""
-
-    conn_id: Any
-    host: Any
-    port: Any
-    schema: Any
-    password: Any
 
 
 class _BlockingLookUp:
@@ -50,7 +40,7 @@ async def read_settings(conn_id: str) -> Settings:
     return settings_from(connection, extra)
 
 
-def settings_from(connection: ConnectionLike, extra: Mapping[str, Any]) -> Settings:
+def settings_from(connection: Any, extra: Mapping[str, Any]) -> Settings:
     """Read a connection.
 
     :param connection: password is the API key; host the base URL, with or without a scheme;
@@ -82,7 +72,7 @@ def settings_from(connection: ConnectionLike, extra: Mapping[str, Any]) -> Setti
         ) from None
 
 
-def _base_url(connection: ConnectionLike) -> str:
+def _base_url(connection: Any) -> str:
     host = (connection.host or "").strip().rstrip("/")
     if not host:
         return DEFAULT_BASE_URL

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from airflow_provider_kling.api.durable.submit import PendingSearch
     from airflow_provider_kling.api.generation import Generation
     from airflow_provider_kling.api.polling.learned_durations import LearningSchedule
+    from airflow_provider_kling.api.polling.shared_poller import PendingWait
     from airflow_provider_kling.api.transport.messages import Flow
-    from airflow_provider_kling.triggers.shared_pollers import PollerEntry, SharedPollers
+    from airflow_provider_kling.triggers.shared_pollers import SharedPollers
 
 PROGRESS_EVERY: Final = 60.0
 """Seconds between two lines of progress in the task's log."""
@@ -177,7 +178,7 @@ class _Wait:
 
     arguments: TriggerArguments
     polled: _Polled
-    entry: PollerEntry
+    pending: PendingWait
 
 
 class _Waits:
@@ -237,7 +238,7 @@ class _Waits:
         for future in self._searches:
             future.cancel()
         for each in self._generations.values():
-            await self._pollers.leave(each.entry)
+            await self._pollers.leave(each.pending)
 
     async def _take(self, future: asyncio.Future[Any]) -> None:
         """Take in what ended."""
@@ -250,15 +251,15 @@ class _Waits:
             return
         wait = self._generations.pop(future)
         try:
-            outdated = await self._is_outdated(wait.entry, future)
+            outdated = await self._is_outdated(wait.pending, future)
         finally:
-            await self._pollers.leave(wait.entry)
+            await self._pollers.leave(wait.pending)
         if outdated:
             await self._enter(wait.arguments, wait.polled)
         else:
             self.ended.append(wait.arguments.generation_id)
 
-    async def _is_outdated(self, entry: PollerEntry, future: asyncio.Future[Any]) -> bool:
+    async def _is_outdated(self, pending: PendingWait, future: asyncio.Future[Any]) -> bool:
         """Whether a wait ended because its connection is another by now."""
         from airflow_provider_kling.triggers.shared_pollers import ConnectionChangedError
 
@@ -266,13 +267,13 @@ class _Waits:
         if isinstance(error, ConnectionChangedError):
             return True
         left = max(0.0, self._deadline - time.time())
-        return isinstance(error, KlingError) and await self._pollers.is_outdated(entry, error, at_most=left)
+        return isinstance(error, KlingError) and await self._pollers.is_outdated(pending, error, at_most=left)
 
     async def _enter(self, arguments: TriggerArguments, polled: _Polled) -> None:
         from airflow_provider_kling.api.polling.shared_poller import OverdueError
 
         try:
-            entry = await self._pollers.enter(
+            pending = await self._pollers.enter(
                 arguments.conn_id,
                 partial(_begin, arguments, polled),
                 model=arguments.model,
@@ -281,7 +282,7 @@ class _Waits:
             )
         except OverdueError as error:
             raise KlingError(str(error), money=Money.GOES_ON, recovery=Recovery.RETRY_TASK) from error
-        self._generations[entry.pending.future] = _Wait(arguments, polled, entry)
+        self._generations[pending.future] = _Wait(arguments, polled, pending)
 
     def _search(self) -> None:
         """Search for the submits whose answers were lost, all at once and each for itself."""

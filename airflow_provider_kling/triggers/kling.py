@@ -111,7 +111,7 @@ class KlingGenerationTrigger(BaseTrigger):
         event = None if arguments.generation_id else failed_event("", nothing_to_wait_for())
         while event is None:
             try:
-                entry = await pollers.enter(
+                pending = await pollers.enter(
                     arguments.conn_id,
                     partial(self._begin, arguments, scheduled_from),
                     model=arguments.model,
@@ -121,13 +121,15 @@ class KlingGenerationTrigger(BaseTrigger):
                 # Awaited right here: Airflow runs this in a greenlet, which keeps a copy of its C
                 # stack for as long as it waits, and each call on the way is part of it.
                 try:
-                    event = completed_event(await entry.pending.future)
+                    event = completed_event(await pending.future)
                 except KlingError as error:
-                    if not await pollers.is_outdated(entry, error, at_most=arguments.deadline - time.time()):
+                    if not await pollers.is_outdated(
+                        pending, error, at_most=arguments.deadline - time.time()
+                    ):
                         raise
                     raise ConnectionChangedError from error
                 finally:
-                    await pollers.leave(entry)
+                    await pollers.leave(pending)
             except ConnectionChangedError:
                 self.log.info("The connection was changed; still waiting, with the new one.")
             except OverdueError as error:

@@ -11,7 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from contextvars import Context
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from airflow_provider_kling.api.async_client import AsyncKlingClient
@@ -104,13 +104,6 @@ class _ConnectionPoller(SharedPoller):
         self.calls = VendorCalls(Endpoints(settings, time.time))
 
 
-class PollerEntry(NamedTuple):
-    """One wait's place in a poller."""
-
-    poller: _ConnectionPoller
-    pending: PendingWait
-
-
 class SharedPollers:
     """The shared pollers of one event loop, and the durations they have learned."""
 
@@ -118,6 +111,7 @@ class SharedPollers:
         self.durations: defaultdict[str, DurationStats] = defaultdict(DurationStats)
         """What was seen, for each base URL: an emulator teaches nothing about the vendor."""
         self._pollers: dict[tuple[str, Settings], _ConnectionPoller] = {}
+        self._poller_of: dict[PendingWait, _ConnectionPoller] = {}
         self._cache = ConnectionCache()
         self._asked: set[tuple[str, str]] = set()
         self._asking: set[asyncio.Task[None]] = set()
@@ -138,7 +132,7 @@ class SharedPollers:
         model: str | None,
         schedule: Schedule,
         at_most: float,
-    ) -> PollerEntry:
+    ) -> PendingWait:
         """Begin a wait in the poller of a connection.
 
         :param begin: makes the flow.
@@ -159,34 +153,38 @@ class SharedPollers:
                 self._ask_live(poller, model, schedule)
             timetable = LearningSchedule(self.durations[settings.base_url], model, schedule)
             flow = begin(poller.calls, timetable)
-            return PollerEntry(poller, poller.enter(flow, at_most=until - loop.time()))
+            pending = poller.enter(flow, at_most=until - loop.time())
+            self._poller_of[pending] = poller
+            return pending
         except BaseException:
             self._tidy()
             raise
 
-    async def leave(self, entry: PollerEntry) -> None:
+    async def leave(self, pending: PendingWait) -> None:
         """End a wait, over or not."""
         try:
-            await entry.poller.leave(entry.pending)
+            if (poller := self._poller_of.pop(pending, None)) is not None:
+                await poller.leave(pending)
         finally:
             self._tidy()
 
-    async def is_outdated(self, entry: PollerEntry, error: KlingError, *, at_most: float) -> bool:
+    async def is_outdated(self, pending: PendingWait, error: KlingError, *, at_most: float) -> bool:
         """Whether a wait met an error because its connection is another by now: reads it again.
 
-        :param seat: of a wait that has not left yet.
+        :param pending: a wait that has not left yet.
         :param at_most: seconds to wait for that; at least one reading gets its time. Where it cannot
             be read until then, the error stands.
         """
         if error.recovery is not Recovery.GIVE_UP or isinstance(error, GenerationFailedError):
             return False
+        poller = self._poller_of[pending]
         try:
             latest = await self._cache.get(
-                entry.poller.conn_id, fresh=FRESH_AFTER_A_REFUSAL, at_most=max(at_most, READING_TIMEOUT)
+                poller.conn_id, fresh=FRESH_AFTER_A_REFUSAL, at_most=max(at_most, READING_TIMEOUT)
             )
         except (ConfigurationError, OverdueError):
             return False
-        return latest != entry.poller.settings
+        return latest != poller.settings
 
     def _room(self, conn_id: str, settings: Settings) -> _ConnectionPoller:
         key = conn_id, settings

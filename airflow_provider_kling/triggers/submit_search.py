@@ -81,37 +81,6 @@ class KlingSubmitSearchTrigger(BaseTrigger):
         )
 
 
-class SharedSearches:
-    """One search of the logs for each connection, in one event loop."""
-
-    def __init__(self) -> None:
-        self._connections: dict[str, _ConnectionSearch] = {}
-
-    @classmethod
-    def of_this_loop(cls) -> SharedSearches:
-        """The searches of the running event loop."""
-        loop = asyncio.get_running_loop()
-        if loop not in _SEARCHES:
-            _SEARCHES[loop] = cls()
-        return _SEARCHES[loop]
-
-    async def find(self, conn_id: str, search: SubmitSearch) -> tuple[LogRow | None, str]:
-        """Wait until a submit is found, or is certainly not there.
-
-        :return: the row that tells of it, and the API key that was searched with.
-        :raises SubmitUncertainError: the logs could not be read.
-        :raises KlingError: the connection cannot be used.
-        """
-        shared = self._connections.get(conn_id)
-        if shared is None:
-            shared = self._connections[conn_id] = _ConnectionSearch(conn_id)
-        try:
-            return await shared.find(search)
-        finally:
-            if not shared.in_use:
-                self._connections.pop(conn_id, None)
-
-
 class _ConnectionSearch:
     """All who wait for a search of one connection's logs."""
 
@@ -156,18 +125,18 @@ class _ConnectionSearch:
         pollers = SharedPollers.of_this_loop()
         while self._queue:
             try:
-                entry = await pollers.enter(
+                pending = await pollers.enter(
                     self._conn_id, self._begin, model=None, schedule=Schedule.adaptive(), at_most=math.inf
                 )
                 try:
-                    await entry.pending.future
+                    await pending.future
                 except KlingError as error:
-                    if not await pollers.is_outdated(entry, error, at_most=0.0):
+                    if not await pollers.is_outdated(pending, error, at_most=0.0):
                         raise
                 except ConnectionChangedError:
                     pass  # the next round has the new one
                 finally:
-                    await pollers.leave(entry)
+                    await pollers.leave(pending)
             except Exception as error:
                 self._fail_all(error)
 
@@ -194,7 +163,28 @@ class _ConnectionSearch:
             self._failed(search, error)
 
 
-_SEARCHES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, SharedSearches]] = WeakKeyDictionary()
+_SEARCHES: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _ConnectionSearch]]] = (
+    WeakKeyDictionary()
+)
+"""The search of each connection, by event loop."""
+
+
+async def _find(conn_id: str, search: SubmitSearch) -> tuple[LogRow | None, str]:
+    """Wait until a submit is found, or is certainly not there, with all who wait on the same connection.
+
+    :return: the row that tells of it, and the API key that was searched with.
+    :raises SubmitUncertainError: the logs could not be read.
+    :raises KlingError: the connection cannot be used.
+    """
+    connections = _SEARCHES.setdefault(asyncio.get_running_loop(), {})
+    shared = connections.get(conn_id)
+    if shared is None:
+        shared = connections[conn_id] = _ConnectionSearch(conn_id)
+    try:
+        return await shared.find(search)
+    finally:
+        if not shared.in_use:
+            connections.pop(conn_id, None)
 
 
 async def find_submits(conn_id: str, searches: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -208,8 +198,7 @@ async def find_submits(conn_id: str, searches: Sequence[Mapping[str, Any]]) -> l
         pending = {each.get("variant"): PendingSearch.from_dict(each) for each in searches}
     except (AttributeError, TypeError, ValueError, KlingError) as error:
         raise SubmitUncertainError(f"The search for a submit cannot be read: {error!r}.") from error
-    shared = SharedSearches.of_this_loop()
-    told = await asyncio.gather(*(shared.find(conn_id, each.search) for each in pending.values()))
+    told = await asyncio.gather(*(_find(conn_id, each.search) for each in pending.values()))
     return [
         {"variant": variant, **replace(each, row=row, key_mark=key_mark(api_key, each.salt)).as_dict()}
         for (variant, each), (row, api_key) in zip(pending.items(), told, strict=True)

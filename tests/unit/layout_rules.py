@@ -112,6 +112,18 @@ def long_modules(root: Path) -> list[str]:
     return [f"{name}: {lines} lines" for name, lines in lengths.items() if lines > MOST_LINES_IN_A_MODULE]
 
 
+def too_many_public_classes(root: Path, most: int) -> list[str]:
+    """How many classes a reader of the package can meet; those of the emulator stand beside it."""
+    names = [
+        node.name
+        for path in files(root)
+        if not is_in(name_of(path, root), {EMULATOR})
+        for node in parsed(path).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    return [f"{len(names)} public classes, of {most} at most"] if len(names) > most else []
+
+
 def errors_outside_of_the_tree(root: Path) -> list[str]:
     """Subclasses of KlingError, by however many steps, that are not in ``api/exceptions.py``."""
     errors = _kling_errors(root)

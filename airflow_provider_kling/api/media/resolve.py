@@ -15,7 +15,7 @@ from airflow_provider_kling.api.catalog.parameter import MediaKind, MediaPlace
 from airflow_provider_kling.api.catalog.problems import listed
 from airflow_provider_kling.api.catalog.validation import map_media
 from airflow_provider_kling.api.download.mp4_boxes import Mp4Error, has_sound, read_mp4
-from airflow_provider_kling.api.exceptions import InvalidRequestError, MediaError
+from airflow_provider_kling.api.exceptions import InvalidRequestError
 from airflow_provider_kling.api.media import audio, image
 from airflow_provider_kling.api.media.file_types import HEAD, content_of
 from airflow_provider_kling.api.media.orientation import write_upright
@@ -165,7 +165,7 @@ def resolve_all(
     def fetch(place: MediaPlace, value: str) -> str | DataUri:
         try:
             one = resolve(place, value, open_path=open_path, sign_seconds=sign_seconds, convert=convert)
-        except MediaError as error:
+        except InvalidRequestError as error:
             problems.extend(error.problems)
             return ""
         resolved[place.path] = one
@@ -264,6 +264,6 @@ def _other_content(found: Found, content: str, allowed: _Allowed, hint: str = ""
     )
 
 
-def _refusal(place: MediaPlace, problems: Sequence[str]) -> MediaError:
+def _refusal(place: MediaPlace, problems: Sequence[str]) -> InvalidRequestError:
     sentences = [f"{place.path}: {problem}." for problem in problems]
-    return MediaError(" ".join(sentences), problems=sentences)
+    return InvalidRequestError(" ".join(sentences), problems=sentences)

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 from threading import Lock
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from airflow_provider_kling.api.paths import is_stored, local_path, safe_name
 from airflow_provider_kling.hooks.object_storage import place_of
@@ -23,26 +23,7 @@ _MOST_KEPT_BYTES: Final = 2 * MOST_MANIFEST_BYTES
 _MOST_RECORD_BYTES: Final = 1024 * 1024
 
 
-class BatchRows(Protocol):
-    """Where rows are read from."""
-
-    complete: bool
-    """Whether all rows are there, and not only those of which something is recorded by now."""
-
-    def page(self, first: int, count: int, *, status: str | None, text: str | None) -> tuple[list[Any], int]:
-        """Some rows, each with the ``name`` that it is found by, and how many there are in all.
-
-        :param first: how many to leave out.
-        :param status: of the rows.
-        :param text: has to be in the key, whatever its case.
-        :raises UnavailableError: they cannot be read.
-        """
-
-    def find(self, name: str) -> Mapping[str, Any] | None:
-        """One row; None where there is none of this name."""
-
-
-def rows_of(batch: Mapping[str, Any]) -> BatchRows:
+def rows_of(batch: Mapping[str, Any]) -> Manifest | Records:
     """The rows of a batch.
 
     :param batch: its XCom.
@@ -62,6 +43,7 @@ class Manifest:
     """
 
     complete = True
+    """Whether all rows are there, and not only those of which something is recorded by now."""
 
     def __init__(self, content: bytes) -> None:
         self.size = len(content)
@@ -80,7 +62,12 @@ class Manifest:
             self._keys.append(key)
 
     def page(self, first: int, count: int, *, status: str | None, text: str | None) -> tuple[list[Any], int]:
-        """See :class:`BatchRows`; in the order of the source."""
+        """Some rows in the order of the source, and how many there are in all.
+
+        :param first: how many to leave out.
+        :param status: of the rows.
+        :param text: has to be in the key, whatever its case.
+        """
         wanted = text.casefold() if text else ""
         numbers = [
             number
@@ -90,7 +77,7 @@ class Manifest:
         return [self._row(number) for number in numbers[first : first + count]], len(numbers)
 
     def find(self, name: str) -> Mapping[str, Any] | None:
-        """See :class:`BatchRows`."""
+        """One row; None where there is none of this name."""
         number = self._numbers.get(name)
         return None if number is None else self._row(number)
 
@@ -138,7 +125,10 @@ class Records:
         self._folder = folder
 
     def page(self, first: int, count: int, *, status: str | None, text: str | None) -> tuple[list[Any], int]:
-        """See :class:`BatchRows`; the status is not looked at, as it would mean to read every record."""
+        """As of :class:`Manifest`; the status is not looked at, as it would mean to read every record.
+
+        :raises UnavailableError: they cannot be read.
+        """
         wanted = text.casefold() if text else ""
         found = [(changed, name) for name, changed in self._names().items() if wanted in name.casefold()]
         names = [name for _, name in sorted(found, reverse=True)]
@@ -146,7 +136,7 @@ class Records:
         return [row for row in rows if row is not None], len(names)
 
     def find(self, name: str) -> Mapping[str, Any] | None:
-        """See :class:`BatchRows`."""
+        """One row; None where there is none of this name."""
         return self._read(name) if name in self._names() else None
 
     def _names(self) -> dict[str, float]:

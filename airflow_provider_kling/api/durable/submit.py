@@ -200,11 +200,17 @@ class DurableSubmit:
             searched_with = answer.key_mark
             if submits:
                 uncertain = _uncertain(answer.search)
-            if answer.row is None:
-                not_in_logs = True
-            else:
+            if answer.row is not None:
                 record = self._found(answer.row, record)
                 yield SaveRecord(record.encode())
+            elif self._searched_with_another_key(answer):
+                log.warning(
+                    "The triggerer searched the vendor's request log with another API key than this worker's "
+                    "and found nothing; searching again with the worker's key."
+                )
+                elsewhere, searched_with = False, None
+            else:
+                not_in_logs = True
         while True:
             decision = decide(
                 record,
@@ -333,6 +339,15 @@ class DurableSubmit:
         if record is None or not record.key_mark:
             return False
         return record.key_mark != (searched_with or self._key_mark(record.identity))
+
+    def _searched_with_another_key(self, answer: PendingSearch) -> bool:
+        """Whether a search elsewhere could not find what this worker may find: the logs are those of a key.
+
+        The connection of a triggerer may come from another place, or have changed meanwhile.
+        """
+        own = self._key_mark(answer.salt)
+        sent_with = answer.record.key_mark if answer.record else ""
+        return answer.key_mark != own and sent_with in ("", own)
 
     def _known(self, stored: Any) -> tuple[Record | None, AttemptKind, bool]:
         """The record, why the task runs, and whether the record tells all that was submitted.

@@ -24,7 +24,7 @@ from packaging.version import Version
 from airflow_provider_kling.emulator.journal import CallKind
 from airflow_provider_kling.emulator.options import EmulatorOptions, IdStyle
 from airflow_provider_kling.emulator.server import EmulatorThread
-from tests.system.cluster import AirflowCluster
+from tests.system.cluster import ROOT, AirflowCluster
 from tests.system.dag_run import DagRun, eventually
 from tests.system.servers.postgres import database
 from tests.system.servers.services import missing
@@ -129,6 +129,11 @@ def await_polled(stage: Stage, generation_id: str) -> None:
     eventually(polled, PATIENCE, f"a poll of {generation_id}")
 
 
+def searches(vendor: EmulatorThread) -> int:
+    """Requests to the vendor's log."""
+    return sum(entry.call is CallKind.LOGS for entry in vendor.journal)
+
+
 ENDED: Final = ("success", "working", "all_in_one", "mapped")
 WAITING: Final = ("deferred", "blocking", "marked_failed")
 EACH: Final = len(ENDED) + 1 + len(WAITING)
@@ -203,8 +208,8 @@ def test_a_search_survives_its_triggerer_and_is_one_for_all(
         vendor.faults.add("submit", "reset-after")
         run = cluster.run("searches")
         run.await_state("generate", "deferred", PATIENCE, count=4)
-        searched = vendor.stats["calls"]["logs"]
-        eventually(lambda: vendor.stats["calls"]["logs"] > searched, PATIENCE, "a search in the triggerer")
+        searched = searches(vendor)
+        eventually(lambda: searches(vendor) > searched, PATIENCE, "a search in the triggerer")
 
         cluster.kill("triggerer")
         cluster.start("triggerer")
@@ -217,7 +222,7 @@ def test_a_search_survives_its_triggerer_and_is_one_for_all(
         assert logs.count("Found submit") == 1
         assert logs.count("is not in the vendor's request log; submitting") == 3
         # Each would search some ten times by itself, twice where the filter of the model finds nothing.
-        assert vendor.stats["calls"]["logs"] - searched < 30
+        assert searches(vendor) - searched < 30
 
 
 @pytest.mark.skipif(HAS_STORE, reason="has a record of what was submitted")
@@ -230,7 +235,11 @@ def test_a_run_without_a_logical_date_is_searched_for_from_its_beginning(
     folder = tmp_path_factory.mktemp("later")
     offset = folder / "offset"
     offset.write_text("+0s")
+    # Python sleeps until a moment of the clock that is not set, which libfaketime refuses.
+    sleep = "import select, time\ntime.sleep = lambda seconds: select.select((), (), (), max(0.0, seconds))\n"
+    (folder / "sitecustomize.py").write_text(sleep)
     faked = {
+        "PYTHONPATH": f"{folder}:{ROOT}",
         "LD_PRELOAD": str(LIBFAKETIME),
         "FAKETIME_TIMESTAMP_FILE": str(offset),
         "FAKETIME_NO_CACHE": "1",

@@ -15,6 +15,7 @@ from airflow_provider_kling.api.durable.search import SEARCH_PAUSES
 from airflow_provider_kling.api.durable.submit import (
     MOST_SUBMITS,
     DurableSubmit,
+    PendingSearch,
     SubmitResult,
 )
 from airflow_provider_kling.api.exceptions import (
@@ -772,3 +773,44 @@ def test_the_log_tells_the_names(caplog: pytest.LogCaptureFixture):
     assert name() in caplog.text
     assert "g9" in caplog.text
     assert "billed" in caplog.text
+
+
+# The triggerer searches, with the key that its connection has
+
+
+def answered_elsewhere(stored: Any, triggerer_key: str, replies: Replies, key: str = KEY) -> Driven:
+    """What a worker does after the triggerer found nothing."""
+    clock = Clock()
+    attempt = replace(WORK, number=2, previous_since=START - 900, previous_until=START - GRACE)
+    policy = SubmitPolicy(uncertain_grace=GRACE)
+    once = DurableSubmit(calls(clock, key=key), WANTED, attempt, policy)
+    began = drive(once.submit_or_reattach(stored, elsewhere=True), [refusal(500)] * 9, clock)
+    assert isinstance(began.result, PendingSearch), began.error
+    told = replace(began.result, key_mark=key_mark(triggerer_key, began.result.salt))
+    return drive(once.submit_or_reattach(elsewhere=True, answer=told), replies, clock)
+
+
+@pytest.mark.parametrize("stored", [None, record(None, at=START - GRACE)])
+def test_nothing_found_with_another_key_is_searched_for_again_by_the_worker(
+    stored: Any, caplog: pytest.LogCaptureFixture
+):
+    driven = answered_elsewhere(stored, OTHER_KEY, [listed((name(), "g1")), standing("queued")])
+    assert driven.story == ["logs", "saverecord", "poll"]
+    assert result(driven).generation_id == "g1"
+    assert "another API key than this worker's" in caplog.text
+
+
+@pytest.mark.parametrize("stored", [None, record(None, at=START - GRACE)])
+def test_nothing_found_with_the_same_key_is_an_answer(stored: Any):
+    assert answered_elsewhere(stored, KEY, [ACCEPTED]).story == ["saverecord", "submit", "saverecord"]
+
+
+def test_the_key_that_submitted_is_the_one_that_counts():
+    """The triggerer searched with it; the worker's connection was changed meanwhile."""
+    sent_with_old = record(None, at=START - GRACE, key=OTHER_KEY)
+    driven = answered_elsewhere(sent_with_old, OTHER_KEY, [ACCEPTED])
+    assert driven.calls == [Call.SUBMIT]
+
+    driven = answered_elsewhere(sent_with_old, KEY, [])
+    assert isinstance(driven.error, StoppedError)
+    assert "API key" in driven.error.what

@@ -56,6 +56,7 @@ OTHER_PASS = client_request_id(
 )
 """What another pass of a loop submitted."""
 KEYS = tuple(f"sk-{number}-of-the-same-account" for number in range(4))
+STRANGERS_KEY = "sk-in-the-triggerer"
 GRACE = 300.0
 LONGEST_CALL = 60.0
 HEARTBEAT = 5.0
@@ -319,13 +320,23 @@ class OneTask(RuleBasedStateMachine):
         on_uncertain_submit=st.sampled_from(["resubmit", "fail"]),
         on_clear=st.sampled_from(["reuse", "regenerate"]),
         skew=st.floats(-800, 800),
+        stranger=st.booleans(),
     )
-    def begin(self, on_changed_request: Any, on_uncertain_submit: Any, on_clear: Any, skew: float) -> None:
+    def begin(
+        self,
+        on_changed_request: Any,
+        on_uncertain_submit: Any,
+        on_clear: Any,
+        skew: float,
+        stranger: bool = False,
+    ) -> None:
         self.clock = Clock()
         self.began = self.clock.now
         self.policy = SubmitPolicy(on_changed_request, on_uncertain_submit, on_clear, GRACE)
         self.vendor = Vendor(self.clock, skew)
         self.store: Any = None
+        self.stranger = stranger
+        """Whether the triggerer reads another key in its connection than the workers do."""
         self.keys = iter(KEYS)
         self.key = next(self.keys)
         self.blind = False
@@ -404,8 +415,9 @@ class OneTask(RuleBasedStateMachine):
                 return result
             pending = PendingSearch.from_dict(json.loads(json.dumps(result.as_dict())))
             assert pending == result
-            row = yield from search_logs(submit.calls, pending.search)
-            told = replace(pending, row=row, key_mark=key_mark(self.key, pending.salt))
+            key = STRANGERS_KEY if self.stranger else self.key
+            row = yield from search_logs(calls(self.clock, key=key), pending.search)
+            told = replace(pending, row=row, key_mark=key_mark(key, pending.salt))
             answer = PendingSearch.from_dict(json.loads(json.dumps(told.as_dict())))
             assert answer == told
 

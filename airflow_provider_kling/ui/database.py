@@ -86,20 +86,6 @@ class Attempt(NamedTuple):
         return TaskKey(self.dag_id, self.run_id, self.task_id, self.map_index)
 
 
-class Pushed(NamedTuple):
-    """A task instance that has pushed a certain XCom.
-
-    :param id: Airflow's id of its last attempt.
-    """
-
-    id: Any
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int
-    at: datetime
-
-
 class XCom(NamedTuple):
     """One XCom.
 
@@ -254,11 +240,11 @@ def read_page(
     newest_first: bool,
     offset: int,
     limit: int,
-) -> tuple[list[Pushed], int]:
+) -> tuple[list[tuple[Any, TaskKey]], int]:
     """The task instances that have pushed one of some XComs, by when they pushed it, page by page.
 
     :param keys: of the XComs; no task pushes two of them.
-    :return: one page of them, and how many there are in all.
+    :return: one page of them, each with Airflow's id of its last attempt, and how many there are in all.
     """
     parts = [
         select(
@@ -277,22 +263,22 @@ def read_page(
     total = session.scalar(select(func.count()).select_from(rows)) or 0
     direction = rows.c.at.desc() if newest_first else rows.c.at.asc()
     query = select(*rows.c).order_by(direction, rows.c.map_index).offset(offset).limit(limit)
-    return [Pushed(*row) for row in session.execute(query)], total
+    return [(id_, TaskKey(*key)) for id_, *key, _ in session.execute(query)], total
 
 
-def beside(pushed: Sequence[Pushed]) -> Conditions:
+def beside(pushed: Sequence[tuple[Any, TaskKey]]) -> Conditions:
     """Restricts a reading to some task instances, and to those that may have gone on with their work.
 
     The latter are the instances of other tasks of the same runs, of the same map index or not mapped.
     """
-    runs = {(each.dag_id, each.run_id) for each in pushed}
-    indexes = {each.map_index for each in pushed} | {-1}
+    runs = {(key.dag_id, key.run_id) for _, key in pushed}
+    indexes = {key.map_index for _, key in pushed} | {-1}
     others = and_(
         tuple_(_TI.c.dag_id, _TI.c.run_id).in_(sorted(runs)),
-        _TI.c.task_id.not_in({each.task_id for each in pushed}),
+        _TI.c.task_id.not_in({key.task_id for _, key in pushed}),
         _map_index(_TI).in_(indexes),
     )
-    return (or_(_TI.c.id.in_([each.id for each in pushed]), others),)
+    return (or_(_TI.c.id.in_([id_ for id_, _ in pushed]), others),)
 
 
 def run_versions(

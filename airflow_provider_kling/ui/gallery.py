@@ -131,7 +131,7 @@ def _page_by_time(
     )
     if not pushed:
         return [], pages_of(total)
-    shown = {each.id for each in pushed}
+    shown = {id_ for id_, _ in pushed}
     facts = {
         (each.attempt.id, each.place): each
         for each in _facts(session, database.beside(pushed))

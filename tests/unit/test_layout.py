@@ -72,7 +72,7 @@ TESTED_ELSEWHERE = {
 }
 """Modules without a file of their own in ``tests/unit``, by folder or name, and what tests them."""
 
-MOST_PUBLIC_CLASSES = 190
+MOST_PUBLIC_CLASSES = 189
 """A new one takes the place of another, or a reason to raise this."""
 
 RULES: dict[str, Callable[[Path], list[str]]] = {

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import airflow
 import pytest
 
 from airflow_provider_kling.api.durable.decision import Action, Decision
@@ -153,3 +156,24 @@ def test_the_tags_of_a_task():
     assert metrics.task_tags({"ti": ti})["team_name"] == "x"  # type: ignore[arg-type,typeddict-item]
     bare = SimpleNamespace(dag_id="d", task_id="t")
     assert metrics.task_tags({"ti": bare}) == {"dag_id": "d", "task_id": "t"}  # type: ignore[arg-type,typeddict-item]
+
+
+NAMES = {
+    value
+    for name, value in vars(metrics).items()
+    if name.isupper() and isinstance(value, str) and value.startswith(("kling.", "resumable_job."))
+}
+
+
+def test_the_page_lists_each_metric_and_no_other():
+    page = (Path(__file__).parents[3] / "docs" / "metrics.md").read_text()
+    named = set(re.findall(r"`((?:kling|resumable_job)\.[a-z_]+)`", page))
+    assert named == NAMES
+
+
+def test_the_names_of_durable_operators_are_airflow_s():
+    template = Path(airflow.__file__).parent / "_shared/observability/metrics/metrics_template.yaml"
+    if not template.exists():
+        pytest.skip("new in Airflow 3.3")
+    theirs = set(re.findall(r'name: "(resumable_job\.[a-z_]+)"', template.read_text()))
+    assert {name for name in NAMES if name.startswith("resumable_job.")} == {*theirs, metrics.RESUME_DECISION}

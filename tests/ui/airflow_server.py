@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ import psutil
 import requests
 
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
+from tests.system.dag_run import eventually
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DAGS: Final = Path(__file__).parent / "dags"
@@ -33,18 +34,6 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
-
-
-def eventually(condition: Callable[[], Any], seconds: float, what: str, every: float = 0.5) -> Any:
-    """Wait until a condition is true, and return what it returned.
-
-    :raises AssertionError: it was not in time; says what was awaited.
-    """
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:.0f} s: {what}"
-        time.sleep(every)
-    return value
 
 
 class AirflowServer:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from tests.ui.airflow_server import ROOT, AirflowServer, eventually
+from tests.system.dag_run import eventually
+from tests.ui.airflow_server import ROOT, AirflowServer
 
 PATIENCE: Final = 1800.0
 """Seconds; much more than needed, for a machine that has other things to do."""

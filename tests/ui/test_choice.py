@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import expect
 
-from tests.ui.airflow_server import eventually
+from tests.system.dag_run import eventually
 from tests.ui.conftest import SHOTS
 from tests.ui.stage import PATIENCE, Stage
 from tests.ui.window import Window

@@ -7,7 +7,6 @@ import email.utils
 import json
 import socket
 import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,18 +18,6 @@ from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 PATH = "/v2/generate/video/kling/generation"
 HEADERS = {"Authorization": "Bearer kling-emulator-key"}
 MODEL = "kling-video/v1.6/standard/text-to-video"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[EmulatorThread]:
-    with EmulatorThread(EmulatorOptions(frozen_clock=True)) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def emulator(shared: EmulatorThread) -> EmulatorThread:
-    shared.reset()
-    return shared
 
 
 def submit(emulator: EmulatorThread, prompt: str = "a cat", **options: Any) -> requests.Response:

@@ -5,29 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import requests
 
-from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
+from airflow_provider_kling.emulator import EmulatorThread
 
 PATH = "/v2/generate/video/kling/generation"
 HEADERS = {"Authorization": "Bearer kling-emulator-key"}
 MODEL = "kling-video/v1.6/standard/text-to-video"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[EmulatorThread]:
-    with EmulatorThread(EmulatorOptions(frozen_clock=True)) as emulator:
-        yield emulator
-
-
-@pytest.fixture
-def emulator(shared: EmulatorThread) -> EmulatorThread:
-    shared.reset()
-    return shared
 
 
 def submit(emulator: EmulatorThread, **headers: str) -> requests.Response:

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
+from tests.contract.addresses import self_signed
 
 PATH = "/v2/generate/video/kling/generation"
 KEY = "a-key-nobody-may-see"
@@ -161,8 +162,7 @@ def test_a_taken_port_is_an_error_at_start(emulator):
 
 
 def test_it_speaks_https(tmp_path):
-    certificate = tmp_path / "pair.pem"
-    certificate.write_text(self_signed())
+    certificate = self_signed(tmp_path, "localhost")
     options = EmulatorOptions(tls_certificate=str(certificate), keys=(KEY,))
     with EmulatorThread(options) as emulator:
         assert emulator.url.startswith("https://")
@@ -183,32 +183,3 @@ def test_it_speaks_https(tmp_path):
                 timeout=10,
                 verify=str(certificate),
             )
-
-
-def self_signed() -> str:
-    """A certificate for localhost, and its key, as PEM."""
-    import datetime as dt
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = dt.datetime.now(dt.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    return (
-        certificate.public_bytes(pem)
-        + key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    ).decode()

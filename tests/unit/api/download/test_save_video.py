@@ -6,7 +6,6 @@ import hashlib
 import logging
 import os
 import stat
-import tempfile
 import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -27,6 +26,8 @@ from airflow_provider_kling.api.retry import RetryPolicy
 from airflow_provider_kling.api.settings import Settings
 from tests.faulty_cdn import Cdn, Fault, serving
 from tests.media_samples import mp4
+
+pytestmark = pytest.mark.usefixtures("spool")
 
 ID = "vIvy_TKgZ0vwl7ZYG6Hy0"
 VIDEO = mp4(3)
@@ -64,16 +65,6 @@ def go(cdn: Cdn, waits: list[float]) -> Iterator[Callable[..., SavedVideo]]:
             )
 
         yield go
-
-
-@pytest.fixture(autouse=True)
-def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where temporary files go; nothing may stay there."""
-    spool = tmp_path / "spool"
-    spool.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(spool))
-    yield spool
-    assert list(spool.iterdir()) == []
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import os
 import secrets
 import socket
 import stat
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,11 @@ from fsspec.implementations.memory import MemoryFileSystem
 from airflow_provider_kling.api.download.targets import TakenError, target_for
 from airflow_provider_kling.api.exceptions import DownloadError, Recovery
 
+pytestmark = pytest.mark.usefixtures("spool")
+
 ID = "vIvy_TKgZ0vwl7ZYG6Hy0"
 VIDEO = bytes(range(256)) * 20_000
 OTHER = b"of somebody else"
-
-
-@pytest.fixture(autouse=True)
-def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where temporary files go; nothing may stay there."""
-    spool = tmp_path / "spool"
-    spool.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(spool))
-    yield spool
-    assert list(spool.iterdir()) == []
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import io
 import logging
 import os
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,8 @@ from airflow_provider_kling.api.exceptions import InvalidRequestError, KlingErro
 from airflow_provider_kling.api.media import resolve as resolve_module
 from airflow_provider_kling.api.media.resolve import Resolved, resolve, resolve_all
 from tests.media_samples import m4a, mp4, orientation, picture, sound
+
+pytestmark = pytest.mark.usefixtures("spool")
 
 MIB = 1024 * 1024
 JPEG = picture("JPEG")
@@ -66,16 +67,6 @@ def text_sent(resolved: Resolved) -> str:
 
 def content_sent(resolved: Resolved) -> bytes:
     return base64.b64decode(text_sent(resolved).partition(",")[2], validate=True)
-
-
-@pytest.fixture(autouse=True)
-def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Where temporary files go; nothing may stay there."""
-    spool = tmp_path / "spool"
-    spool.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(spool))
-    yield spool
-    assert list(spool.iterdir()) == []
 
 
 @pytest.fixture

@@ -200,6 +200,27 @@ class VendorCalls:
                 return None
             until = begin
 
+    def wait(
+        self,
+        generation_id: str,
+        *,
+        timeout: float,
+        schedule: Schedule | None = None,
+        submitted_at: float | None = None,
+        watch: Watcher | None = None,
+    ) -> Flow[Generation]:
+        """Wait at most ``timeout`` seconds until the video is there; see :meth:`wait_until_complete`.
+
+        :raises ValueError: ``timeout`` is not a number from 0 to a week.
+        """
+        return self.wait_until_complete(
+            generation_id,
+            schedule=schedule or Schedule.adaptive(None),
+            deadline=self.deadline(timeout),
+            submitted_at=submitted_at,
+            watch=watch,
+        )
+
     def deadline(self, timeout: float) -> float:
         """Epoch seconds at which a wait that begins now is over.
 

@@ -109,19 +109,14 @@ class KlingClient:
         submitted_at: float | None = None,
         watch: Watcher | None = None,
     ) -> Generation:
-        """Wait at most ``timeout`` seconds until the video is there; see :meth:`.wait_until_complete`.
+        """Wait at most ``timeout`` seconds until the video is there; see :meth:`.VendorCalls.wait`.
 
         :raises ValueError: ``timeout`` is not a number from 0 to a week.
         """
-        return self.run(
-            self.calls.wait_until_complete(
-                generation_id,
-                schedule=schedule or Schedule.adaptive(None),
-                deadline=self.calls.deadline(timeout),
-                submitted_at=submitted_at,
-                watch=watch,
-            )
+        flow = self.calls.wait(
+            generation_id, timeout=timeout, schedule=schedule, submitted_at=submitted_at, watch=watch
         )
+        return self.run(flow)
 
     def get_balance(self) -> float:
         """The account's balance in USD; see :meth:`.VendorCalls.get_balance`."""

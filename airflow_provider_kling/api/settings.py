@@ -133,11 +133,12 @@ class Settings:
             if path.endswith(endpoint):
                 prefix = path.removesuffix(endpoint)
                 object.__setattr__(self, "generation_path", endpoint)
+        rest = ""
         if version := _VERSION.search(prefix):
             prefix, rest = prefix[: version.start()], prefix[version.end() :]
-        else:
-            rest = path if (parts.hostname or "").endswith(_VENDOR_DOMAIN) and path == prefix else ""
-        base_url = f"{parts.scheme}://{parts.netloc}{'' if prefix == rest else prefix.rstrip('/')}"
+        elif (parts.hostname or "").endswith(_VENDOR_DOMAIN) and path == prefix:
+            prefix, rest = "", path
+        base_url = f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}"
         if rest:
             raise ConfigurationError(
                 f"The base URL {bare_url(self.base_url)!r} names more than a host.",

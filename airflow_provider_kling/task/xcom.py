@@ -60,7 +60,9 @@ def push(context: Context, key: str, value: Any, *, index: int | None = None, co
 def pull(context: Context, key: str) -> Any:
     """What this attempt of the running task pushed before it was deferred; None for nothing."""
     ti: Any = context["ti"]
-    return ti.xcom_pull(task_ids=ti.task_id, key=key, map_indexes=ti.map_index)
+    # without map_indexes no log calls a miss an error; the others of a mapped task have to be left out
+    own = {} if ti.map_index in (None, -1) else {"map_indexes": ti.map_index}
+    return ti.xcom_pull(task_ids=ti.task_id, key=key, **own)
 
 
 def storable(value: Any) -> Any:

@@ -27,6 +27,9 @@ _OBJECT = re.compile(
     r"<[\w.]+(?: [^\n]{0,200}?)? at 0x[0-9a-fA-F]+>"  # <function f at 0x7f...>
     r"|\bLazy\w*Sequence\(|\b(?:Mapped|Plain)?XComArg\(|<(?:Task|DAG|DagRun|Mapped|TaskInstance)\b[^<>]{0,300}>"
     r"|<(?:class|module|enum|built-in (?:function|method)|slot wrapper) [^<>]{1,300}>|\[object \w+\]"
+    r"|<\w*Accessor\b[^<>]{0,200}>"  # of Airflow's context
+    r"|\bdatetime\.(?:datetime|date|time|timedelta)\(\d|\b(?:UUID|TzInfo|DateTime)\(['\d]"
+    r"|^<[A-Z]\w*(?:[ :(][^<>]{0,500})?>$"
 )
 _TEMPLATE = re.compile(r"\{\{.{0,500}?\}\}|\{%.{0,500}?%\}", re.DOTALL)
 _MADE: Final = re.compile(r"[A-Za-z_][\w.]*\(.*\)", re.DOTALL)

@@ -442,7 +442,10 @@ def _no_place(what: str, generation_id: str) -> DownloadError:
 
 def _flush(path: Path) -> None:
     """Make a file, or the names in a directory, survive a power cut, where the file system can."""
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that one may write to, and not list
+        return
     try:
         os.fsync(descriptor)
     except OSError as error:

@@ -141,7 +141,9 @@ def resolve(
                 size=found.file.seek(0, os.SEEK_END),
             )
     except UnusableError as error:
-        raise _refusal(place, [str(error)]) from error
+        smaller = error.too_large and place.kind == "image" and not convert
+        advice = "; convert_image=True makes a smaller one" if smaller else ""
+        raise _refusal(place, [f"{error}{advice}"]) from error
 
 
 def resolve_all(

@@ -37,10 +37,12 @@ class UnusableError(ValueError):
 
     :param name: what a message may call it; no content, no signature.
     :param what: what is wrong, in words that follow the name.
+    :param too_large: whether it is that it has too many bytes.
     """
 
-    def __init__(self, name: str, what: str) -> None:
+    def __init__(self, name: str, what: str, *, too_large: bool = False) -> None:
         super().__init__(f"{name} {what}")
+        self.too_large = too_large
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +201,7 @@ def _name(path: object) -> str:
 def _check_size(name: str, size: int, most_bytes: int) -> None:
     if size > most_bytes:
         most = f"{most_bytes // 1024**2} MB"
-        raise UnusableError(name, f"has {size:,} bytes or more; at most {most} are allowed")
+        raise UnusableError(name, f"has {size:,} bytes or more; at most {most} are allowed", too_large=True)
 
 
 @contextmanager

@@ -144,6 +144,8 @@ def error_from_response(
         who = "A firewall, proxy or other gateway, and not the vendor,"
     elif from_vendor or status < 500:
         who = "The vendor"
+    elif status in _NEVER_REACHED:
+        who = "A gateway, which did not reach the vendor,"
     else:
         who = "The vendor, or a gateway before it,"
     error = kind(

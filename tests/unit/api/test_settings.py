@@ -4,6 +4,8 @@ import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from airflow_provider_kling.api.exceptions import ConfigurationError, KlingError, Money
 from airflow_provider_kling.api.settings import (
@@ -180,3 +182,36 @@ def test_another_endpoint_in_the_base_url_is_refused_by_name(given: str, wanted:
         Settings("key", given)
     assert repr(given) in str(caught.value)
     assert caught.value.advice == f"Leave its path out, and give {wanted}."
+
+
+SEGMENTS = st.from_regex(r"[a-z][a-z0-9-]{0,8}", fullmatch=True).filter(lambda name: name not in ("v1", "v2"))
+
+
+@given(
+    prefix=st.lists(SEGMENTS, max_size=3),
+    added=st.sampled_from(["", "/v1", "/v2", VENDOR_PATH, UNIVERSAL_PATH]),
+    slashes=st.integers(0, 2),
+    port=st.sampled_from(["", ":8443"]),
+)
+def test_any_prefix_stays_and_what_the_vendor_s_samples_add_goes(
+    prefix: list[str], added: str, slashes: int, port: str
+):
+    base = "/".join([f"https://gateway.example.com{port}", *prefix])
+    settings = Settings("key", base + added + "/" * slashes)
+    assert settings.base_url == base
+    assert settings.generation_path == (UNIVERSAL_PATH if added == UNIVERSAL_PATH else VENDOR_PATH)
+    assert Settings("key", settings.base_url).base_url == base
+
+
+@given(
+    prefix=st.lists(SEGMENTS, max_size=2),
+    version=st.sampled_from(["v1", "v2"]),
+    rest=st.lists(SEGMENTS, min_size=1),
+)
+def test_any_other_endpoint_is_refused_with_the_host_to_give(
+    prefix: list[str], version: str, rest: list[str]
+):
+    base = "/".join(["https://gateway.example.com", *prefix])
+    with pytest.raises(ConfigurationError) as caught:
+        Settings("key", "/".join([base, version, *rest]))
+    assert caught.value.advice == f"Leave its path out, and give {base}."

@@ -186,6 +186,14 @@ def test_an_object_of_that_name_is_noticed(bucket: Bucket) -> None:
     assert len(bucket.store) == 1
 
 
+@pytest.mark.parametrize(
+    "name", ["[2026]", "(1, 2)", "{generation_id}", "none", "A 'quoted' name", "a [b].mp4", "~x"]
+)
+def test_names_that_people_give(name: str) -> None:
+    check_target(f"out/{name}/film.mp4", several=False)
+    check_target(f"out/{name}.mp4", several=False)
+
+
 def test_the_longest_name_is_tried() -> None:
     assert len(LONGEST_ID) == 93
     check_target(None, several=True)

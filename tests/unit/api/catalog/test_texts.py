@@ -41,6 +41,10 @@ LEFT_OVER = [
     "<built-in function len>",
     "A boat <function <lambda> at 0x7f2ec9551580>",
     "[datetime.datetime(2026, 1, 1, 0, 0)]",
+    "<MacrosAccessor (dynamic access to macros)>",
+    "<Row id=5 name='boat'>",
+    "A boat, dag_id='d' run_id='r' logical_date=datetime.datetime(2026, 11, 27, 22, 7) conf={}.",
+    "id=UUID('01a21f31-7f90-7501-9259-934771cf62bc') name='boat'",
     "{'a': datetime.date(2026, 1, 1)}",
 ]
 
@@ -76,6 +80,7 @@ def test_what_a_template_leaves_is_refused(model: str, text: str) -> None:
     [
         *("none", "Nonesuch", "None of them moves", "[slow] A boat", "(5)", "A [b]", "<b> at 0x", "[calm]"),
         *("(best quality, 4k)", "{mug}", "(a:1.2), (b)", "range(rover)", "Date(night)", "No one. None."),
+        *("<<<image_1>>> turns", "<lora:boat:1>", "Rope <Knot> knot", "meet me at datetime"),
         *("A boat { turns }", "100 %", "a <b> c", "{a} {b}", "set(the table)"),
     ],
 )

@@ -3,9 +3,11 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,49 @@ class TestNotAPlainFile:
         put(name)
 
         assert os.listdir(folder) == [name]
+
+
+class TestFolderOfAnother:
+    """A folder in which this user has few rights."""
+
+    @pytest.fixture
+    def theirs(self) -> Iterator[Path]:
+        folder = Path(tempfile.mkdtemp(prefix="kling-theirs-", dir="/tmp"))
+        yield folder
+        folder.chmod(0o700)
+        shutil.rmtree(folder)
+
+    @staticmethod
+    @contextmanager
+    def as_nobody() -> Iterator[None]:
+        root = os.geteuid() == 0  # who may do everything
+        if root:
+            os.seteuid(65534)
+        try:
+            yield
+        finally:
+            if root:
+                os.seteuid(0)
+
+    @pytest.mark.parametrize("mode", [0o333, 0o1733])
+    def test_one_may_write_to_it_and_not_list_it(self, theirs: Path, mode: int) -> None:
+        theirs.chmod(mode)
+        with self.as_nobody():
+            target_for(theirs / "clip.mp4", ID).check_writable(free=True)
+            put(theirs / "clip.mp4")
+            put(theirs / "clip.mp4", OTHER, overwrite=True)
+
+        assert (theirs / "clip.mp4").read_bytes() == OTHER
+
+    @pytest.mark.parametrize("mode", [0o555, 0o444, 0])
+    def test_one_may_not_write_to_it(self, theirs: Path, mode: int) -> None:
+        theirs.chmod(mode)
+        with self.as_nobody(), pytest.raises(DownloadError, match="Permission denied") as refused:
+            target_for(theirs / "clip.mp4", ID).check_writable(free=True)
+
+        assert refused.value.recovery is Recovery.GIVE_UP
+        theirs.chmod(0o700)
+        assert os.listdir(theirs) == []
 
 
 def _refused(*args: Any, **kwargs: Any) -> Any:

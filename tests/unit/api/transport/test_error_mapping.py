@@ -144,6 +144,15 @@ def test_trouble_that_may_be_a_gateway_s_is_not_said_to_be_the_vendor_s(status: 
     assert "The vendor answered" in fault(marked).what
 
 
+@pytest.mark.parametrize("status", [511, 521, 523, 525, 526])
+def test_where_the_vendor_was_never_reached_a_gateway_says_so(status: int):
+    error = fault(answer(PAGE, status))
+    assert error.what.startswith(
+        "A gateway, which did not reach the vendor, answered the submit request with"
+    )
+    assert error.money is NotSpent
+
+
 def test_a_refused_key_may_have_spent_its_limit():
     advice = fault(refusal(403, "The threshold of this key is reached")).advice
     assert "spending limit" in advice

@@ -102,6 +102,15 @@ def test_ids_are_opaque_but_never_forge_a_line_of_a_log(raw: Any, read: Any) -> 
     assert identifier(raw) == (raw if read is ... else read)
 
 
+@given(st.text(min_size=1).filter(lambda word: bool(word.strip())))
+def test_a_video_beside_any_word_is_evidence_and_no_word_alone_is(word: str) -> None:
+    video = {"id": "g1", "status": word, "video": {"url": "https://cdn.example.com/a.mp4"}}
+    known = GenerationStatus.parse(word)
+    with_video = read_generation(video).status
+    assert with_video is (GenerationStatus.COMPLETED if known is GenerationStatus.UNKNOWN else known)
+    assert read_generation({"id": "g1", "status": word}).status is known
+
+
 @given(st.text())
 def test_an_id_fits_in_one_line_and_in_a_database(raw: str) -> None:
     read = identifier(raw)

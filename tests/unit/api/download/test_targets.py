@@ -109,7 +109,7 @@ class TestFolderOfAnother:
 
     @pytest.fixture
     def theirs(self) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(prefix="kling-theirs-", dir="/tmp"))
+        folder = Path(tempfile.mkdtemp(prefix="kling-theirs-", dir="/tmp"))  # noqa: S108  # others cannot enter pytest's own
         yield folder
         folder.chmod(0o700)
         shutil.rmtree(folder)

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import socket
 import stat
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,7 +110,8 @@ class TestFolderOfAnother:
 
     @pytest.fixture
     def theirs(self) -> Iterator[Path]:
-        folder = Path(tempfile.mkdtemp(prefix="kling-theirs-", dir="/tmp"))  # noqa: S108  # others cannot enter pytest's own
+        # in /tmp: others cannot enter pytest's own folders
+        folder = Path(tempfile.mkdtemp(prefix="kling-theirs-", dir="/tmp"))
         yield folder
         folder.chmod(0o700)
         shutil.rmtree(folder)

@@ -13,6 +13,7 @@ MEASUREMENTS: Final = {
     "outage": "workers held, log requests and what is paid while submits fail (half a minute)",
     "dag_import": "what an import adds to a DAG file (a minute)",
     "download": "a landing beside curl (minutes)",
+    "gallery": "what the gallery does with 10,000 generations (a minute)",
     "worker": "what a task adds to a worker, beside a task that does nothing (three minutes)",
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -122,10 +122,21 @@ def _operator(table: FromClause) -> ColumnElement[str | None]:
     return case((table.c.custom_operator_name != "", table.c.custom_operator_name), else_=table.c.operator)
 
 
+def _plain(column: ColumnElement[Any]) -> ColumnElement[Any]:
+    """An id as the driver gives it, mostly a text: UUIDs take long to make and to compare."""
+    return type_coerce(column, String)
+
+
+def _typed(ids: Iterable[Any]) -> list[Any]:
+    """Ids as their column takes them: they were text before Airflow 3.2."""
+    text = isinstance(_TI.c.id.type, String)
+    return [uuid.UUID(each) if isinstance(each, str) and not text else each for each in ids]
+
+
 def _attempts(table: FromClause, current: ColumnElement[bool]) -> Select[Any]:
     c = table.c
     return select(
-        c.id if "id" in c else c.task_instance_id.label("id"),
+        _plain(c.id if "id" in c else c.task_instance_id).label("id"),
         c.dag_id,
         c.run_id,
         c.task_id,
@@ -192,7 +203,7 @@ def of_dags(
 
 def of_attempts(ids: Collection[Any]) -> Conditions:
     """Restricts a reading to some attempts, by Airflow's ids of them."""
-    return (_TI.c.id.in_(ids),)
+    return (_TI.c.id.in_(_typed(ids)),)
 
 
 def read_attempts(session: Session, key: TaskKey) -> list[Attempt]:
@@ -226,7 +237,7 @@ def read_xcoms(session: Session, keys: Collection[str], conditions: Conditions) 
     """XComs as the database has them; what a custom XCom backend keeps elsewhere is not read."""
     for table, join in _xcom_tables():
         # As text: what is never shown need not be decoded.
-        columns = (_TI.c.id, table.c.key, cast(table.c.value, Text), table.c.timestamp)
+        columns = (_plain(_TI.c.id), table.c.key, cast(table.c.value, Text), table.c.timestamp)
         query = select(*columns).select_from(join).where(table.c.key.in_(keys), *conditions)
         for row in session.execute(query):
             yield XCom(*row)
@@ -248,7 +259,7 @@ def read_page(
     """
     parts = [
         select(
-            _TI.c.id.label("id"),
+            _plain(_TI.c.id).label("id"),
             _TI.c.dag_id.label("dag_id"),
             _TI.c.run_id.label("run_id"),
             _TI.c.task_id.label("task_id"),
@@ -278,7 +289,7 @@ def beside(pushed: Sequence[tuple[Any, TaskKey]]) -> Conditions:
         _TI.c.task_id.not_in({key.task_id for _, key in pushed}),
         _map_index(_TI).in_(indexes),
     )
-    return (or_(_TI.c.id.in_([id_ for id_, _ in pushed]), others),)
+    return (or_(_TI.c.id.in_(_typed(id_ for id_, _ in pushed)), others),)
 
 
 def run_versions(
@@ -352,7 +363,7 @@ def asks_a_person(session: Session, attempt_id: Any) -> bool:
     from airflow.models.hitl import HITLDetail
 
     asked = HITLDetail.__table__
-    return session.scalar(select(asked.c.ti_id).where(asked.c.ti_id == attempt_id)) is not None
+    return session.scalar(select(asked.c.ti_id).where(asked.c.ti_id.in_(_typed([attempt_id])))) is not None
 
 
 def tasks_upstream(session: Session, key: TaskKey) -> set[str]:
@@ -370,7 +381,7 @@ def connection_id(session: Session, attempt: Attempt) -> str | None:
     from airflow.models.renderedtifields import RenderedTaskInstanceFields
 
     if BY_ATTEMPT:
-        row: Any = RenderedTaskInstanceFields.get_for_attempt(attempt.id, session=session)
+        row: Any = RenderedTaskInstanceFields.get_for_attempt(*_typed([attempt.id]), session=session)
         fields = getattr(row, "rendered_fields", row)
     else:
         table = RenderedTaskInstanceFields.__table__

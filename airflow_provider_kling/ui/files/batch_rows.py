@@ -193,7 +193,12 @@ def is_below(path: str, manifest: str) -> bool:
     if stored != is_stored(folder):
         return False
     if stored:
-        same = (file.protocol, file.conn_id) == (folder.protocol, folder.conn_id)
-        return same and file.path.startswith(folder.path.rstrip("/") + "/")
+        named, wanted = ((each.protocol, _connection(str(each))) for each in (file, folder))
+        return named == wanted and file.path.startswith(folder.path.rstrip("/") + "/")
     inside = os.path.realpath(local_path(file))
     return inside.startswith(os.path.realpath(local_path(folder)).rstrip("/") + "/")
+
+
+def _connection(uri: str) -> str:
+    """The connection in a URI, ``my_aws`` in ``s3://my_aws@bucket/key``; empty where there is none."""
+    return uri.partition("://")[2].partition("/")[0].rpartition("@")[0]

@@ -30,6 +30,7 @@ from airflow.providers.common.compat.sdk import (
 
 __all__ = [
     "HAS_PLUGIN_VIEWS",
+    "REPLACES_MAPPED_TASKS",
     "AirflowException",
     "AirflowFailException",
     "AirflowNotFoundException",
@@ -123,5 +124,9 @@ except ImportError:
 
     RetryDecision = None  # type: ignore[assignment,misc]  # never reached without a policy
 
-HAS_PLUGIN_VIEWS = tuple(int(part) for part in __version__.split(".")[:2]) >= (3, 1)
+_VERSION = tuple(int(part) for part in __version__.split(".")[:2])
+HAS_PLUGIN_VIEWS = _VERSION >= (3, 1)
 """Whether Airflow can show the plugin's views."""
+
+REPLACES_MAPPED_TASKS = _VERSION >= (3, 4)
+"""Whether a clear gives new instances, with attempt 1, to a mapped task that ran on an older version."""

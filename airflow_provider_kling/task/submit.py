@@ -32,7 +32,7 @@ from airflow_provider_kling.hooks import metrics
 from airflow_provider_kling.task.arguments import request_parameters
 from airflow_provider_kling.task.inline_media import reveal
 from airflow_provider_kling.task.preflight import check_writable
-from airflow_provider_kling.version_compat import never_expire
+from airflow_provider_kling.version_compat import REPLACES_MAPPED_TASKS, never_expire
 
 if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
@@ -86,7 +86,9 @@ def begin_attempt(context: Context, variants: Sequence[int | None]) -> None:
     :param variants: see :func:`load_record`.
     """
     for variant in variants:
-        if attempt_of(context, variant).kind == "first" and load_record(context, variant) is None:
+        attempt = attempt_of(context, variant)
+        nothing_before = attempt.kind == "first" and not attempt.replaced
+        if nothing_before and load_record(context, variant) is None:
             save_record(context, NOTHING, variant=variant)
 
 
@@ -101,6 +103,7 @@ def attempt_of(context: Context, variant: int | str | None = None) -> TaskAttemp
     loop: Any = context.get("loop")  # Airflow 3.4 and newer
     loop_index = None if loop is None else int(loop.index)
     dag_run: Any = context.get("dag_run")
+    cleared = bool(getattr(dag_run, "clear_number", 0))
     attempt = TaskAttempt(
         ti.dag_id,
         ti.run_id,
@@ -112,9 +115,12 @@ def attempt_of(context: Context, variant: int | str | None = None) -> TaskAttemp
         # Airflow raises max_tries with each clear, so that "retries" more attempts follow; the first of them
         # is the one that a person asked for.
         first_number=ti.max_tries - (task.retries or 0) + 1,
-        renumbered=loop_index is not None and bool(getattr(dag_run, "clear_number", 0)),
+        renumbered=loop_index is not None and cleared,
     )
     since, until = _previous_attempts(ti, dag_run, task, attempt.kind)
+    if REPLACES_MAPPED_TASKS and map_index >= 0 and cleared and attempt.kind == "first":
+        # What it may have taken the place of ran before Airflow was upgraded.
+        return replace(attempt, previous_since=since, previous_until=until - 86_400.0, replaced=True)
     return replace(attempt, previous_since=since, previous_until=until)
 
 

@@ -28,6 +28,9 @@ class TaskAttempt:
     :param previous_until: epoch seconds; previous attempts submitted before then; likewise.
     :param renumbered: whether its first attempt may follow others: clearing a run gives the later passes
         of a loop new task instances.
+    :param replaced: whether its task instance may have taken the place of another one that ran long ago:
+        Airflow 3.4 replaces mapped tasks of older versions when they are cleared. A first attempt then
+        searches for its submits, and where there are none nothing was sent.
     """
 
     dag_id: str
@@ -41,6 +44,7 @@ class TaskAttempt:
     previous_since: float = 0.0
     previous_until: float = 0.0
     renumbered: bool = False
+    replaced: bool = False
 
     @property
     def identity(self) -> str:
@@ -58,7 +62,7 @@ class TaskAttempt:
     @property
     def most_attempts(self) -> int:
         """How many attempts there can have been, this one included; an estimate where they are renumbered."""
-        return self.number + (_BEFORE_RENUMBERING if self.renumbered else 0)
+        return self.number + (_BEFORE_RENUMBERING if self.renumbered or self.replaced else 0)
 
     @property
     def kind(self) -> AttemptKind:

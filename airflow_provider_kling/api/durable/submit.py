@@ -210,7 +210,7 @@ class DurableSubmit:
                 )
                 elsewhere, searched_with = False, None
             else:
-                not_in_logs = True
+                not_in_logs, complete = True, complete or self.attempt.replaced
         while True:
             decision = decide(
                 record,
@@ -250,7 +250,7 @@ class DurableSubmit:
                     else:
                         row = yield from search_logs(self.calls, search)
                 if row is None:
-                    not_in_logs = True
+                    not_in_logs, complete = True, complete or self.attempt.replaced
                 else:
                     record = self._found(row, record)
                     stands, not_in_logs = None, False
@@ -360,7 +360,11 @@ class DurableSubmit:
         attempt = self.attempt
         record = Record.decode(stored)
         if record is None:
-            return None, attempt.kind, stored is not None or attempt.kind == "first"
+            return (
+                None,
+                attempt.kind,
+                stored is not None or (attempt.kind == "first" and not attempt.replaced),
+            )
         if record.identity == attempt.identity:
             # Also in a retry, where the first attempt after a clear came to nothing.
             cleared = record.attempt < attempt.first_number

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_kling.task import submit
 from airflow_provider_kling.task.submit import STOPPING, attempt_of
 
 HOUR = 3600.0
@@ -90,3 +91,30 @@ def test_they_began_no_earlier_than_the_run(run: dict[str, Any], days_ago: float
     dates = {name: moment(value * DAY) for name, value in run.items() if name != "clear_number" and value}
     attempt = attempt_of(context(run=run | dates))
     assert attempt.previous_since == pytest.approx(time.time() - days_ago * DAY, abs=1.0)
+
+
+@pytest.mark.parametrize(
+    ("map_index", "clear_number", "number", "on_3_4", "replaced"),
+    [(2, 1, 1, True, True), (-1, 1, 1, True, False), (2, 0, 1, True, False), (2, 1, 2, True, False),
+     (2, 1, 1, False, False)],
+)  # fmt: skip
+def test_a_mapped_task_of_a_cleared_run_may_have_taken_the_place_of_an_older_one(
+    map_index: int, clear_number: int, number: int, on_3_4: bool, replaced: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(submit, "REPLACES_MAPPED_TASKS", on_3_4)
+    given = context(number=number, run={"clear_number": clear_number}, id=id_made(time.time() - 5))
+    given["ti"].map_index = map_index
+    saved: dict[str, Any] = {}
+    given["task_state_store"] = SimpleNamespace(
+        get=lambda key, default: saved.get(key, default),
+        set=lambda key, value, retention: saved.update({key: value}),
+    )
+    monkeypatch.setattr(submit, "never_expire", lambda: None)
+
+    attempt = attempt_of(given)
+    submit.begin_attempt(given, [None])
+
+    assert attempt.replaced is replaced
+    assert (attempt.previous_until < time.time() - DAY + 60) is replaced
+    assert bool(saved) is (number == 1 and not replaced)

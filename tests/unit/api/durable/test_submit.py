@@ -775,6 +775,23 @@ def test_the_log_tells_the_names(caplog: pytest.LogCaptureFixture):
     assert "billed" in caplog.text
 
 
+# A task instance that may have taken the place of another one
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("policy", ["resubmit", "fail"])
+def test_a_first_try_in_the_place_of_another_task_instance_searches_once(policy: Any, elsewhere: bool):
+    def first(replies: Replies, stored: Any = None) -> Driven:
+        attempt = replace(WORK, replaced=True, previous_since=START - 9e5, previous_until=START - 86_400)
+        once = DurableSubmit(calls(Clock()), WANTED, attempt, SubmitPolicy(on_uncertain_submit=policy))
+        return drive(once.submit_or_reattach(stored, elsewhere=elsewhere), replies, Clock())
+
+    assert first([listed((name(7), "g1")), standing("queued")]).story == ["logs", "saverecord", "poll"]
+    # once with the name of the model, and once without
+    assert first([EMPTY, EMPTY, ACCEPTED]).story == ["logs", "logs", "saverecord", "submit", "saverecord"]
+    assert first([ACCEPTED], dict(NOTHING)).calls == [Call.SUBMIT]
+
+
 # The triggerer searches, with the key that its connection has
 
 

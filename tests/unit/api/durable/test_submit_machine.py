@@ -58,6 +58,7 @@ OTHER_PASS = client_request_id(
 KEYS = tuple(f"sk-{number}-of-the-same-account" for number in range(4))
 STRANGERS_KEY = "sk-in-the-triggerer"
 GRACE = 300.0
+DAY = 86_400.0
 LONGEST_CALL = 60.0
 HEARTBEAT = 5.0
 STOPPING = HEARTBEAT + LONGEST_CALL
@@ -310,6 +311,8 @@ class OneTask(RuleBasedStateMachine):
     """Whether somebody else searches the logs: the triggerer."""
     renumbers: ClassVar[bool] = False
     """Whether a clear of the run gives it a new task instance, as to a loop's later pass."""
+    replaces: ClassVar[bool] = False
+    """Whether a clear after an upgrade, days later, does."""
     longest_lag: ClassVar[float] = GRACE - LONGEST_CALL - 1
     """Seconds until a request is listed, at most; within the grace, nothing is ever paid twice."""
 
@@ -375,9 +378,10 @@ class OneTask(RuleBasedStateMachine):
             if self.forgets and forget:
                 self.store = None
                 self.asked_before = None
-            if self.renumbers and forget:
+            if (self.renumbers or self.replaces) and forget:
                 self.tries = self.first_try = 1
                 self.renumbered = True
+                self.clock.now += 2 * DAY if self.replaces else 0.0
             if self.policy.on_clear == "regenerate":
                 self.allowed[prompt] += 1
         if self.remembers and self.tries == 1 and self.store is None and not self.renumbered:
@@ -386,6 +390,7 @@ class OneTask(RuleBasedStateMachine):
         if self.remembers and self.asked_before not in (None, self.prompt):
             self.allowed[self.prompt] += self.policy.on_changed_request == "submit"
         self.asked_before = self.prompt
+        replaced = self.renumbered and self.replaces and self.tries == 1
         asked = GenerationRequest(MODEL, {"prompt": self.prompt})
         submit = DurableSubmit(
             calls(self.clock, key=self.key),
@@ -395,8 +400,9 @@ class OneTask(RuleBasedStateMachine):
                 number=self.tries,
                 first_number=self.first_try,
                 previous_since=self.began,
-                previous_until=self.ended_at,
-                renumbered=self.renumbered,
+                previous_until=self.clock.now - DAY if replaced else self.ended_at,
+                renumbered=self.renumbered and self.renumbers,
+                replaced=replaced,
             ),
             self.policy,
         )
@@ -631,6 +637,14 @@ class LoopPass(OneTask):
     work = replace(WORK, loop_index=1)
 
 
+class ReplacedMappedTask(OneTask):
+    """A mapped task that ran before an upgrade to Airflow 3.4: a clear begins it anew, as its first attempt."""
+
+    forgets = True
+    replaces = True
+    work = replace(WORK, map_index=3)
+
+
 class LateLogs(OneTask):
     """Logs that lag longer than the grace."""
 
@@ -648,13 +662,19 @@ TestEmptiedStore = EmptiedStore.TestCase
 TestSearchedElsewhere = SearchedElsewhere.TestCase
 TestForgetfulAndSearchedElsewhere = ForgetfulAndSearchedElsewhere.TestCase
 TestLoopPass = LoopPass.TestCase
+TestReplacedMappedTask = ReplacedMappedTask.TestCase
 TestLateLogs = LateLogs.TestCase
 TestForgetfulWithLateLogs = ForgetfulWithLateLogs.TestCase
 
 examples = settings.default.max_examples  # type: ignore[union-attr]  # a profile is loaded
 for machine in (TestOneTask, TestForgetfulTask, TestEmptiedStore):
     machine.settings = settings(max_examples=examples, stateful_step_count=25)
-for machine in (TestSearchedElsewhere, TestForgetfulAndSearchedElsewhere, TestLoopPass):
+for machine in (
+    TestSearchedElsewhere,
+    TestForgetfulAndSearchedElsewhere,
+    TestLoopPass,
+    TestReplacedMappedTask,
+):
     machine.settings = settings(max_examples=examples, stateful_step_count=25)
 for machine in (TestLateLogs, TestForgetfulWithLateLogs):
     machine.settings = settings(max_examples=examples // 2, stateful_step_count=25)

@@ -42,7 +42,8 @@ class DagRun:
         rows = [
             {**row, "map_index": row["map_index" if "map_index" in row else "region_index"]}
             for row in rows
-            if row.get("working_set", True) and task_id in (None, row["task_id"])
+            if row.get("working_set", True) and row["state"] != "removed"
+            if task_id in (None, row["task_id"])
         ]
         return sorted(rows, key=lambda row: (row["task_id"], row["map_index"]))
 
@@ -76,15 +77,19 @@ class DagRun:
     def xcom(self, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """A value that a task pushed; None where it pushed none."""
         (task,) = (each for each in self.tasks(task_id) if each["map_index"] == map_index)
+        return self.xcom_of(task, key)
+
+    def xcom_of(self, task: Mapping[str, Any], key: str = "return_value") -> Any:
+        """A value that a task instance of :meth:`tasks` pushed; None where it pushed none."""
         if "working_set" in task:  # Airflow 3.4 and newer
             query = "SELECT value FROM xcom_v2 WHERE task_instance_id = %s AND key = %s"
-            values = [task["id"], key]
+            values = [str(task["id"]), key]
         else:
             query = (
                 "SELECT value FROM xcom WHERE dag_id = %s AND run_id = %s AND task_id = %s AND key = %s"
                 " AND map_index = %s"
             )
-            values = [self.dag_id, self.run_id, task_id, key, map_index]
+            values = [self.dag_id, self.run_id, task["task_id"], key, task["map_index"]]
         rows = self._cluster.rows(query, *values)
         return rows[0]["value"] if rows else None
 

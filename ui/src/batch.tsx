@@ -100,7 +100,7 @@ function BatchFacts({ batch, serverNow }: { batch: Batch; serverNow: number }) {
       {batch.seconds ? <Fact name="Video">{seconds(batch.seconds)}</Fact> : null}
       {!batch.finished && left !== null && <Fact name="Ends in about">{left > 0 ? seconds(left) : "a moment"}</Fact>}
       {!batch.finished && batch.updated_at && <Fact name="As of"><span title={moment(batch.updated_at)}>{ago(batch.updated_at, now)}</span></Fact>}
-      {batch.finished && batch.manifest && <div class="wide"><Fact name="Manifest"><Copyable text={batch.manifest} what="the path of the manifest" /></Fact></div>}
+      {batch.finished && batch.manifest && <Fact name="Manifest" wide><Copyable text={batch.manifest} what="the path of the manifest" /></Fact>}
     </dl>
   );
 }

@@ -128,7 +128,7 @@ export function FailureText({ generation }: { generation: Generation }) {
   return (
     <section class="failure" aria-label="Why there is no video">
       <header>
-        <h3>{failureName(failure.kind)}</h3>
+        <p class="failure-name">{failureName(failure.kind)}</p>
         <Copy text={failure.message} what="the error" />
       </header>
       <p>{failure.message}</p>
@@ -176,9 +176,9 @@ function ReferencePicture({ picture }: { picture: Picture }) {
   );
 }
 
-export function Fact({ name, children }: { name: string; children: ComponentChildren }) {
+export function Fact({ name, children, wide = false }: { name: string; children: ComponentChildren; wide?: boolean }) {
   return (
-    <div class="fact">
+    <div class={wide ? "fact wide" : "fact"}>
       <dt>{name}</dt>
       <dd>{children}</dd>
     </div>

@@ -123,3 +123,17 @@ def test_troubleshooting_quotes_messages_as_they_are() -> None:
     ]
     assert len(quoted) > 30
     assert [each for each in quoted if each.strip(" ,") not in source] == []
+
+
+def test_each_promise_about_secrets_memory_and_files_is_a_test() -> None:
+    table = (DOCS / "security.md").read_text().partition("## Shown by")[2]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    named = [re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row) for row in rows]
+    assert len(rows) > 40
+    assert [row for row, tests in zip(rows, named, strict=True) if len(tests) != 1] == []
+    missing = [
+        name
+        for [(module, name)] in named
+        if not (ROOT / module).is_file() or f"def {name}(" not in (ROOT / module).read_text()
+    ]
+    assert missing == []

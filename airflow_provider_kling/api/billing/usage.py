@@ -62,7 +62,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def _plain_cell(cell: Any) -> Any:
     if not isinstance(cell, str):
         return cell
-    marked = f"'{cell}" if cell.startswith(_FORMULA) else cell
+    marked = f"'{cell}" if cell.startswith(_FORMULA) or cell.lstrip().startswith(_FORMULA) else cell
     return marked.replace("\r", " ").replace("\n", " ")
 
 

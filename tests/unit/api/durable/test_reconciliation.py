@@ -143,13 +143,15 @@ def test_a_long_table_is_cut_and_the_csv_is_not():
     assert len(list(csv.reader(io.StringIO(found.csv())))) == MOST_LINES + 6
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-cmd", "@SUM(A1)", "\tx", "\rx"])
+@pytest.mark.parametrize(
+    "text", ["=1+1", "+1", "-cmd", "@SUM(A1)", "\tx", "\rx", "\n=1+1", " =1+1", "\u2028=1+1"]
+)
 def test_no_cell_of_the_csv_is_a_formula(text: str):
     found = Reconciliation([orphan(dag=text, model=text, problem=text, path=text)])
     heading, cells = csv.reader(io.StringIO(found.csv(), newline=""))
     assert heading == list(COLUMNS)
     for column in ("dag", "model", "problem", "path"):
-        assert cells[COLUMNS.index(column)] == f"'{text}".replace("\r", " ")
+        assert cells[COLUMNS.index(column)] == f"'{text}".replace("\r", " ").replace("\n", " ")
     assert cells[COLUMNS.index("usd")] == "0.25"
 
 

@@ -96,7 +96,7 @@ function BatchFacts({ batch, serverNow }: { batch: Batch; serverNow: number }) {
   const left = batch.estimated_end ? batch.estimated_end - now : null;
   return (
     <dl class="facts">
-      {batch.cost_usd !== null && batch.cost_usd !== undefined && <Fact name="Cost"><strong>{usd(batch.cost_usd)}</strong> <span class="faint line">by the price list</span></Fact>}
+      {batch.cost_usd !== null && batch.cost_usd !== undefined && <Fact name="Cost"><strong>{usd(batch.cost_usd)}</strong></Fact>}
       {batch.seconds ? <Fact name="Video">{seconds(batch.seconds)}</Fact> : null}
       {!batch.finished && left !== null && <Fact name="Ends in about">{left > 0 ? seconds(left) : "a moment"}</Fact>}
       {!batch.finished && batch.updated_at && <Fact name="As of"><span title={moment(batch.updated_at)}>{ago(batch.updated_at, now)}</span></Fact>}

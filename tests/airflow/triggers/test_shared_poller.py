@@ -97,6 +97,7 @@ class Triggerer:
     def start(self, kwargs: dict[str, Any]) -> asyncio.Task[None]:
         trigger_id = len(self.runner.triggers) + 1
         trigger = KlingGenerationTrigger(**kwargs)
+        trigger.timeout_after = None  # as the triggerer sets it; 3.0 reads it when a trigger is cancelled
         if VERSION < (3, 0):
             trigger.task_instance = SimpleNamespace(trigger_timeout=None)
         elif not hasattr(trigger, "task_instance"):

@@ -290,7 +290,7 @@ def _decoded(text: str | None) -> Any:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def _number(value: Any) -> float | None:

@@ -73,6 +73,7 @@ def test_filters_narrow_it_down(browser: Window) -> None:
     expect(frame.get_by_text("No generation matches these filters")).to_be_visible()
     browser.shot("gallery-empty")
     frame.get_by_role("button", name="Reset the filters").click()
+    frame.get_by_label("DAG").select_option(GALLERY)
     frame.get_by_label("Sort by").select_option("dearest")
     expect(frame.locator(".card-line span").filter(has_text="$").first).to_have_text("$0.75")
 
@@ -115,7 +116,8 @@ def test_two_are_compared_in_step(browser: Window) -> None:
 
 def test_pointing_at_a_still_plays_it_and_a_click_shows_everything(browser: Window) -> None:
     frame = browser.gallery()
-    card = frame.locator(".card", has=frame.locator(".status-saved")).first
+    playable = frame.locator(".card", has=frame.locator(".card-select"))
+    card = playable.filter(has=frame.locator(".status-saved")).first
     card.hover()
     browser.page.wait_for_timeout(1500)
     assert card.locator("video").evaluate("video => !video.paused")

@@ -24,11 +24,16 @@ if TYPE_CHECKING:
     from airflow_provider_kling.api.generation import Generation
     from airflow_provider_kling.api.polling.learned_durations import LearningSchedule
     from airflow_provider_kling.api.polling.shared_poller import PendingWait
+    from airflow_provider_kling.api.settings import Settings
     from airflow_provider_kling.api.transport.messages import Flow
     from airflow_provider_kling.triggers.shared_pollers import SharedPollers
 
 PROGRESS_EVERY: Final = 60.0
 """Seconds between two lines of progress in the task's log."""
+
+
+SHARE_OF_RATE: Final = 0.95
+"""Of the connection's rate that the polls of one trigger take at most: all others find it unoccupied."""
 
 
 class KlingBatchTrigger(BaseTrigger):
@@ -156,19 +161,34 @@ class _Polled:
     def __init__(self, arguments: TriggerArguments) -> None:
         self.submitted_at = time.time() if arguments.submitted_at is None else arguments.submitted_at
         self._before = self.submitted_at if arguments.since is None else arguments.since
-        self._timetable: LearningSchedule | None = None
+        self.timetable: LearningSchedule | None = None
+        self._settings: Settings | None = None
 
     @property
     def at(self) -> float:
         """Epoch seconds; of the submit, where there was none."""
-        asked_at = None if self._timetable is None else self._timetable.asked_at
+        asked_at = None if self.timetable is None else self.timetable.asked_at
         return self._before if asked_at is None else self.submitted_at + asked_at
 
-    def follow(self, timetable: LearningSchedule) -> float:
+    def keep_below_rate(self, together: int) -> None:
+        """Poll so rarely that so many together keep below the rate of their connection.
+
+        :param together: generations that the trigger waits for.
+        """
+        from airflow_provider_kling.api.transport.shared_rate_limiter import limiter_for
+
+        if self.timetable is None or self._settings is None:
+            return
+        per_minute = limiter_for(self._settings).per_minute
+        rate = None if per_minute is None else SHARE_OF_RATE * per_minute / 60.0
+        self.timetable.shortest_wait = 0.0 if rate is None else together / rate
+
+    def follow(self, timetable: LearningSchedule, settings: Settings, together: int) -> float:
         """Seconds until the next poll by a wait's timetable, which tells of the last poll from now on."""
-        self._before = self.at
+        self._before, self.timetable, self._settings = self.at, timetable, settings
+        self.keep_below_rate(together)
         due = self._before + timetable.next_wait(self._before - self.submitted_at)
-        timetable.asked_at, self._timetable = None, timetable
+        timetable.asked_at = None
         return max(0.0, due - time.time())
 
 
@@ -200,8 +220,9 @@ class _Waits:
         :raises KlingError: the triggerer cannot wait.
         """
         loop = asyncio.get_running_loop()
-        for each in self._trigger.waits():
-            await self._enter(each, _Polled(each))
+        waits = self._trigger.waits()
+        for each in waits:
+            await self._enter(each, _Polled(each), len(waits))
         self._search()
         deadline = loop.time() + max(0.0, self._deadline - time.time())
         told, first_end = loop.time(), math.inf
@@ -215,6 +236,7 @@ class _Waits:
             )
             for future in done:
                 await self._take(future)
+            self._keep_below_rate()
             now, count = loop.time(), self.count
             if count:
                 first_end = min(first_end, now)
@@ -228,6 +250,12 @@ class _Waits:
     def count(self) -> int:
         """How many have ended."""
         return len(self.ended) + len(self.answers) + len(self.unanswered)
+
+    def _keep_below_rate(self) -> None:
+        """Have all together poll at less than the rate of their connection, however many they are."""
+        count = len(self._generations)
+        for each in self._generations.values():
+            each.polled.keep_below_rate(count)
 
     def polled(self) -> dict[str, float]:
         """Epoch seconds of the last poll of each generation that goes on."""
@@ -255,7 +283,7 @@ class _Waits:
         finally:
             await self._pollers.leave(wait.pending)
         if outdated:
-            await self._enter(wait.arguments, wait.polled)
+            await self._enter(wait.arguments, wait.polled, len(self._generations) + 1)
         else:
             self.ended.append(wait.arguments.generation_id)
 
@@ -269,13 +297,13 @@ class _Waits:
         left = max(0.0, self._deadline - time.time())
         return isinstance(error, KlingError) and await self._pollers.is_outdated(pending, error, at_most=left)
 
-    async def _enter(self, arguments: TriggerArguments, polled: _Polled) -> None:
+    async def _enter(self, arguments: TriggerArguments, polled: _Polled, together: int) -> None:
         from airflow_provider_kling.api.polling.shared_poller import OverdueError
 
         try:
             pending = await self._pollers.enter(
                 arguments.conn_id,
-                partial(_begin, arguments, polled),
+                partial(_begin, arguments, polled, together),
                 model=arguments.model,
                 schedule=arguments.schedule,
                 at_most=max(0.0, arguments.deadline - time.time()) + OVERDUE,
@@ -385,13 +413,18 @@ def _told(failure: Any) -> KlingError:
 
 
 def _begin(
-    arguments: TriggerArguments, polled: _Polled, calls: VendorCalls, timetable: LearningSchedule
+    arguments: TriggerArguments,
+    polled: _Polled,
+    together: int,
+    calls: VendorCalls,
+    timetable: LearningSchedule,
 ) -> Flow[Generation]:
+    first_look_after = polled.follow(timetable, calls.endpoints.settings, together)
     return calls.wait_until_complete(
         arguments.generation_id,
         schedule=timetable,
         deadline=arguments.deadline,
         submitted_at=polled.submitted_at,
-        first_look_after=polled.follow(timetable),
+        first_look_after=first_look_after,
         learn=None if arguments.submitted_at is None else timetable.learn,
     )

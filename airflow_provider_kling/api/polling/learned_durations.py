@@ -124,7 +124,7 @@ class LearningSchedule:
     :param schedule: as the user's DAG built it.
     """
 
-    __slots__ = ("_durations", "_model", "_schedule", "asked_at")
+    __slots__ = ("_durations", "_model", "_schedule", "asked_at", "shortest_wait")
 
     def __init__(self, durations: DurationStats, model: str | None, schedule: Schedule) -> None:
         self._durations = durations
@@ -132,11 +132,14 @@ class LearningSchedule:
         self._schedule = schedule
         self.asked_at: float | None = None
         """Seconds after the submit at which the next wait was asked for last, which is right after a poll."""
+        self.shortest_wait = 0.0
+        """Seconds; many waits on one account keep their polls below its rate by it."""
 
     def next_wait(self, elapsed: float) -> float:
         """See :meth:`.Schedule.next_wait`."""
         self.asked_at = elapsed
-        return self._durations.sharpen(self._model, self._schedule).next_wait(elapsed)
+        wait = self._durations.sharpen(self._model, self._schedule).next_wait(elapsed)
+        return max(wait, self.shortest_wait)
 
     def learn(self, seconds: float, not_yet_at: float) -> None:
         """See :data:`.Learner`."""

@@ -200,9 +200,11 @@ class RowSubmits:
         limit = self._options.max_cost_usd
         try:
             known = estimate(request, self._pricing_of(request.model))
-        except KlingError:
+        except KlingError as error:
             if limit is not None:
                 raise
+            log.info("The price of %s is not known; continuing without it: %s", request.model, error.what)
+            self._pricing.setdefault(request.model, None)  # not asked again for each row
             return None
         if limit is None:
             return known.usd if known else None

@@ -120,6 +120,7 @@ class BatchRun:
             self._store.begin({"begun_at": state.begun_at, **(begun or {}), "source": state.source})
         self._check_rows(known=begun is not None or not first)
         state.done_before = state.ended
+        self._rows = self._rows_to_submit()
         self._progress.push(self._state)
 
     def resume(self, event: BatchEvent) -> None:
@@ -143,6 +144,7 @@ class BatchRun:
         for generation_id, at in event.polled.items():
             if (each := self._state.in_flight.get(generation_id)) is not None:
                 self._state.in_flight[generation_id] = each._replace(polled_at=at)
+        self._rows = self._rows_to_submit()
         self._finish_all(event.ended)
         self._take_answers(event.answers, event.unanswered)
 
@@ -151,7 +153,6 @@ class BatchRun:
 
         :raises TaskDeferred: to continue in ``execute_complete``.
         """
-        self._rows = self._rows_to_submit()
         while True:
             self._fill()
             state = self._state
@@ -448,6 +449,7 @@ class BatchRun:
         charges = self._results.charges(due)
         for generation_id in due:
             self._finish(generation_id, charges.get(generation_id), late=generation_id in late)
+            self._fill()  # while a video comes, the rate limit forgets the request before
             self._progress.tell(state)
 
     def _finish(self, generation_id: str, charge: Charge | None, *, late: bool) -> None:

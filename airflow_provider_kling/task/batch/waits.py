@@ -15,7 +15,7 @@ from airflow_provider_kling.api.transport.messages import Flow, Sleep
 from airflow_provider_kling.task.batch.options import BatchOptions
 from airflow_provider_kling.task.batch.state import InFlight
 from airflow_provider_kling.task.wait import BACKSTOP
-from airflow_provider_kling.triggers.batch import PROGRESS_EVERY, KlingBatchTrigger
+from airflow_provider_kling.triggers.batch import PROGRESS_EVERY, SHARE_OF_RATE, KlingBatchTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_kling.hooks.kling import KlingHook
@@ -108,7 +108,9 @@ class BatchWait:
 
     def _next_poll(self, each: InFlight, after: float) -> float:
         schedule = schedule_for(self._options.poke_interval, each.model or None)
-        return after + schedule.next_wait(after - each.submitted_at)
+        per_minute = self._hook.settings.requests_per_minute
+        shortest = 0.0 if per_minute is None else len(self._due) / (SHARE_OF_RATE * per_minute / 60.0)
+        return after + max(shortest, schedule.next_wait(after - each.submitted_at))
 
     def _has_ended(self, generation_id: str) -> bool:
         try:

@@ -171,7 +171,7 @@ def test_a_list_of_requests_is_refused_before_anything_is_paid(
     airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
 ) -> None:
     run = airflow.run(f"""
-    @task.kling_generate(model="{TEXT_MODEL}", skip_unchanged=True, path="{tmp_path}/{{{{{{{{ ds }}}}}}}}.mp4")
+    @task.kling_generate(model="{TEXT_MODEL}", skip_unchanged=True, path="{tmp_path}/clip.mp4")
     def clip():
         return ["A cat.", "A dog."]
 

@@ -1,0 +1,104 @@
+"""Large batches in simulated time: how fast, how large, and beside what else."""
+
+from __future__ import annotations
+
+import gc
+import json
+import time
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_provider_kling.triggers.kling import KlingGenerationTrigger
+from tests.airflow.batches.simulation import Simulation
+
+TEXT_MODEL = "kling-video/v1.6/standard/text-to-video"
+LARGEST = 64 * 1024
+"""Bytes of an XCom, a trigger's row or event, or a record."""
+
+
+def simulation(folder: Path, count: int, **more: Any) -> Simulation:
+    source = folder / "rows.jsonl"
+    with source.open("w") as file:
+        for number in range(count):
+            file.write(json.dumps({"key": f"product {number}", "prompt": f"Product {number} turns."}) + "\n")
+    (folder / "out").mkdir()
+    given = {"requests": str(source), "path": f"{folder}/out/", "model": TEXT_MODEL, "duration": 5}
+    return Simulation({**given, "max_active": 250, **more}, folder)
+
+
+def records(folder: Path) -> int:
+    """Size of the largest record, the state among them."""
+    return max(path.stat().st_size for path in folder.glob("out/.kling-batch/**/*.json"))
+
+
+@pytest.mark.timeout(600)
+def test_it_is_as_fast_as_the_limit_allows(tmp_path: Path) -> None:
+    """200 requests a minute, and the durations that the vendor publishes."""
+    batch = simulation(tmp_path, 2500)
+    ended = batch.run()
+    assert ended["saved"] == 2500
+    minutes = ended["seconds"] / 60
+    assert batch.vendor.requests / minutes >= 0.9 * 200
+    assert batch.vendor.calls["POLL"] <= 4 * 2500
+    assert max(batch.largest.values()) < LARGEST
+    assert records(tmp_path) < LARGEST
+
+
+def test_no_minute_has_more_requests_than_the_connection_may_make(tmp_path: Path) -> None:
+    batch = simulation(tmp_path, 400)
+    batch.run()
+    sent = batch.vendor.sent_at
+    # worker and triggerer keep the rate each for itself, and take turns
+    most = max(sum(1 for at in sent if begin <= at < begin + 60) for begin in sent[::10])
+    assert most <= 200 * 1.25
+
+
+def test_a_generation_beside_the_batch_is_not_starved(tmp_path: Path) -> None:
+    batch = simulation(tmp_path, 600)
+    late: list[float] = []
+
+    async def beside(batch: Simulation) -> None:
+        for number in range(4):
+            generation_id, begun = f"other {number}", time.time()
+            batch.vendor.done_at[generation_id] = batch.clock.now + 180.0
+            trigger = KlingGenerationTrigger(
+                generation_id=generation_id, deadline=begun + 7200, submitted_at=begun, model=TEXT_MODEL
+            )
+            trigger.task_instance = None  # type: ignore[assignment]
+            [event] = [each async for each in trigger.run()]
+            assert "error" not in event.payload
+            late.append(time.time() - begun - 180.0)
+
+    assert batch.run(beside)["saved"] == 600
+    # The triggerer stands still here while the worker works, half a minute at a time.
+    assert max(late) < 90.0
+
+
+@pytest.mark.parametrize("count", [1_000, 10_000])
+def test_memory_is_flat(tmp_path: Path, count: int) -> None:
+    """What the batch itself holds at most, on top of Airflow and its own code."""
+    warm = tmp_path / "warm"
+    warm.mkdir()
+    simulation(warm, 30, max_active=5).run()
+    batch = simulation(tmp_path, count)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        with batch._played() as loop:
+            trigger = batch._part(None)
+            assert trigger is not None
+            _, worker = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            event = loop.run_until_complete(batch._wait(trigger))
+            _, triggerer = tracemalloc.get_traced_memory()
+            tracemalloc.reset_peak()
+            assert batch._part(event) is not None
+            _, again = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert max(worker, triggerer, again) < 25e6, (worker, triggerer, again)
+    assert max(batch.largest.values()) < LARGEST
+    assert records(tmp_path) < LARGEST

@@ -16,7 +16,8 @@ from urllib.parse import unquote_plus, urlsplit, urlunsplit
 _QUERY = re.compile(r"(?<=\S)\?(?:[\w%~.\[-]|[^\s\"'<>?=]*=)[^\s\"'<>]*")
 _USER = re.compile(
     r"""(https?:\\*/\\*/) [^\s"'<>/?\#\\]* @              # also a token alone
-    | (:\\*/\\*/) [^\s"'<>/?\#\\@:]* : [^\s"'<>/?\#\\]* @  # s3://conn@bucket names a connection""",
+    | (:\\*/\\*/) [^\s"'<>/?\#\\@:]* : [^\s"'<>/?\#\\]* @  # s3://conn@bucket names a connection
+    | (?<![:/\\\w])(//) [^\s"'<>/?\#\\@]* @             # without a scheme""",
     re.IGNORECASE | re.VERBOSE,
 )
 _BASE64 = re.compile(
@@ -28,15 +29,28 @@ _BARE_USER = re.compile(r"^[^\s/@:]+(?::[^\s/@]*)?@(?=[\w.-]+(?:[:/]|$))")
 _SECRET_NAMES: Final = (
     r"x-amz-(?:signature|credential|security-token)|x-goog-(?:signature|credential)|x-oss-(?:signature|credential)"
     r"|q-(?:signature|ak)|signature|sig|kssecret|cachekey|awsaccesskeyid|googleaccessid|ossaccesskeyid|key-pair-id"
-    r"|access[_-]?key(?:[_-]?id)?|secret[_-]?(?:access[_-]?)?key|secret|api[_-]?key|access[_-]?token|token|passw(?:or)?d"
+    r"|access[_-]?key(?:[_-]?id)?|secret[_-]?(?:access[_-]?)?key|(?:client[_-]?)?secret|(?:x-)?(?:api|account|auth)[_-]?key"
+    r"|(?:access|refresh|session|id|auth|security)[_-]?token|token|passw(?:or)?d|passphrase|pwd"
 )
 _PARAMETER = re.compile(
-    rf"""(?<![\w-])({_SECRET_NAMES})
-    (["']\s{{0,3}}:\s{{0,3}}["']|["']?\s{{0,3}}=\s{{0,3}}["']?|%3D)
+    rf"""(?:(?<![\w-])|(?<=%3F)|(?<=%26))({_SECRET_NAMES})
+    (["']\s{{0,3}}:\s{{0,3}}["']|["']?\s{{0,3}}=\s{{0,3}}["']?|%3D
+    |:\s{{0,3}}(?=[^\s"'&<>,;)\]}}]{{8}})(?=[^\s"'&<>,;)\]}}]{{0,60}}[0-9]))  # prose has none
     ([^\s"'&<>,;)\]}}]{{4,}})""",
     re.IGNORECASE | re.VERBOSE,
 )
-_AUTHORIZATION = re.compile(r"\b(Bearer|Basic)(\s+)([\w.~+/=-]{8,})", re.IGNORECASE)
+_AUTHORIZATION = re.compile(
+    r"\b(Bearer|Basic)(\s+|:)(?=\S{0,60}(?-i:[0-9A-Z=]))([\w.~+/=-]{8,})", re.IGNORECASE
+)
+_HEADER = re.compile(
+    r"""\b((?:proxy-)?authorization|(?:set-)?cookie)(["']?\s{0,3}[:=]\s{0,3}["']?)
+    (?=[^\r\n"']{0,60}[0-9])([^\r\n"']{4,})""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_TOKEN = re.compile(
+    r"\b(eyJ[\w-]{8})[\w-]*\.[\w-]{8,}(?:\.[\w-]*)?|(-----BEGIN [A-Z ]{0,30}PRIVATE KEY-----)[^-]+"
+)
+"""A JSON Web Token, and a private key."""
 _TAG = re.compile(r"<(/?[a-z0-9]*+)[^<>]*+>", re.IGNORECASE)
 _NEVER_SHOWN: Final = ("script", "style")
 _SURELY_CONTENT: Final = 120  # characters
@@ -69,7 +83,8 @@ def hide_secrets(text: str) -> str:
 
     Passwords and tokens in URLs, queries that may be signed, keys by their name, base64 and bytes are hidden.
     """
-    text = _PARAMETER.sub(r"\1\2…", _AUTHORIZATION.sub(r"\1\2…", _USER.sub(r"\1\2…@", text)))
+    text = _HEADER.sub(r"\1\2…", _AUTHORIZATION.sub(r"\1\2…", _USER.sub(r"\1\2\3…@", text)))
+    text = _PARAMETER.sub(r"\1\2…", _TOKEN.sub(r"\1\2…", text))
     text = _BYTES.sub("b'…'", _QUERY.sub("?…", text))
     return _BASE64.sub(_without_content, text)
 

@@ -8,6 +8,8 @@ resolved once, each of its addresses is checked, and the connection goes to the 
 from __future__ import annotations
 
 import ipaddress
+import socket
+import unicodedata
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
@@ -16,6 +18,10 @@ from airflow_provider_kling.api.settings import Settings, is_loopback
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All of IPv6 that is given out for the Internet; what lies elsewhere is local, reserved or carries IPv4."""
+_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")))
+"""Not of the Internet either, which not each Python knows; one cloud has its metadata at 192.0.0.192."""
 
 
 def refusal(settings: Settings, host: str, addresses: Iterable[str]) -> str | None:
@@ -43,12 +49,21 @@ def refusal(settings: Settings, host: str, addresses: Iterable[str]) -> str | No
 
 
 def refusal_of_name(settings: Settings, host: str) -> str | None:
-    """The same for a host that a proxy will resolve: only what the name itself says is known here."""
+    """The same for a host that a proxy will resolve: only what the name itself says is known here.
+
+    However it is written: full-width letters count as the plain ones, and ``127.1`` as an address.
+    """
+    name = unicodedata.normalize("NFKC", host).replace("\u3002", ".").rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return refusal(settings, host, ["127.0.0.1"])
     try:
-        ipaddress.ip_address(host.partition("%")[0])
+        address = str(ipaddress.ip_address(name.partition("%")[0]))
     except ValueError:
-        return refusal(settings, host, ["127.0.0.1"]) if _names_this_machine(host) else None
-    return refusal(settings, host, [host])
+        try:
+            address = socket.inet_ntoa(socket.inet_aton(name))
+        except (OSError, UnicodeError):
+            return None
+    return refusal(settings, host, [address])
 
 
 def kind_of(address: str) -> str:
@@ -62,7 +77,9 @@ def kind_of(address: str) -> str:
         return "private"
     if ip.is_loopback or ip.is_unspecified:  # connecting to 0.0.0.0 reaches this machine
         return "loopback"
-    return "public" if ip.is_global and not ip.is_multicast else "private"
+    special = ip.is_multicast or any(ip in each for each in _SPECIAL)
+    special |= ip.version == 6 and ip not in _UNICAST
+    return "public" if ip.is_global and not special else "private"
 
 
 def _embedded(ip: IpAddress) -> IpAddress:
@@ -73,8 +90,3 @@ def _embedded(ip: IpAddress) -> IpAddress:
         if ip in _NAT64:
             return ipaddress.IPv4Address(ip.packed[-4:])
     return ip
-
-
-def _names_this_machine(host: str) -> bool:
-    name = host.rstrip(".").lower()
-    return name == "localhost" or name.endswith(".localhost")

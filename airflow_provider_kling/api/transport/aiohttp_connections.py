@@ -26,8 +26,13 @@ _LOOK_UPS: Final = 2
 
 
 class BoundedResponseHandler(ResponseHandler):
-    """Gives up an answer that has more bytes than an answer can have."""
+    """Gives up an answer that has more bytes than an answer can have, and what comes unasked.
 
+    What comes while a connection is kept, aiohttp would take for the answer to the next request, which is
+    about another generation.
+    """
+
+    _asked = False
     _received = 0
     _informational = 0
     _answered = False
@@ -35,10 +40,15 @@ class BoundedResponseHandler(ResponseHandler):
     def set_response_params(self, **params: Any) -> None:
         """Called for each request, before it is sent."""
         self._received = self._informational = 0
-        self._answered = False
+        self._asked, self._answered = True, False
         super().set_response_params(**params)
 
     def data_received(self, data: bytes) -> None:
+        is_answered = self._answered and self._payload is not None and self._payload.is_eof()
+        if data and (is_answered or not self._asked):  # aiohttp itself hands on an empty piece
+            if self.transport is not None:
+                self.transport.abort()
+            return
         if len(data) <= _PIECE:
             self._take(data)
             return

@@ -41,7 +41,9 @@ from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import ConnectionLost, HttpResponse
 from airflow_provider_kling.api.transport.rate_limiter import Limiter
 from airflow_provider_kling.emulator import EmulatorThread
+from tests.contract.addresses import accepting
 from tests.contract.conftest import NAME, Connect
+from tests.contract.drivers import Async
 from tests.misbehaving_server import (
     BROKEN,
     ENCODED,
@@ -67,6 +69,7 @@ SLACK = 1.0
 MEMORY = 48 * 1024
 """KiB that a scenario may add to what this process had in memory at most."""
 LIMITS: dict[str, Any] = {"connect_timeout": CONNECT, "read_timeout": READ}
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 86\r\n\r\n"
 COMPLETED = b'{"id": "x", "status": "completed", "video": {"url": "https://cdn.example.com/v.mp4"}}'
 
 
@@ -129,6 +132,44 @@ def test_early_hints_are_not_the_answer(connect: Connect, vendor: EmulatorThread
         driver = connect(vendor, base_url=f"http://{server.address}")
         for _ in range(3):
             assert driver.run(driver.calls.submit(REQUEST)).id == "g7"
+
+
+@pytest.mark.parametrize("late", [0.0, 0.05], ids=["at once", "later"])
+def test_an_answer_that_nobody_asked_for_is_not_that_to_the_next_request(
+    connect: Connect, vendor: EmulatorThread, late: float
+):
+    """Which is about another generation: it would be taken for completed, with the video of the first."""
+
+    def behave(connection: Connection) -> None:
+        if b"generation_id=g1" not in connection.request:
+            connection.answer(STANDING)
+            return
+        connection.answer(STANDING)
+        time.sleep(late)
+        connection.answer(COMPLETED)
+
+    async def pause() -> None:
+        await asyncio.sleep(0.3)
+
+    with misbehaving(behave) as server:
+        driver = connect(vendor, base_url=f"http://{server.address}")
+        for generation_id in ("g1", "g2"):
+            assert driver.run(driver.calls.get_generation(generation_id)).video_url is None
+            if isinstance(driver, Async):  # its connections hear what comes meanwhile
+                driver._runner.run(pause())
+            time.sleep(0.1)
+
+
+def test_a_server_that_speaks_first_is_not_listened_to(vendor: EmulatorThread):
+    async def main(address: str) -> None:
+        settings = Settings("key", f"http://{address}", read_timeout=0.4)
+        async with AsyncKlingClient(settings) as client:
+            reply = await client.send(client.calls.endpoints.poll("g1"))
+        assert isinstance(reply, HttpResponse | ConnectionLost)
+        assert b"completed" not in getattr(reply, "body", b"")
+
+    with accepting(lambda sock: sock.sendall(ANSWER + COMPLETED)) as address:
+        asyncio.run(main(address))
 
 
 @pytest.mark.parametrize("name", ["silence", "head that drips", "body that drips", "103 now and then"])

@@ -102,3 +102,54 @@ def test_what_is_shown_is_one_short_line(reader: str, text: str):
 )
 def test_a_page_is_read_as_a_browser_shows_it(page: str, seen: str):
     assert seen in excerpt(page.encode())
+
+
+SECRET = "5f1d0c8e4b7aQ9f2"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"AccountKey={SECRET};EndpointSuffix=core.windows.net",
+        f"client_secret={SECRET}",
+        f"x-api-key: {SECRET}",
+        f'{{"x-api-key": "{SECRET}"}}',
+        f"apikey: {SECRET}",
+        f"Authorization: Token {SECRET}",
+        f"authorization={SECRET}",
+        f"Proxy-Authorization: Digest username=a, response={SECRET}",
+        f"bearer:{SECRET}",
+        f"Set-Cookie: session={SECRET}; Path=/",
+        f"refresh_token={SECRET}",
+        f"session_token: {SECRET}",
+        f"pwd={SECRET}",
+        f"passphrase={SECRET}",
+        f"https://host/a%3FX-Amz-Signature%3D{SECRET}",
+        f"https://host/?url=https%3A%2F%2Fb%2Fa%3Fx%3D1%26sig%3D{SECRET}",
+        f"https://host/a#access_token={SECRET}",
+        f"https://host/a;sig={SECRET}",
+        f"//{SECRET}@host/a",
+        f"ftp://user:{SECRET}@host/a",
+        f"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.{SECRET}",
+        f"-----BEGIN RSA PRIVATE KEY----- {SECRET}",
+    ],
+)  # fmt: skip
+def test_each_form_of_a_secret_is_hidden(text: str):
+    assert SECRET not in hide_secrets(f"It said: {text}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Missing authorization: please provide a key.",
+        "The token: it has expired.",
+        "A password: at least eight characters.",
+        "Basic authorization is needed; key 'kling_generation' of the task state store.",
+        "max_tokens: 20480000, limit 4096",
+        "cookie: not accepted",
+        "The secret of a good video: light.",
+        "See https://docs.aimlapi.com//api-references.",
+    ],
+)
+def test_prose_stays_readable(text: str):
+    assert hide_secrets(text) == text

@@ -41,6 +41,14 @@ IN_HOUSE = Settings("key", "https://gateway.example.com", allow_private_network=
         ("ff02::1", "private"),
         ("240.0.0.1", "private"),
         ("not an address", "private"),
+        ("192.0.0.192", "private"),  # where a cloud has its metadata
+        ("192.88.99.1", "private"),
+        ("::127.0.0.1", "private"),
+        ("::a9fe:a9fe", "private"),
+        ("fec0::1", "private"),
+        ("64:ff9b:1::a9fe:a9fe", "private"),
+        ("3fff::1", "private"),
+        ("5f00::1", "private"),
     ],
 )
 def test_the_kind_of_an_address(address: str, kind: str):
@@ -69,12 +77,35 @@ def test_the_host_of_the_base_url_is_always_allowed():
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "LOCALHOST.", "a.localhost", "127.0.0.1", "::1", "10.0.0.1", "fe80::1%1"]
+    "host",
+    [
+        "localhost",
+        "LOCALHOST.",
+        "a.localhost",
+        "127.0.0.1",
+        "::1",
+        "10.0.0.1",
+        "fe80::1%1",
+        "127.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "10.1",
+        "0",
+        "169.254.43518",
+        "\u24db\u24de\u24d2\u24d0\u24db\u24d7\u24de\u24e2\u24e3",
+        "\uff4c\uff4f\uff43\uff41\uff4c\uff48\uff4f\uff53\uff54",
+        "\uff11\uff12\uff17.0.0.1",
+        "127\u30020\u30020\u30021",
+    ],
 )
 def test_what_a_name_says_by_itself(host: str):
     assert refusal_of_name(VENDOR, host)
 
 
-@pytest.mark.parametrize("host", ["cdn.aimlapi.com", "8.8.8.8", "localhost.example.com"])
+@pytest.mark.parametrize(
+    "host",
+    ["cdn.aimlapi.com", "8.8.8.8", "localhost.example.com", "8.8", "xn--bcher-kva.example", "\ud83d", ""],
+)
 def test_what_a_proxy_resolves_is_not_known_here(host: str):
     assert refusal_of_name(VENDOR, host) is None

@@ -1,4 +1,4 @@
-"""Runs when ``kling_bucket_to_bucket`` has landed videos, and reads their facts from the asset's events."""
+"""Runs when ``kling_bucket_to_bucket`` has saved videos, and reads their facts from the asset's events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each picture under a prefix becomes a video under another: listed, generated, landed, told as an asset.
+"""Each picture under a prefix becomes a video under another: listed, generated, saved, and told as an asset.
 
 One task a picture generates, waits in the triggerer and lands the video, with a JSON sidecar beside
 it. Set ``KLING_PICTURES`` and ``KLING_OUTPUT`` to work from a bucket to a bucket, for example

@@ -113,7 +113,7 @@ class KlingGenerateBatchOperator(CheckedWhenParsed, BaseOperator):
     :param on_uncertain_submit: see there.
     :param on_clear: see there.
     :param uncertain_grace: see there.
-    :raises AirflowFailException: what a retry cannot mend.
+    :raises AirflowFailException: what a retry cannot fix.
     """
 
     operator_extra_links = LINKS

@@ -252,10 +252,10 @@ class KlingGenerateOperator(CheckedWhenParsed, BaseOperator):
 
     def on_kill(self) -> None:
         """Say what keeps running: the vendor has no cancel."""
-        from airflow_provider_kling.triggers.kling import goes_on
+        from airflow_provider_kling.triggers.kling import keeps_running
 
         for generation_id in self._current_run.generation_ids if self._current_run else ():
-            log.warning(goes_on(generation_id))
+            log.warning(keeps_running(generation_id))
 
     def requested(self, context: Context) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
         """The arguments that make the request; a list of them makes as many variants."""

@@ -258,7 +258,7 @@ class _Waits:
             each.polled.keep_below_rate(count)
 
     def polled(self) -> dict[str, float]:
-        """Epoch seconds of the last poll of each generation that goes on."""
+        """Epoch seconds of the last poll of each generation that is still running."""
         return {each.arguments.generation_id: round(each.polled.at, 1) for each in self._generations.values()}
 
     async def leave(self) -> None:
@@ -361,7 +361,7 @@ class BatchEvent:
     :param ended: ids of the generations that ended, well or not.
     :param answers: of the searches for submits, by variant.
     :param unanswered: why a submit could not be searched for, by variant.
-    :param polled: epoch seconds of the last poll of each generation that goes on.
+    :param polled: epoch seconds of the last poll of each generation that is still running.
     :param deadline: epoch seconds; None where there is none.
     """
 

@@ -151,7 +151,7 @@ class KlingGenerationTrigger(BaseTrigger):
 
         Airflow calls it when a person stops the task, and also when a stalled triggerer comes back.
         """
-        self.log.warning(goes_on(self.generation_id, ENDED))
+        self.log.warning(keeps_running(self.generation_id, ENDED))
 
     def _begin(
         self,
@@ -256,7 +256,7 @@ def read_event(event: Any, waited_for: str = "") -> tuple[str, KlingError | None
     return generation_id, error
 
 
-def goes_on(generation_id: str, why: str = "The task was stopped.") -> str:
+def keeps_running(generation_id: str, why: str = "The task was stopped.") -> str:
     """The warning for a wait that ends while its generation runs: the vendor has no cancel API.
 
     :param why: what ended it.

@@ -169,7 +169,9 @@ def test_polls_share_a_connection(connect: Connect, vendor: EmulatorThread):
     assert len({entry.connection for entry in vendor.journal}) == 1
 
 
-def test_a_connection_that_the_server_closed_meanwhile_is_made_anew(connect: Connect, vendor: EmulatorThread):
+def test_a_connection_that_the_server_closed_meanwhile_is_made_again(
+    connect: Connect, vendor: EmulatorThread
+):
     driver = connect(vendor)
     generation = driver.run(driver.calls.submit(REQUEST))
     vendor.faults.add("poll", "reset-after")

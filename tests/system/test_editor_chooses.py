@@ -98,7 +98,7 @@ def test_what_the_editor_chooses_is_published_and_nothing_else(stage: Stage) -> 
     assert json.loads((published / f"{chosen}.json").read_text())["generation_id"] == chosen
 
 
-def test_landed_videos_start_the_dag_that_is_scheduled_on_their_asset(stage: Stage) -> None:
+def test_saved_videos_start_the_dag_that_is_scheduled_on_their_asset(stage: Stage) -> None:
     assert stage.buckets.await_end(PATIENCE) == "success", stage.buckets.states()
     saved = {stage.buckets.xcom("generate", "path", index) for index in range(3)}
     assert sorted(map(Path, saved)) == sorted((stage.output / "videos").glob("*.mp4"))

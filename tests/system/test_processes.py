@@ -214,7 +214,7 @@ def _assert_paid_once_and_landed(
         assert log.count("SIGKILL") == kills
 
 
-def test_a_task_cleared_while_deferred_adopts_its_generation(stage: Stage) -> None:
+def test_a_task_cleared_while_deferred_reattaches_to_its_generation(stage: Stage) -> None:
     vendor, run = stage.vendors["stopped"], stage.runs["stopped"]
 
     run.await_state("cleared", "deferred", PATIENCE)
@@ -230,7 +230,7 @@ def test_a_task_cleared_while_deferred_adopts_its_generation(stage: Stage) -> No
 @pytest.mark.parametrize(
     ("task_id", "state"), [("failed_deferred", "deferred"), ("failed_running", "running")]
 )
-def test_a_task_marked_as_failed_says_that_its_generation_goes_on(
+def test_a_task_marked_as_failed_says_that_its_generation_keeps_running(
     task_id: str, state: str, stage: Stage
 ) -> None:
     vendor, run = stage.vendors["stopped"], stage.runs["stopped"]
@@ -245,7 +245,7 @@ def test_a_task_marked_as_failed_says_that_its_generation_goes_on(
     eventually(lambda: said in run.log(task_id), PATIENCE, f"{said!r} in the log of {task_id}")
 
 
-def test_what_was_stopped_is_adopted_and_a_success_is_used_again(stage: Stage) -> None:
+def test_what_was_stopped_is_reattached_and_a_success_is_used_again(stage: Stage) -> None:
     vendor, run = stage.vendors["stopped"], stage.runs["stopped"]
     task_ids = ("cleared", "failed_deferred", "failed_running")
     run.clear("failed_deferred", "failed_running")

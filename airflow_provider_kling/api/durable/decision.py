@@ -66,12 +66,12 @@ class Decision:
     """What to do, and why.
 
     :param reason: one or two sentences for the log.
-    :param anew: True where a submit comes after an earlier one of the same work.
+    :param is_resubmit: True where a submit comes after an earlier one of the same work.
     """
 
     action: Action
     reason: str
-    anew: bool = False
+    is_resubmit: bool = False
 
 
 def decide(
@@ -188,7 +188,7 @@ def _known(generation: Generation, kind: AttemptKind, policy: SubmitPolicy) -> D
                 "submit",
                 f"{name} is completed, and the task was cleared with on_clear='regenerate'; submitting "
                 "another one, which is billed again.",
-                anew=True,
+                is_resubmit=True,
             )
         hint = ""
         if kind == "clear":
@@ -208,7 +208,7 @@ def _known(generation: Generation, kind: AttemptKind, policy: SubmitPolicy) -> D
                 "stop",
                 f"{said}. The same request would be rejected again: change it, then clear the task.",
             )
-        return Decision("submit", f"{said}; resubmitting (billed on completion).", anew=True)
+        return Decision("submit", f"{said}; resubmitting (billed on completion).", is_resubmit=True)
     return Decision(
         "reattach",
         f"{name} of a previous attempt is still {generation.raw_status or 'working'}; waiting for it, at no "
@@ -224,7 +224,7 @@ def _differing(generation: Generation, record: Record, request: Mapping[str, str
             "submit",
             f"{said} generation {generation.id} of a previous attempt ended in an error, which is not "
             "charged; submitting the changed request (billed on completion).",
-            anew=True,
+            is_resubmit=True,
         )
     reattached: Action = "reattach"
     if generation.status is GenerationStatus.COMPLETED:
@@ -257,7 +257,7 @@ def _changed(record: Record, request: Mapping[str, str], policy: SubmitPolicy) -
     return Decision(
         "submit",
         f"{said}; submitting the new one. Both are billed when they complete.",
-        anew=True,
+        is_resubmit=True,
     )
 
 
@@ -272,5 +272,5 @@ def _submit_uncertain(policy: SubmitPolicy, said: str) -> Decision:
         "submit",
         f"{said}; submitting (on_uncertain_submit='resubmit'). If an earlier submit was accepted after all, "
         "both are billed.",
-        anew=True,
+        is_resubmit=True,
     )

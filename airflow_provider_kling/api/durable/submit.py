@@ -377,7 +377,7 @@ class DurableSubmit:
         return None, attempt.kind, False
 
     def _intent(self, before: Record | None, decision: Decision) -> Record:
-        return self.intent((before.count if before else 0) + (1 if decision.anew else 0))
+        return self.intent((before.count if before else 0) + (1 if decision.is_resubmit else 0))
 
     def _submit(self, intent: Record) -> Flow[SubmitResult]:
         log.info("Submitting to %s as %s.", intent.model, intent.client_request_id)

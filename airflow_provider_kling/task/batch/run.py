@@ -239,7 +239,7 @@ class BatchRun:
         """Check all rows, and make the state from their records.
 
         :param known: whether there can be records.
-        :param resumed: whether the attempt goes on after a deferral: what cannot be submitted fails alone.
+        :param resumed: whether the attempt continues after a deferral: what cannot be submitted fails alone.
         :raises InvalidRequestError: rows cannot be submitted.
         """
         state, problems, bad = self._state, list[str](), 0

@@ -56,7 +56,7 @@ class BatchState:
     :param counts: status -> rows.
     :param in_flight: by generation id.
     :param spent_usd: of completed rows.
-    :param retryable: whether another attempt may mend a failed row.
+    :param retryable: whether another attempt may succeed with a failed row.
     :param errors: of the first rows that failed.
     """
 

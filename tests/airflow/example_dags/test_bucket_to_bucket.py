@@ -204,7 +204,7 @@ def test_media_are_read_from_a_bucket_wherever_they_stand(
     assert asked["dynamic_masks"][0]["mask"]["source"] == "s3://store@media/in/mask #1 50%.png"
 
 
-def test_a_video_lands_at_a_path_object_in_a_bucket(
+def test_a_video_is_saved_at_a_path_object_in_a_bucket(
     bucket_airflow: RealAirflow, vendor: EmulatorThread, s3: Any
 ) -> None:
     run = succeeded(
@@ -253,7 +253,7 @@ def test_the_example_over_a_prefix(bucket_airflow: RealAirflow, vendor: Emulator
     assert submits(vendor) == 2
 
 
-def test_a_bucket_that_is_not_there_ends_in_an_error_and_the_same_generation_is_landed_later(
+def test_a_bucket_that_is_not_there_ends_in_an_error_and_the_same_generation_is_saved_later(
     bucket_airflow: RealAirflow, vendor: EmulatorThread, s3: Any
 ) -> None:
     s3.put_object(Bucket=BUCKET, Key="mug.png", Body=picture("PNG"))
@@ -299,7 +299,7 @@ def heavy_vendor() -> Iterator[EmulatorThread]:
         pytest.param(UploadFault(None, 200), "up_for_retry", "Please try again. ", id="200 with an error"),
     ],
 )
-def test_an_upload_that_breaks_leaves_what_was_there_and_a_later_try_lands_it(
+def test_an_upload_that_breaks_leaves_what_was_there_and_a_later_attempt_saves_it(
     fault: UploadFault,
     state: str,
     why: str,

@@ -287,7 +287,7 @@ class TestEvents:
         assert run["generate"].xcom["return_value"] == generation["id"]
         assert vendor.stats["accepted"] == 1
 
-    def test_a_lost_trigger_is_retried_and_adopts(self, run: Run, vendor: EmulatorThread) -> None:
+    def test_a_lost_trigger_is_retried_and_reattaches(self, run: Run, vendor: EmulatorThread) -> None:
         """Airflow ends a deferral that nobody ends: defer(timeout=)."""
         run.resume("generate", "__fail__", error="Trigger timeout")
         assert_to_be_retried(run, "timeout")
@@ -339,7 +339,7 @@ class TestRetryPolicy:
         assert 15 <= run["generate"].retry_delay <= 30
         assert "backing off" in (run["generate"].retry_reason or "")
 
-    def test_it_fails_what_a_retry_cannot_mend(self, airflow: RealAirflow, vendor: EmulatorThread) -> None:
+    def test_it_fails_what_a_retry_cannot_fix(self, airflow: RealAirflow, vendor: EmulatorThread) -> None:
         vendor.faults.add("submit", 400)
         run = airflow.run(generate(arguments=self.POLICY))
 

@@ -34,7 +34,7 @@ def poor_vendor() -> Iterator[EmulatorThread]:
         yield emulator
 
 
-def test_it_lands_and_says_so(airflow: RealAirflow, vendor: EmulatorThread, videos: Path) -> None:
+def test_it_saves_and_says_so(airflow: RealAirflow, vendor: EmulatorThread, videos: Path) -> None:
     run = airflow.run(f"""
     KlingGenerateOperator(
         task_id="generate", {REQUEST}, sidecar=True,
@@ -98,7 +98,7 @@ def test_a_generation_that_is_not_known_everywhere_yet_is_waited_for(
     assert submits(slow_vendor) == 1
 
 
-def test_a_retry_after_a_failed_landing_lands_the_same_generation(
+def test_a_retry_after_a_failed_save_saves_the_same_generation(
     airflow: RealAirflow, vendor: EmulatorThread, videos: Path
 ) -> None:
     vendor.faults.add("cdn", 404, times=5)

@@ -126,7 +126,7 @@ class TestRetry:
         assert vendor.generations == []
 
     @needs_memory
-    def test_a_generation_that_failed_is_submitted_anew_by_a_clear(
+    def test_a_generation_that_failed_is_resubmitted_by_a_clear(
         self, airflow: RealAirflow, vendor: EmulatorThread
     ) -> None:
         """Nobody is charged for a failure; the two submits carry different names."""
@@ -141,7 +141,7 @@ class TestRetry:
         assert vendor.stats["charges"] == 1
 
     @needs_memory
-    def test_a_prompt_that_renders_anew_in_each_try_is_not_paid_for_again(
+    def test_a_prompt_that_renders_differently_in_each_attempt_is_not_paid_for_again(
         self, airflow: RealAirflow, vendor: EmulatorThread
     ) -> None:
         """What changed is told, and submitted when a person clears the task."""
@@ -203,7 +203,7 @@ class TestClear:
         assert "paid for; using it" in run.log
         assert "on_clear='regenerate'" in run.log
 
-    def test_or_made_anew(self, airflow: RealAirflow, vendor: EmulatorThread) -> None:
+    def test_or_made_again(self, airflow: RealAirflow, vendor: EmulatorThread) -> None:
         run = airflow.run(generate(arguments='on_clear="regenerate"'))
         first = run["generate"].xcom["return_value"]
         run.clear("generate").go_on()

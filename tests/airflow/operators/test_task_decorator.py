@@ -161,7 +161,7 @@ def test_a_variant_that_fails_keeps_no_other_from_its_video(
     assert submits(slow_vendor) == 4
 
 
-def test_a_retry_lands_what_an_earlier_try_could_not_beside_one_that_moderation_refused(
+def test_a_retry_saves_what_an_previous_attempt_could_not_beside_one_that_moderation_refused(
     airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
 ) -> None:
     vendor.faults.add("cdn", 404, times=5)

@@ -136,7 +136,7 @@ def test_sixty_triggers_share_one_session_and_one_look_at_the_connection(
     assert not [name for name in map(str, caught) if "never awaited" in name]
 
 
-def test_each_event_loop_has_rooms_of_its_own_and_leaves_none(
+def test_each_event_loop_has_pollers_of_its_own_and_leaves_none(
     monkeypatch: pytest.MonkeyPatch, vendor: EmulatorThread
 ):
     """As dag.test() does: one event loop for each trigger, one after the other."""
@@ -165,7 +165,7 @@ def test_who_is_cancelled_touches_no_other(monkeypatch: pytest.MonkeyPatch, vend
     assert set(asyncio.run(main())) == set(ids[5:])
 
 
-def test_a_person_who_stops_the_task_is_told_what_goes_on(
+def test_a_person_who_stops_the_task_is_told_what_keeps_running(
     monkeypatch: pytest.MonkeyPatch, vendor: EmulatorThread, capsys: pytest.CaptureFixture[str]
 ):
     try:
@@ -299,7 +299,7 @@ def test_metrics_that_do_not_answer_delay_nobody(
     assert asyncio.run(main()) < 8
 
 
-def test_the_room_over_tls_and_a_ca_file_that_is_mended_meanwhile(
+def test_the_poller_over_tls_and_a_ca_file_that_is_corrected_meanwhile(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     (tmp_path / "other").mkdir()

@@ -373,7 +373,7 @@ def test_an_encoded_video_is_refused_unread(tmp_path: Path, name: str):
             )
 
 
-def test_a_slow_download_that_goes_on_is_not_given_up(fetching: Callable[..., tuple[int, bytes]]):
+def test_a_slow_download_that_continues_is_not_given_up(fetching: Callable[..., tuple[int, bytes]]):
     """It takes longer than any of the time-outs, and brings enough in each."""
     pieces = 12
 

@@ -248,7 +248,7 @@ def test_what_may_have_been_accepted_is_never_sent_again(reply: Reply):
 
 
 @pytest.mark.parametrize(("reply", "kind"), REFUSED_FOR_GOOD, ids=str)
-def test_what_a_repeat_cannot_mend_is_not_sent_again(reply: Reply, kind: type[KlingError]):
+def test_what_a_repeat_cannot_fix_is_not_sent_again(reply: Reply, kind: type[KlingError]):
     driven = submitted(reply)
     assert type(driven.error) is kind
     assert driven.error.money is Money.NOT_SPENT
@@ -368,7 +368,7 @@ def test_at_the_deadline_it_looks_once_more():
     assert driven.pauses == [10.0, 10.0, 5.0]
 
 
-def test_after_the_deadline_it_ends_and_says_what_goes_on():
+def test_after_the_deadline_it_ends_and_says_what_keeps_running():
     driven = settled(QUEUED, QUEUED, QUEUED, GENERATING, seconds=25.0)
     error = driven.error
     assert isinstance(error, GenerationTimeoutError)

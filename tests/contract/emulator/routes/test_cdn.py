@@ -60,7 +60,7 @@ def test_the_video_is_real_and_of_the_length_asked_for(emulator):
         assert container.streams.video[0].codec_context.name == "h264"
 
 
-def test_each_poll_signs_anew_and_all_its_urls_are_valid(emulator):
+def test_each_poll_signs_again_and_all_its_urls_are_valid(emulator):
     generation_id = completed(emulator)
     urls = {url_of(emulator, generation_id) for _ in range(5)}
     assert len(urls) == 5

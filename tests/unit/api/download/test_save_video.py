@@ -96,7 +96,7 @@ def failure(go: Callable[..., SavedVideo], target: object, **options: Any) -> Do
 
 
 class TestWhole:
-    def test_a_video_lands_with_its_facts(
+    def test_a_video_is_saved_with_its_facts(
         self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         target = folder / "new" / "deep" / "clip.mp4"
@@ -286,7 +286,7 @@ class TestBrokenDownloads:
         assert waits == [0.5, 1.0, 2.0, 4.0]
         assert os.listdir(folder) == []
 
-    def test_a_server_that_always_starts_anew_ends_too(
+    def test_a_server_that_always_starts_again_ends_too(
         self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         cdn.always = Fault(close_at=MIB + 1000, ignore_range=True)
@@ -297,7 +297,7 @@ class TestBrokenDownloads:
         assert os.listdir(folder) == []
 
     @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-    def test_without_a_strong_etag_it_starts_anew(
+    def test_without_a_strong_etag_it_starts_again(
         self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path, etag: str | None
     ) -> None:
         cdn.headers["ETag"] = etag
@@ -551,7 +551,7 @@ class TestRefusals:
 
 
 class TestWhatIsThereAlready:
-    def test_a_second_landing_downloads_nothing(
+    def test_a_second_save_downloads_nothing(
         self, go: Callable[..., SavedVideo], cdn: Cdn, folder: Path
     ) -> None:
         clip = folder / f"{ID}.mp4"
@@ -785,7 +785,7 @@ class TestStorage:
         assert memory.cat("/bucket/a/clip.mp4") == VIDEO
         assert memory.find("/") == ["/bucket/a/clip.mp4"]
 
-    def test_a_second_landing_downloads_nothing(
+    def test_a_second_save_downloads_nothing(
         self, go: Callable[..., SavedVideo], cdn: Cdn, memory: MemoryFileSystem
     ) -> None:
         target = UPath(f"memory://bucket/{ID}.mp4")

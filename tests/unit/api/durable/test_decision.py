@@ -165,8 +165,8 @@ def test_every_combination_is_decided_as_the_table_says():
     for case in CASES:
         action, *anew = expected(case)[len(Case._fields) :]
         decision = decided(case)
-        if (decision.action.upper(), decision.anew) != (action, anew == ["anew"]):
-            wrong.append((case, decision.action.upper(), decision.anew, "expected", action, anew))
+        if (decision.action.upper(), decision.is_resubmit) != (action, anew == ["anew"]):
+            wrong.append((case, decision.action.upper(), decision.is_resubmit, "expected", action, anew))
     assert wrong == []
 
 
@@ -193,13 +193,13 @@ def test_who_may_pay_again_is_told_so():
     for decision in map(decided, CASES):
         if decision.action == "submit":
             assert "billed" in decision.reason
-            assert decision.anew is bool(
+            assert decision.is_resubmit is bool(
                 re.search("(?i)both are billed|billed again|not charged", decision.reason)
             )
 
 
-def test_only_a_submit_can_be_anew():
-    assert {decision.action for decision in map(decided, CASES) if decision.anew} == {"submit"}
+def test_only_a_submit_can_be_a_resubmit():
+    assert {decision.action for decision in map(decided, CASES) if decision.is_resubmit} == {"submit"}
 
 
 def test_trouble_never_leads_to_a_submit():
@@ -245,7 +245,7 @@ def test_the_vendors_words_are_in_the_reason():
         (Failure("", "no message"), False),
     ],
 )
-def test_which_failures_a_repeat_cannot_mend(failure: Failure, hopeless: bool):
+def test_which_failures_a_repeat_cannot_fix(failure: Failure, hopeless: bool):
     assert is_hopeless(failure) is hopeless
 
 

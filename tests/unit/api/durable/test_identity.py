@@ -188,7 +188,7 @@ SIGNED_TWICE = {
 
 
 @pytest.mark.parametrize("queries", SIGNED_TWICE.values(), ids=SIGNED_TWICE)
-def test_a_url_signed_anew_is_the_same_picture(queries: tuple[str, str]):
+def test_a_url_signed_again_is_the_same_picture(queries: tuple[str, str]):
     first, second = queries
     assert unsigned(f"{PICTURE}?{first}") == unsigned(f"{PICTURE}?{second}") == PICTURE
 

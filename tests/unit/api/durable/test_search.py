@@ -166,7 +166,7 @@ def test_not_found_is_believed_after_the_grace_and_without_the_filter():
     assert driven.result[late].inference_id == f"g:{NAME}"
 
 
-def test_the_search_goes_on_until_the_grace_is_over():
+def test_the_search_continues_until_the_grace_is_over():
     clock = Clock()
     driven = drive(search_logs(calls(clock), wanted(until=START + 50)), lambda _: rows(), clock)
     assert driven.result is None

@@ -178,7 +178,7 @@ def test_an_id_from_the_header_is_as_good():
 
 @pytest.mark.parametrize("status", ["queued", "generating", "dreaming"])
 @pytest.mark.parametrize("attempt", get_args(AttemptKind))
-def test_one_that_goes_on_is_adopted(status: str, attempt: AttemptKind):
+def test_one_that_continues_is_reattached(status: str, attempt: AttemptKind):
     driven = obtain([standing(status)], record(), kind=attempt)
     # that a clear came to this is remembered: a retry of it is no other clear
     assert driven.story == ["poll"] + ["saverecord"] * (attempt == "clear")
@@ -196,7 +196,7 @@ def test_one_that_is_completed_is_used(attempt: AttemptKind, caplog: pytest.LogC
     assert ("regenerate" in caplog.text) is (attempt == "clear")
 
 
-def test_one_that_is_completed_is_made_anew_where_a_clear_means_that():
+def test_one_that_is_completed_is_made_again_where_a_clear_means_that():
     driven = obtain([DONE, ACCEPTED], record(count=2), kind="clear", on_clear="regenerate")
     assert driven.story == ["poll", "saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(3)]
@@ -205,7 +205,7 @@ def test_one_that_is_completed_is_made_anew_where_a_clear_means_that():
     assert result(driven).reattached
 
 
-def test_one_that_failed_is_submitted_anew_under_another_name():
+def test_one_that_failed_is_resubmitted_under_another_name():
     driven = obtain([FAILED, ACCEPTED], record(), kind="retry")
     assert driven.story == ["poll", "saverecord", "submit", "saverecord"]
     assert names_sent(driven) == [name(1)]
@@ -258,7 +258,7 @@ def test_one_of_another_request():
 # A submit whose outcome is not known
 
 
-def test_it_is_looked_for_and_adopted():
+def test_it_is_searched_for_and_reattached():
     driven = obtain([listed(("other", "g0"), (name(), "g1")), standing("queued")], record(None), kind="retry")
     assert driven.story == ["logs", "saverecord", "poll"]
     assert driven.remembered == [record("g1")]
@@ -521,7 +521,7 @@ def test_a_clear_does_not_send_what_was_rejected_just_now():
     assert names_sent(driven) == [name(1)]
 
 
-def test_uncertain_and_found_failed_is_submitted_anew():
+def test_uncertain_and_found_failed_is_resubmitted():
     driven = obtain([LOST, listed((name(), "g1")), FAILED, ACCEPTED])
     assert names_sent(driven) == [name(0), name(1)]
     assert result(driven).generation_id == "g9"
@@ -579,13 +579,13 @@ def test_a_clear_that_came_to_nothing_is_gone_on_with_by_the_retry():
     assert later.story == ["poll"]
 
 
-def test_a_clear_that_adopted_is_over():
+def test_a_clear_that_reattached_is_over():
     driven = obtain([standing("generating")], record(), kind="clear", on_clear="regenerate")
     driven = obtain([DONE], driven.remembered[-1], number=3, first_number=2, on_clear="regenerate")
     assert driven.story == ["poll"]
 
 
-def test_a_request_that_cannot_be_sent_adopts_what_was_and_submits_nothing():
+def test_a_request_that_cannot_be_sent_reattaches_to_what_was_and_submits_nothing():
     unready = InvalidRequestError("image_url: /in/mug.jpg does not exist on this worker.")
     assert result(obtain([DONE], record(), kind="retry", unready=unready)).reattached
     for replies, stored in (([], NOTHING), ([FAILED], record())):
@@ -687,14 +687,14 @@ def test_a_first_try_submits():
 
 
 @pytest.mark.parametrize("attempt", ["retry", "clear"])
-def test_a_later_try_looks_in_the_logs_first(attempt: AttemptKind):
+def test_a_later_attempt_looks_in_the_logs_first(attempt: AttemptKind):
     driven = forgetful([listed((name(), "g1")), standing("queued")], kind=attempt)
     assert driven.story == ["logs", "saverecord", "poll"]
     assert result(driven).generation_id == "g1"
     assert dict(driven.sent[0].params)["start"] == "2026-09-21T13:43:20Z"
 
 
-def test_it_looks_until_the_grace_after_the_earlier_try_is_over():
+def test_it_looks_until_the_grace_after_the_previous_attempt_is_over():
     driven = forgetful(lambda r: ACCEPTED if r.call is Call.SUBMIT else EMPTY, previous_until=START - 100)
     assert sum(driven.pauses) == GRACE - 100
     assert names_sent(driven) == [name(1)]
@@ -716,7 +716,7 @@ def test_a_failed_one_is_not_taken_for_the_last():
     assert names_sent(driven) == []
 
 
-def test_a_failed_one_that_is_the_last_is_submitted_anew():
+def test_a_failed_one_that_is_the_last_is_resubmitted():
     only = listed((name(), "g1"))
     driven = forgetful(
         lambda r: {Call.LOGS: only, Call.POLL: FAILED, Call.SUBMIT: ACCEPTED}[r.call],

@@ -54,7 +54,7 @@ def test_a_file_without_its_end_whose_pixels_never_end_is_not_read_on() -> None:
     assert time.process_time() - started < 1
 
 
-def test_mending_keeps_all_that_is_right() -> None:
+def test_repair_keeps_all_that_is_right() -> None:
     wrong = chunk(b"tEXt", b"Title\0A boat", 1)
     right = chunk(b"tEXt", b"Author\0me")
     file, target = io.BytesIO(PNG[:33] + wrong + right + PNG[33:-12]), io.BytesIO()

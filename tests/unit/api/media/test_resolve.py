@@ -332,7 +332,7 @@ class TestDataUris:
         assert resolved.sha256 == hashlib.sha256(PNG).hexdigest()
         assert resolved.source == "the data URI"
 
-    def test_a_wrong_type_is_mended(self) -> None:
+    def test_a_wrong_type_is_corrected(self) -> None:
         assert text_sent(get(data_uri(PNG, "image/jpg"))) == data_uri(PNG, "image/png")
         assert text_sent(get(data_uri(PNG, ""))) == data_uri(PNG, "image/png")
         assert text_sent(get("DATA:" + data_uri(PNG)[5:])) == data_uri(PNG, "image/png")

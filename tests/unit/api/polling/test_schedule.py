@@ -259,7 +259,7 @@ def test_jitter_stays_within_its_share(wait, rng):
     assert (1 - JITTER) * wait - 1e-9 <= moved <= (1 + JITTER) * wait + 1e-9
 
 
-def test_jitter_spreads_waiters_and_keeps_their_pace():
+def test_jitter_spreads_waits_and_keeps_their_rate():
     rng = random.Random(1)
     waits = [jittered(10.0, rng.random) for _ in range(1000)]
     assert sum(waits) / 1000 == pytest.approx(10.0, rel=0.01)

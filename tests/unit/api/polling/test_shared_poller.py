@@ -352,7 +352,7 @@ def test_trouble_of_one_is_not_the_others():
     run(main())
 
 
-def test_a_room_that_cannot_open_says_so_to_everybody_and_tries_again_for_the_next():
+def test_a_poller_that_cannot_open_says_so_to_everybody_and_tries_again_for_the_next():
     async def main():
         house = House()
         opens = house.vendor.open
@@ -371,7 +371,7 @@ def test_a_room_that_cannot_open_says_so_to_everybody_and_tries_again_for_the_ne
     run(main())
 
 
-def test_who_leaves_a_room_that_cannot_open_lets_it_close():
+def test_who_leaves_a_poller_that_cannot_open_lets_it_close():
     async def main():
         house = House()
         closing = asyncio.Event()
@@ -512,7 +512,7 @@ def test_a_storm_of_429s_loses_nobody():
     run(main())
 
 
-def test_a_429_about_the_balance_is_its_waiters_own(caplog: pytest.LogCaptureFixture):
+def test_a_429_about_the_balance_is_its_waits_own(caplog: pytest.LogCaptureFixture):
     async def main():
         house = House()
         house.vendor.trouble = lambda name: answer(429, BALANCE) if name == "poor" else None

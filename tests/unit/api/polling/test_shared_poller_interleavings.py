@@ -74,5 +74,5 @@ async def play(steps: list[tuple[str, Any]], workers: int) -> None:
 
 @settings(max_examples=max(300, settings.default.max_examples))
 @given(STEPS, st.sampled_from([1, 2, 16]))
-def test_no_interleaving_loses_a_waiter(steps: list[tuple[str, Any]], workers: int):
+def test_no_interleaving_loses_a_wait(steps: list[tuple[str, Any]], workers: int):
     run(play(steps, workers))

@@ -125,7 +125,7 @@ def test_another_configured_rate_lifts_no_restraint(per_minute):
     assert limited.per_minute == (None if per_minute is None else pytest.approx(per_minute, rel=0.02))
 
 
-def test_holding_back_is_told_once_and_not_for_each_waiter():
+def test_holding_back_is_told_once_and_not_for_each_wait():
     limited, clock = limiter(60)
     told: list[RateChange] = []
     for _ in range(500):

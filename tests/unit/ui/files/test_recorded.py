@@ -111,7 +111,10 @@ def test_nothing_but_files_and_objects_is_opened(place: str) -> None:
 
 
 def test_an_object_in_storage_is_served(tmp_path: Path) -> None:
-    from airflow.sdk.io import attach
+    try:
+        from airflow.sdk.io import attach
+    except ImportError:  # Airflow 2
+        from airflow.io.store import attach
     from fsspec.implementations.memory import MemoryFileSystem
 
     attach("memory", fs=MemoryFileSystem())

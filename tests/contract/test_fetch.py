@@ -122,7 +122,7 @@ def test_a_connection_that_cannot_be_made(driver: Blocking):
 def test_a_connection_that_breaks(vendor: EmulatorThread, driver: Blocking):
     url = video_url(driver)
     vendor.faults.add("cdn", "reset-at", at=5000)
-    with pytest.raises(ConnectionLostError, match="broke before the answer was read whole") as caught:
+    with pytest.raises(ConnectionLostError, match="broke before the whole answer was read") as caught:
         fetched(driver, url)
     assert caught.value.maybe_sent
     assert "ksSecret" not in str(caught.value)

@@ -149,7 +149,7 @@ def error_from_response(
     else:
         who = "The vendor, or a gateway before it,"
     error = kind(
-        f"{who} answered the {call} request{about} with {status}: {message}{ticket}.",
+        f"{who} answered the {call} request{about} with {status}: {message.rstrip('.')}{ticket}.",
         status=status,
         message=message,
         request_id=request_id,
@@ -280,7 +280,8 @@ def _text_of(body: Any) -> str:
     if isinstance(body, dict):
         for key in MESSAGE_KEYS:
             if body.get(key) and (said := _text_of(body[key])):
-                return ": ".join([said + _where(body), *_details(body, key)])
+                where = _where(body)
+                return ": ".join([f"{said.rstrip('.')}{where}" if where else said, *_details(body, key)])
         return json.dumps(body, default=str) if body else ""
     if isinstance(body, list):
         return "; ".join(filter(None, map(_text_of, body)))

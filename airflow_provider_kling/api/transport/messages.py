@@ -117,7 +117,7 @@ class FailureReason(enum.Enum):
         True,
         True,
     )
-    BROKEN = ("the connection broke before the answer was read whole", True, True)
+    BROKEN = ("the connection broke before the whole answer was read", True, True)
 
     def __init__(self, sentence: str, maybe_sent: bool, passing: bool) -> None:
         self.sentence = sentence

@@ -132,11 +132,8 @@ class KlingBatchTrigger(BaseTrigger):
         generations = self.generations if isinstance(self.generations, Mapping) else {}
         for model, each in generations.items():
             for facts in each if isinstance(each, list | tuple) else ():
-                generation_id, submitted_at, polled_at = (
-                    *(facts if isinstance(facts, list | tuple) else [facts]),
-                    None,
-                    None,
-                )[:3]
+                given = facts if isinstance(facts, list | tuple) else [facts]
+                generation_id, submitted_at, polled_at = (*given, None, None, None)[:3]
                 arguments = TriggerArguments.read(
                     {
                         "generation_id": generation_id,

@@ -13,6 +13,7 @@ import pytest
 
 from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
 from tests.airflow.batches.life import BatchLife, quick_videos
+from tests.media_samples import picture
 
 TEXT_MODEL = "kling-video/v1.6/standard/text-to-video"
 ROWS = 6
@@ -146,3 +147,36 @@ def test_two_runs_onto_one_folder_do_not_mix(vendor: EmulatorThread, tmp_path: P
     assert first.xcom["batch"]["manifest"] != second.xcom["batch"]["manifest"]
     names = [{line["key"] for line in manifest(life)} for life in (first, second)]
     assert names == [{f"clip {n}" for n in range(3)}, {f"other {n}" for n in range(3)}]
+
+
+def test_a_nightly_run_over_400_pictures_of_which_10_changed_pays_for_10(
+    vendor: EmulatorThread, tmp_path: Path
+) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for number in range(400):
+        (pictures / f"{number:03}.png").write_bytes(picture("PNG", size=(300 + number, 300)))
+    given = {
+        "requests": f"{pictures}/",
+        "path": f"{tmp_path}/clips/",
+        "model": "kling-video/v1.6/standard/image-to-video",
+        "prompt": "It turns.",
+        "duration": 5,
+        "max_active": 200,
+        "skip_unchanged": True,
+    }
+    nights = [BatchLife(vendor, given, run_id=f"night {number}") for number in range(2)]
+    accepted = vendor.stats["accepted"]
+    assert nights[0].to_the_end() == "success", nights[0].error
+    assert vendor.stats["accepted"] - accepted == 400
+    before = {path.name: path.read_bytes() for path in (tmp_path / "clips").glob("*.mp4")}
+    for number in range(0, 400, 40):
+        (pictures / f"{number:03}.png").write_bytes(picture("PNG", size=(300, 301 + number)))
+    assert nights[1].to_the_end() == "success", nights[1].error
+    assert vendor.stats["accepted"] - accepted == 410
+    summary = nights[1].xcom["batch"]
+    assert (summary["saved"], summary["reused"]) == (10, 390)
+    assert 0 < summary["cost_usd"] < nights[0].xcom["batch"]["cost_usd"] / 39
+    after = {path.name: path.read_bytes() for path in (tmp_path / "clips").glob("*.mp4")}
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {f"{number:03}.mp4" for number in range(0, 400, 40)}

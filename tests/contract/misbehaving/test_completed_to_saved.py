@@ -29,6 +29,9 @@ from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.hooks.kling import KlingHook
 from airflow_provider_kling.task import sidecar
+from airflow_provider_kling.task.batch.options import BatchOptions
+from airflow_provider_kling.task.batch.row_results import RowResults
+from airflow_provider_kling.task.batch.state import InFlight
 from airflow_provider_kling.task.generate import GenerateRun
 from airflow_provider_kling.task.options import GenerateOptions
 from airflow_provider_kling.task.results import save_video as save_and_push
@@ -448,3 +451,41 @@ def test_a_sensor_and_a_download_are_as_robust(vendor: Vendor, prices: Answer, l
         assert Path(folder, "v.mp4").read_bytes() == vendor.video
     assert ti.xcoms["generation"]["id"] == GENERATION
     hook.get_conn().close()
+
+
+class Records:
+    """Of a batch, in memory."""
+
+    def __init__(self, record: Any) -> None:
+        self.record = record
+
+    def load(self, name: str) -> Any:
+        return self.record
+
+    def save(self, name: str, record: Any) -> None:
+        self.record = json.loads(json.dumps(record))
+
+
+@_settings
+@given(
+    ledger=tables, request=described.filter(lambda it: it is None or "model" not in it), broken=st.booleans()
+)
+def test_so_is_a_row_of_a_batch(vendor: Vendor, ledger: Answer, request: Any, broken: bool):
+    """Its charge is looked up for all rows at once, and its sidecar may have no place."""
+    vendor.told = {"ledger": ledger}
+    with tempfile.TemporaryDirectory() as folder:
+        options = BatchOptions(
+            requests=[], path=f"{folder}/{{key}}.mp4", defaults={}, max_active=1, timeout=60
+        )
+        if broken:
+            Path(folder, "row.json").mkdir()
+        hook = Hook(vendor.server.address)
+        records = Records({"request": request})
+        results = RowResults(options, hook, records)  # type: ignore[arg-type]
+        each = InFlight(1, "row", 1_799_999_000.0, MODEL, 0.3)
+        charges = results.charges({GENERATION: each})
+        results.save(each, hook.get_generation(GENERATION), charges.get(GENERATION))
+        hook.get_conn().close()
+        assert Path(folder, "row.mp4").read_bytes() == vendor.video
+    assert records.record["status"] == "saved"
+    assert records.record["path"].endswith("row.mp4")

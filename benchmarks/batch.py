@@ -155,8 +155,8 @@ def simulate(count: int) -> None:
     minutes = ended["seconds"] / 60
     sent = simulation.vendor.requests
     print(
-        f"{ended['saved']} of {count} clips in {minutes:.0f} simulated minutes, {simulation.parts} segments on "
-        f"workers; {sent / count:.2f} requests a clip, {sent / minutes:.0f} a minute of 200 allowed "
+        f"{ended['saved']} of {count} clips in {minutes:.0f} simulated minutes, {simulation.parts} segments; "
+        f"{sent / count:.2f} requests a clip, {sent / minutes:.0f} a minute of 200 allowed "
         f"({sent / minutes / 2:.0f} %); {1000 * cpu / count:.1f} ms of CPU a clip, with the simulation; "
         f"largest: {dict(simulation.largest)} bytes."
     )

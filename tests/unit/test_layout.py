@@ -63,9 +63,8 @@ TESTED_ELSEWHERE = {
     "version_compat": "tests/airflow",
     "operators.batch": "tests/airflow/operators/test_batch.py",
     "task.batch.options": "tests/airflow/operators/test_batch.py",
-    "task.batch.row_submits": "tests/airflow/operators/test_batch.py",
-    "task.batch.run": "tests/airflow/operators/test_batch.py",
-    "triggers.batch": "tests/airflow/operators/test_batch.py",
+    "task.batch.row_submits": "tests/airflow/batches",
+    "task.batch.run": "tests/airflow/batches",
     # a server, driven over HTTP
     "emulator": "tests/contract/emulator",
     "ui": "tests/ui",

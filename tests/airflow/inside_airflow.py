@@ -50,10 +50,11 @@ def parse(dag_file: str) -> dict[str, Any]:
     }
 
 
-def test(dag_file: str, dag_id: str) -> dict[str, Any]:
-    """One ``dag.test()`` from start to end."""
+def test(dag_file: str, dag_id: str, dated: bool) -> dict[str, Any]:
+    """One ``dag.test()`` from start to end, with a logical date or, from Airflow 3 on, without."""
     inside_version.activate_assets(_bag(dag_file))
-    return _report(dag_id, _dag(dag_file, dag_id).test().run_id)
+    undated = {} if dated else {"logical_date": None}
+    return _report(dag_id, _dag(dag_file, dag_id).test(**undated).run_id)
 
 
 def begin(dag_file: str, dag_id: str, conf: dict[str, Any] | None = None) -> str:

@@ -113,9 +113,9 @@ class Run:
         self.run_id = self._ask("begin", env, conf=conf)
         return self
 
-    def test(self, env: dict[str, str]) -> Self:
+    def test(self, env: dict[str, str], *, dated: bool = True) -> Self:
         """Run it by ``dag.test()``."""
-        self._take(self._ask("test", env))
+        self._take(self._ask("test", env, dated=dated))
         return self
 
     def _ask(self, call: str, env: dict[str, str], **arguments: Any) -> Any:
@@ -227,15 +227,18 @@ class RealAirflow:
         env = {name: options.pop(name) for name in list(options) if name.isupper()}
         return self.begin(body, **options, **env).go_on(**env)
 
-    def test(self, body_or_file: str | Path, **env: str) -> Run:
-        """A ``dag.test()`` of a DAG with these tasks, or of a DAG file that is named as its DAG."""
+    def test(self, body_or_file: str | Path, *, dated: bool = True, **env: str) -> Run:
+        """A ``dag.test()`` of a DAG with these tasks, or of a DAG file that is named as its DAG.
+
+        :param dated: whether the run has a logical date.
+        """
         if isinstance(body_or_file, Path):
             shutil.rmtree(self.dags)
             shutil.copytree(PICTURES, self.dags / PICTURES.name)
             path = Path(shutil.copy(body_or_file, self.dags))
-            return Run(self, path, path.stem).test(env)
+            return Run(self, path, path.stem).test(env, dated=dated)
         path, dag_id = self.write(body_or_file)
-        return Run(self, path, dag_id).test(env)
+        return Run(self, path, dag_id).test(env, dated=dated)
 
     def environment(self) -> dict[str, str]:
         """What a process needs to be of this Airflow."""

@@ -98,6 +98,51 @@ def test_each_xcom_is_in_the_pages_of_the_operators() -> None:
     assert [key for key in keys if f"`{key}`" not in text] == []
 
 
+NAMED_TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
+COUNTS = re.compile(r"accepted|submits\(|\.generations|\.journal|import_error\(|\brefused\(")
+"""How a test sees that the emulator accepted nothing, or that no task ran."""
+
+
+def named_tests(page: Path) -> list[tuple[str, str]]:
+    return NAMED_TEST.findall(page.read_text())
+
+
+def functions(module: Path) -> dict[str, str]:
+    """Source of each test of a module, by its name."""
+    source = module.read_text()
+    found = (node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef))
+    return {node.name: ast.get_source_segment(source, node) or "" for node in found}
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted(DOCS.rglob("*.md")), ROOT / "README.md"], ids=lambda path: path.name
+)
+def test_each_test_that_a_page_names_is_there(page: Path) -> None:
+    assert [
+        f"{module}::{name}"
+        for module, name in named_tests(page)
+        if not (ROOT / module).is_file() or name not in functions(ROOT / module)
+    ] == []
+
+
+def test_each_promise_of_what_is_seen_before_paying_is_a_test_that_counts() -> None:
+    text = (DOCS / "before-paying.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "| shown by" not in line]
+    assert len(rows) > 20
+    assert [row for row in rows if not NAMED_TEST.search(row)] == []
+    named = named_tests(DOCS / "before-paying.md")
+    assert len(named) == len(set(named))
+    assert [name for module, name in named if not COUNTS.search(functions(ROOT / module)[name])] == []
+
+
+@pytest.mark.parametrize(
+    "page",
+    ["README.md", "docs/storage.md", "docs/operators/generate.md"],
+)
+def test_pages_that_promise_lead_to_the_list(page: str) -> None:
+    assert "before-paying.md" in (ROOT / page).read_text()
+
+
 def test_troubleshooting_quotes_messages_as_they_are() -> None:
     """Each quoted message of a table's first column stands in the source, up to what is filled in."""
     texts = []

@@ -81,6 +81,7 @@ class TestNoRetry:
 
             assert_failed_for_good(run, "Top up", "No money was spent.")
             assert poor.stats["calls"]["submit"] == 1
+            assert poor.stats["accepted"] == 0
 
     def test_a_429_about_the_balance_is_no_rate_limit(
         self, airflow: RealAirflow, vendor: EmulatorThread
@@ -99,6 +100,7 @@ class TestNoRetry:
 
         assert_failed_for_good(run, "prompt: too long", "Correct the request", "No money was spent.")
         assert vendor.stats["calls"]["submit"] == 1
+        assert vendor.stats["accepted"] == 0
 
     def test_parameters_that_are_wrong_once_rendered(
         self, airflow: RealAirflow, vendor: EmulatorThread
@@ -175,6 +177,7 @@ class TestNoRetry:
         assert_failed_for_good(
             run, "'kling_default' has no API key", "password field", "Nothing was sent, so this cost nothing."
         )
+        assert vendor.journal == []
 
 
 class TestRetry:

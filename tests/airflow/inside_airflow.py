@@ -131,6 +131,24 @@ def clear(dag_file: str, dag_id: str, run_id: str, task_ids: list[str]) -> None:
         inside_version.clear(_dag(dag_file, dag_id), run_id, task_ids, session)
 
 
+def clear_by_rest(dag_id: str, run_id: str, task_ids: list[str] | None, keep_task_state: bool) -> None:
+    """Clear tasks of a run, or the whole run, by the REST API's own route, as the UI does; Airflow 3."""
+    from airflow.api_fastapi.app import create_app
+    from fastapi.testclient import TestClient
+
+    with TestClient(create_app(apps="core")) as client:
+        token = client.get("/auth/token").json()["access_token"]
+        body: dict[str, Any] = {"dry_run": False, "only_failed": False}
+        path = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/clear"
+        if task_ids is not None:
+            path = f"/api/v2/dags/{dag_id}/clearTaskInstances"
+            body |= {"dag_run_id": run_id, "task_ids": task_ids, "reset_dag_runs": True}
+        if keep_task_state:
+            body["keep_task_state"] = True
+        answer = client.post(path, json=body, headers={"Authorization": f"Bearer {token}"})
+        assert answer.is_success, f"{answer.status_code} {answer.text}"
+
+
 def put_in_state_store(dag_id: str, run_id: str, task_id: str, value: Any) -> None:
     """Overwrite what a task remembers."""
     from airflow.models.task_state_store import TaskStateStoreModel as Store
@@ -207,6 +225,7 @@ COMMANDS = {
         go_on,
         resume,
         clear,
+        clear_by_rest,
         put_in_state_store,
         inside_provider.store_connection,
         inside_provider.test_connection,

@@ -1,0 +1,77 @@
+"""What is cleared by the REST API's route, as the UI does it, is paid once; Airflow 3.4 empties the store then."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_kling.emulator import EmulatorThread
+from tests.airflow.real_airflow import REMEMBERS, VERSION, RealAirflow
+
+pytestmark = pytest.mark.skipif(
+    VERSION < (3, 1), reason="its REST API has no such route, or starts no app here"
+)
+
+MODEL = "kling-video/v1.6/standard/text-to-video"
+RECORD = "kling_generation"
+EMPTIES = VERSION >= (3, 4)
+NO_RECORD = "There is no record of what previous attempts submitted"
+BODY = f"""
+common = dict(model="{MODEL}", uncertain_grace=1)
+KlingGenerateOperator(task_id="success", prompt="A boat.", **common)
+KlingGenerateOperator(task_id="working", prompt="A boat. [emulator: slow=3600]", **common)
+
+@task
+def prompts():
+    return ["one", "two"]
+
+KlingGenerateOperator.partial(task_id="mapped", **common).expand(prompt=prompts())
+"""
+TASKS = ("success", "working", "mapped[0]", "mapped[1]")
+
+
+@pytest.mark.parametrize("clear_on_success", ["False", "True"])
+def test_tasks_and_the_whole_run(airflow: RealAirflow, vendor: EmulatorThread, clear_on_success: str) -> None:
+    store = {"AIRFLOW__STATE_STORE__CLEAR_ON_SUCCESS": clear_on_success}
+    run = airflow.run(BODY, **store)
+    assert run.state == "success"
+    made = {name: run[name].xcom["return_value"] for name in TASKS}
+    assert len(set(made.values())) == len(TASKS) == vendor.stats["accepted"]
+
+    run.clear_by_rest("success", "working", "mapped").go_on(**store)
+    assert {name: run[name].xcom["return_value"] for name in TASKS} == made
+    assert [run[name].tries for name in TASKS] == [2] * len(TASKS)
+    assert vendor.stats["accepted"] == len(TASKS)
+    forgot = not REMEMBERS or EMPTIES or clear_on_success == "True"
+    assert run.log.count(NO_RECORD) == (len(TASKS) if forgot else 0)
+
+    run.clear_by_rest().go_on(**store)
+    assert {name: run[name].xcom["return_value"] for name in TASKS} == made
+    assert vendor.stats["accepted"] == len(TASKS)
+    assert (NO_RECORD in run.log) is (not REMEMBERS or clear_on_success == "True")
+
+
+@pytest.mark.skipif(not EMPTIES, reason="keeps the store in any case")
+def test_a_clear_that_keeps_the_store(airflow: RealAirflow, vendor: EmulatorThread) -> None:
+    run = airflow.run(f'KlingGenerateOperator(task_id="make", prompt="A boat.", model="{MODEL}")')
+    run.clear_by_rest("make", keep_task_state=True).go_on()
+
+    assert vendor.stats["accepted"] == 1
+    assert run["make"].tries == 2
+    assert NO_RECORD not in run.log
+
+
+@pytest.mark.parametrize("wait", ["poke_interval=1", "deferrable=True, poke_interval=5"])
+def test_a_wait_that_failed(airflow: RealAirflow, vendor: EmulatorThread, wait: str) -> None:
+    prompt = "A boat. [emulator: slow=3600]"
+    run = airflow.run(
+        f'KlingGenerateOperator(task_id="make", prompt="{prompt}", model="{MODEL}", uncertain_grace=1,'
+        f" wait_for_completion=True, timeout=1, {wait})"
+    )
+    assert run["make"].state == "failed"
+
+    vendor.clock.advance(3700)
+    run.clear_by_rest("make").go_on()
+
+    assert run.state == "success"
+    assert vendor.stats["accepted"] == vendor.stats["charges"] == 1
+    assert (NO_RECORD in run.log) is (not REMEMBERS or EMPTIES)

@@ -8,6 +8,7 @@ starts an attempt, a part after a deferral, and the trigger, and loses what a ki
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 import random
@@ -45,6 +46,7 @@ from airflow_provider_kling.triggers.batch import KlingBatchTrigger, read_batch_
 from airflow_provider_kling.triggers.kling import EVENT_SCHEMA
 from tests.media_samples import mp4
 
+TEXT_MODEL = "kling-video/v1.6/standard/text-to-video"
 RETRIES = 1000
 MOST_PARTS = 400
 
@@ -107,6 +109,7 @@ class BatchLife:
     cleared_at: int = 1
     xcom: dict[str, Any] = field(default_factory=dict)
     triggers: list[dict[str, Any]] = field(default_factory=list)
+    log: list[str] = field(default_factory=list)
     outcome: str = ""
     error: str = ""
     boundaries: int = 0
@@ -150,6 +153,7 @@ class BatchLife:
         assert os.WEXITSTATUS(status) == 0, "the part broke, see above"
         part = pickle.loads(said)
         self.xcom |= part["xcom"]
+        self.log += part["log"]
         self.outcome, self.error, self._deferred = part["outcome"], part["error"], part["deferred"]
         self.boundaries = part["boundaries"]
         if self._deferred is not None:
@@ -198,6 +202,8 @@ class BatchLife:
 
     def _part(self, event: Any, kill_at: int | None) -> dict[str, Any]:
         """What runs in the forked process."""
+        log = _Log()
+        logging.getLogger("airflow_provider_kling").addHandler(log)
         with played(self.vendor) as (hook, _), boundaries(kill_at) as passed:
             operator = KlingGenerateBatchOperator(task_id="batch", retries=RETRIES, **self.arguments)
             operator.__dict__["hook"] = hook
@@ -215,7 +221,7 @@ class BatchLife:
                     "outcome": "retry" if error.recovery.name != "GIVE_UP" else "failed",
                     "error": str(error),
                 }
-            return {**part, "boundaries": passed[0]}
+            return {**part, "boundaries": passed[0], "log": log.lines}
 
     def _context(self, operator: Any, pushed: dict[str, Any]) -> Any:
         begun = datetime.fromtimestamp(self.vendor.clock.now() - 60.0, UTC)
@@ -234,6 +240,17 @@ class BatchLife:
         if self.has_store:
             context["task_state_store"] = SimpleNamespace(get=lambda *_: None, set=lambda *_, **__: None)
         return context
+
+
+class _Log(logging.Handler):
+    """Keeps the provider's warnings."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
 
 
 class _DeferredError(BaseException):
@@ -294,3 +311,19 @@ def boundaries(kill_at: int | None) -> Iterator[list[int]]:
     finally:
         for each in undo:
             each()
+
+
+def arguments(folder: Path, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """Arguments of the operator: three at once, into a folder."""
+    given = {"requests": rows, "path": f"{folder}/", "model": TEXT_MODEL, "max_active": 3, "duration": 5}
+    return {**given, **more}
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    """Rows of a batch."""
+    return [{"key": f"clip {n}", "prompt": f"Clip {n}."} for n in range(count)]
+
+
+def manifest(life: BatchLife) -> list[dict[str, Any]]:
+    """The lines of the manifest."""
+    return [json.loads(line) for line in Path(life.xcom["batch"]["manifest"]).read_text().splitlines()]

@@ -5,57 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from airflow_provider_kling.emulator import EmulatorOptions, EmulatorThread
-from tests.airflow.batches.life import BatchLife, quick_videos
+from airflow_provider_kling.emulator import EmulatorThread
+from tests.airflow.batches.life import BatchLife, arguments, manifest, rows
 from tests.media_samples import picture
 
-TEXT_MODEL = "kling-video/v1.6/standard/text-to-video"
 ROWS = 6
 SEEDS = 100
 
 
-@pytest.fixture(scope="module")
-def vendor() -> Iterator[EmulatorThread]:
-    patch = pytest.MonkeyPatch()
-    quick_videos(patch)
-    options = EmulatorOptions(
-        frozen_clock=True,
-        queued_seconds=2,
-        generating_seconds=28,
-        spread=0.3,
-        log_lag=5,
-        log_in_flight_after=10,
-        url_lifetime=1e6,
-        balance=1e6,
-        seed=1,
-    )
-    with EmulatorThread(options) as emulator:
-        yield emulator
-    patch.undo()
-
-
-def arguments(folder: Path, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-    given = {"requests": rows, "path": f"{folder}/", "model": TEXT_MODEL, "max_active": 3, "duration": 5}
-    return {**given, **more}
-
-
-def rows(count: int = ROWS) -> list[dict[str, Any]]:
-    return [{"key": f"clip {n}", "prompt": f"Clip {n}."} for n in range(count)]
-
-
-def manifest(life: BatchLife) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in Path(life.xcom["batch"]["manifest"]).read_text().splitlines()]
-
-
-def assert_paid_once(vendor: EmulatorThread, life: BatchLife, before: set[str], count: int = ROWS) -> None:
+def assert_paid_once(
+    frozen_vendor: EmulatorThread, life: BatchLife, before: set[str], count: int = ROWS
+) -> None:
     """Each row has one generation and one video, and the manifest tells what is there."""
-    made = {each["id"] for each in vendor.generations} - before
+    made = {each["id"] for each in frozen_vendor.generations} - before
     lines = manifest(life)
     assert len(made) == count, "paid twice" if len(made) > count else "not made"
     assert {line["generation_id"] for line in lines} == made
@@ -72,13 +38,16 @@ def assert_paid_once(vendor: EmulatorThread, life: BatchLife, before: set[str], 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_workers_and_triggerers_that_are_killed_anywhere(
-    vendor: EmulatorThread, tmp_path: Path, seed: int
+    frozen_vendor: EmulatorThread, tmp_path: Path, seed: int
 ) -> None:
     dice = random.Random(seed)
-    before = {each["id"] for each in vendor.generations}
+    before = {each["id"] for each in frozen_vendor.generations}
     deferrable = seed % 4 != 0
     life = BatchLife(
-        vendor, arguments(tmp_path, rows(), deferrable=deferrable), has_store=seed % 2 == 0, run_id=f"{seed}"
+        frozen_vendor,
+        arguments(tmp_path, rows(ROWS), deferrable=deferrable),
+        has_store=seed % 2 == 0,
+        run_id=f"{seed}",
     )
     kills = dice.randint(1, 5)
     for _ in range(60):
@@ -94,63 +63,71 @@ def test_workers_and_triggerers_that_are_killed_anywhere(
             break
         kills -= life.outcome == "killed"
         if life.outcome == "killed" and dice.random() < 0.5:
-            vendor.clock.advance(dice.choice([1, 30, 600]))
+            frozen_vendor.clock.advance(dice.choice([1, 30, 600]))
     assert life.outcome == "success", life.error
-    assert_paid_once(vendor, life, before)
+    assert_paid_once(frozen_vendor, life, before)
 
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_each_point_of_a_batch_of_one(vendor: EmulatorThread, tmp_path: Path, deferrable: bool) -> None:
+def test_each_point_of_a_batch_of_one(
+    frozen_vendor: EmulatorThread, tmp_path: Path, deferrable: bool
+) -> None:
     """One kill at each boundary of the first part, one life for each."""
-    probe = BatchLife(vendor, arguments(tmp_path / "probe", rows(1), deferrable=deferrable), run_id="probe")
+    probe = BatchLife(
+        frozen_vendor, arguments(tmp_path / "probe", rows(1), deferrable=deferrable), run_id="probe"
+    )
     assert probe.to_the_end() == "success"
-    probe = BatchLife(vendor, arguments(tmp_path / "again", rows(1), deferrable=deferrable), run_id="again")
+    probe = BatchLife(
+        frozen_vendor, arguments(tmp_path / "again", rows(1), deferrable=deferrable), run_id="again"
+    )
     probe.attempt()
     for at in range(1, probe.boundaries + 1):
-        before = {each["id"] for each in vendor.generations}
+        before = {each["id"] for each in frozen_vendor.generations}
         given = arguments(tmp_path / f"{at}", rows(1), deferrable=deferrable)
-        life = BatchLife(vendor, given, run_id=f"{deferrable} {at}")
+        life = BatchLife(frozen_vendor, given, run_id=f"{deferrable} {at}")
         assert life.attempt(kill_at=at) == "killed"
         assert life.to_the_end() == "success", (at, life.error)
-        assert_paid_once(vendor, life, before, 1)
+        assert_paid_once(frozen_vendor, life, before, 1)
 
 
-def test_lost_answers_are_searched_for_by_the_triggerer(vendor: EmulatorThread, tmp_path: Path) -> None:
-    before = {each["id"] for each in vendor.generations}
-    vendor.faults.add("submit", "reset-after", times=4)
-    life = BatchLife(vendor, arguments(tmp_path, rows(), max_active=ROWS), run_id="lost")
+def test_lost_answers_are_searched_for_by_the_triggerer(
+    frozen_vendor: EmulatorThread, tmp_path: Path
+) -> None:
+    before = {each["id"] for each in frozen_vendor.generations}
+    frozen_vendor.faults.add("submit", "reset-after", times=4)
+    life = BatchLife(frozen_vendor, arguments(tmp_path, rows(ROWS), max_active=ROWS), run_id="lost")
     assert life.attempt() == "deferred"
     assert len(life.triggers[0]["searches"]) == 4
     assert life.to_the_end() == "success", life.error
-    assert_paid_once(vendor, life, before)
+    assert_paid_once(frozen_vendor, life, before)
 
 
 def test_a_clear_of_a_finished_batch_costs_nothing_and_asks_nothing(
-    vendor: EmulatorThread, tmp_path: Path
+    frozen_vendor: EmulatorThread, tmp_path: Path
 ) -> None:
-    life = BatchLife(vendor, arguments(tmp_path, rows()), run_id="cleared")
+    life = BatchLife(frozen_vendor, arguments(tmp_path, rows(ROWS)), run_id="cleared")
     assert life.to_the_end() == "success"
-    calls = vendor.stats["calls"]
+    calls = frozen_vendor.stats["calls"]
     assert life.attempt(cleared=True) == "success"
-    assert vendor.stats["calls"] == calls
+    assert frozen_vendor.stats["calls"] == calls
 
 
-def test_two_runs_onto_one_folder_do_not_mix(vendor: EmulatorThread, tmp_path: Path) -> None:
-    before = {each["id"] for each in vendor.generations}
-    first = BatchLife(vendor, arguments(tmp_path, rows(3), skip_unchanged=True), run_id="first")
+def test_two_runs_onto_one_folder_do_not_mix(frozen_vendor: EmulatorThread, tmp_path: Path) -> None:
+    before = {each["id"] for each in frozen_vendor.generations}
+    first = BatchLife(frozen_vendor, arguments(tmp_path, rows(3), skip_unchanged=True), run_id="first")
     other = [{"key": f"other {n}", "prompt": "Other."} for n in range(3)]
-    second = BatchLife(vendor, arguments(tmp_path, other, skip_unchanged=True), run_id="second")
+    second = BatchLife(frozen_vendor, arguments(tmp_path, other, skip_unchanged=True), run_id="second")
     assert first.attempt() == second.attempt() == "deferred"
     assert first.to_the_end() == second.to_the_end() == "success"
-    assert len({each["id"] for each in vendor.generations} - before) == 6
+    assert len({each["id"] for each in frozen_vendor.generations} - before) == 6
     assert first.xcom["batch"]["manifest"] != second.xcom["batch"]["manifest"]
     names = [{line["key"] for line in manifest(life)} for life in (first, second)]
     assert names == [{f"clip {n}" for n in range(3)}, {f"other {n}" for n in range(3)}]
 
 
 def test_a_nightly_run_over_400_pictures_of_which_10_changed_pays_for_10(
-    vendor: EmulatorThread, tmp_path: Path
+    frozen_vendor: EmulatorThread, tmp_path: Path
 ) -> None:
     pictures = tmp_path / "pictures"
     pictures.mkdir()
@@ -165,15 +142,15 @@ def test_a_nightly_run_over_400_pictures_of_which_10_changed_pays_for_10(
         "max_active": 200,
         "skip_unchanged": True,
     }
-    nights = [BatchLife(vendor, given, run_id=f"night {number}") for number in range(2)]
-    accepted = vendor.stats["accepted"]
+    nights = [BatchLife(frozen_vendor, given, run_id=f"night {number}") for number in range(2)]
+    accepted = frozen_vendor.stats["accepted"]
     assert nights[0].to_the_end() == "success", nights[0].error
-    assert vendor.stats["accepted"] - accepted == 400
+    assert frozen_vendor.stats["accepted"] - accepted == 400
     before = {path.name: path.read_bytes() for path in (tmp_path / "clips").glob("*.mp4")}
     for number in range(0, 400, 40):
         (pictures / f"{number:03}.png").write_bytes(picture("PNG", size=(300, 301 + number)))
     assert nights[1].to_the_end() == "success", nights[1].error
-    assert vendor.stats["accepted"] - accepted == 410
+    assert frozen_vendor.stats["accepted"] - accepted == 410
     summary = nights[1].xcom["batch"]
     assert (summary["saved"], summary["reused"]) == (10, 390)
     assert 0 < summary["cost_usd"] < nights[0].xcom["batch"]["cost_usd"] / 39

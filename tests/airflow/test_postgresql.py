@@ -62,27 +62,39 @@ def test_what_cannot_be_stored_is_refused_before_it_is_paid(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_only_informs_never_keeps_a_video_from_arriving(
+def test_any_other_text_arrives_as_it_is(
     airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
 ) -> None:
-    """A picture whose name is no UTF-8, as a camera or an old share leaves it."""
-    odd = os.fsencode(tmp_path) + b"/mug-\xff.jpg"
-    with open(odd, "wb") as file:
-        file.write((PICTURES / "mug.jpg").read_bytes())
+    text = "\u202eA boat \u200d\U0001f3ac\ufeff, ' \\u0000 % ; --"
     run = airflow.run(f"""
-    import os
     KlingGenerateOperator(
-        task_id="generate", image=os.fsdecode(os.fsencode("{tmp_path}") + b"/mug-\\xff.jpg"), prompt="Steam. 🎬",
-        duration=5, path="{tmp_path}/videos/", sidecar=True,
+        task_id="generate", {TEXT}, prompt={text!r}, path="{tmp_path}/\U0001f3ac '; --/", sidecar=True
     )
-    KlingGenerateOperator(task_id="plain", {TEXT}, prompt="\\u202eA boat \\u200d\\U0001f3ac\\ufeff.", path="{tmp_path}/plain/")
     """)
 
     assert run.state == "success", run.log[-5000:]
-    (beside,) = (tmp_path / "videos").glob("*.json")
-    assert json.loads(beside.read_text())["generation_id"] == run["generate"].xcom["return_value"]
-    assert run["generate"].xcom["request"]["parameters"]["prompt"] == "Steam. 🎬"
-    assert len(vendor.generations) == 2
+    (beside,) = tmp_path.rglob("*.json")
+    assert json.loads(beside.read_text())["request"]["prompt"] == text
+    assert run["generate"].xcom["request"]["parameters"]["prompt"] == text
+    (generation,) = vendor.generations
+    assert generation["parameters"]["prompt"] == text
+
+
+def test_a_picture_whose_name_is_no_text_is_refused_before_it_is_paid(
+    airflow: RealAirflow, vendor: EmulatorThread, tmp_path: Path
+) -> None:
+    """As an old share leaves names; Airflow could not store it as a rendered field either."""
+    odd = os.fsencode(tmp_path) + b"/mug-\xff.jpg"
+    with open(odd, "wb") as file:
+        file.write((PICTURES / "mug.jpg").read_bytes())
+
+    said = airflow.import_error(
+        f"""
+    KlingGenerateOperator(task_id="generate", prompt="Steam.", duration=5, image={os.fsdecode(odd)!r})
+    """
+    )
+    assert "half of a character" in said
+    assert vendor.journal == []
 
 
 def test_a_message_of_the_vendor_that_cannot_be_stored_is_told_without_that(

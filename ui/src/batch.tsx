@@ -182,7 +182,11 @@ function Rows({ batch }: { batch: Batch }) {
       {page && !error && page.rows.length === 0 && (
         <Notice title={text || status ? "No row matches" : "No row was submitted yet"} />
       )}
-      {page && !error && page.rows.length > 0 && <Cards generations={page.rows} now={page.now} within="batch" />}
+      {page && !error && page.rows.length > 0 && (
+        <div class={page.page === number ? "" : "stale"} aria-busy={page.page !== number}>
+          <Cards generations={page.rows} now={page.now} within="batch" />
+        </div>
+      )}
       {page && !error && page.pages > 1 && <Pager page={number} pages={page.pages} go={setNumber} />}
     </section>
   );

@@ -85,7 +85,9 @@ export function GalleryPageView({ scope }: { scope: Scope }) {
       {!page && !error && <Skeleton lines={8} />}
       {page && page.generations.length === 0 && <Empty filtered={filtered} reset={() => change(start)} />}
       {page && page.generations.length > 0 && (
-        <Cards generations={page.generations} now={page.now} within={scope.run_id ? "run" : scope.dag_id ? "dag" : "airflow"} />
+        <div class={page.page === number ? "" : "stale"} aria-busy={page.page !== number}>
+          <Cards generations={page.generations} now={page.now} within={scope.run_id ? "run" : scope.dag_id ? "dag" : "airflow"} />
+        </div>
       )}
       {page && page.pages > 1 && <Pager page={number} pages={page.pages} go={setNumber} />}
       {summary && summary.count > 0 && <Plots summary={summary} />}

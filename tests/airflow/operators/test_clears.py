@@ -75,3 +75,45 @@ def test_a_wait_that_failed(airflow: RealAirflow, vendor: EmulatorThread, wait: 
     assert run.state == "success"
     assert vendor.stats["accepted"] == vendor.stats["charges"] == 1
     assert (NO_RECORD in run.log) is (not REMEMBERS or EMPTIES)
+
+
+@pytest.mark.skipif(VERSION < (3, 4), reason="loops are new in Airflow 3.4")
+def test_each_pass_of_a_loop(airflow: RealAirflow, vendor: EmulatorThread) -> None:
+    """The answer to the second pass is lost; the run is cleared later, and its later passes begin anew."""
+    vendor.faults.add("submit", "reset-after", after=1)
+    run = airflow.run(
+        f"""
+        from airflow.sdk import get_current_context, task_group
+        from airflow_provider_kling.cost_report import KlingCostReport
+
+        @task_group
+        def passes():
+            made = KlingGenerateOperator(task_id="make", prompt="A boat.", model="{MODEL}", uncertain_grace=1)
+            KlingDownloadOperator(
+                task_id="save", generation_id=made.output, path="{airflow.output}/{{loop_index}}.mp4"
+            )
+
+        @task
+        def report():
+            costs = KlingCostReport()
+            costs.tell(costs.of_run(get_current_context()), csv_path="{airflow.output}/costs.csv")
+
+        passes.loop(max_iterations=3) >> report()
+        """
+    )
+    assert run.state == "success", {name: each.state for name, each in run.tasks.items()}
+    names = [each["client_request_id"].split(":")[3] for each in vendor.generations]
+    assert names == ["pass0", "pass1", "pass2"]
+    ids = {each["id"] for each in vendor.generations}
+    assert {path.name for path in airflow.output.glob("*.mp4")} == {f"{index}.mp4" for index in range(3)}
+    costs = (airflow.output / "costs.csv").read_text().splitlines()
+    assert sorted(line.rpartition(",")[2] for line in costs[1:]) == ["0", "1", "2"]
+
+    assert "Found submit" in run.log
+    videos = {path.name: path.read_bytes() for path in airflow.output.glob("*.mp4")}
+
+    run.clear_by_rest().go_on()
+
+    assert run.state == "success"
+    assert {each["id"] for each in vendor.generations} == ids
+    assert {path.name: path.read_bytes() for path in airflow.output.glob("*.mp4")} == videos

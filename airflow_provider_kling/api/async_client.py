@@ -21,7 +21,6 @@ from airflow_provider_kling.api.transport.aiohttp_connections import BoundedConn
 from airflow_provider_kling.api.transport.body import JsonBody
 from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import (
-    LONGEST_REPLY,
     ConnectionLost,
     FailureReason,
     Flow,
@@ -215,9 +214,10 @@ class AsyncKlingClient:
                 else:
                     # aiohttp's own time-out restarts with each byte.
                     async with asyncio.timeout(self.settings.read_timeout):
-                        answer = await _read(response)
-                cut = len(answer) > LONGEST_REPLY
-                return HttpResponse(response.status, response.headers, answer[:LONGEST_REPLY], cut)
+                        answer = await _read(response, request.longest_reply)
+                longest = request.longest_reply
+                cut = len(answer) > longest
+                return HttpResponse(response.status, response.headers, answer[:longest], cut)
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             return behind_proxy(_loss(error, opened, host), proxy)
 
@@ -300,12 +300,12 @@ async def _pieces(body: JsonBody) -> AsyncIterator[bytes]:
         yield piece
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse, longest: int) -> bytes:
     """The body, cut a little above the limit."""
     body = bytearray()
     async for chunk in response.content.iter_chunked(_CHUNK):
         body += chunk
-        if len(body) > LONGEST_REPLY:
+        if len(body) > longest:
             break
     return bytes(body)
 

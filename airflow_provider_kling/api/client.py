@@ -26,7 +26,6 @@ from airflow_provider_kling.api.settings import Settings
 from airflow_provider_kling.api.transport.addresses import refusal_of_name
 from airflow_provider_kling.api.transport.endpoints import USER_AGENT, Endpoints
 from airflow_provider_kling.api.transport.messages import (
-    LONGEST_REPLY,
     MOST_RECEIVED,
     ConnectionLost,
     FailureReason,
@@ -225,10 +224,11 @@ class KlingClient:
             if encoding := body_encoding(headers):
                 return HttpResponse(response.status_code, headers, encoding=encoding)
             try:
-                body = self._read(response)
+                body = self._read(response, request.longest_reply)
             except _Trouble as error:
                 return loss_of_reading(error, host)
-        return HttpResponse(response.status_code, headers, body[:LONGEST_REPLY], len(body) > LONGEST_REPLY)
+        longest = request.longest_reply
+        return HttpResponse(response.status_code, headers, body[:longest], len(body) > longest)
 
     def _open(self, adapter: TimedAdapter, method: str, url: str, **what: Any) -> requests.Response:
         """Make one request, once.
@@ -279,12 +279,12 @@ class KlingClient:
             ) from None
         return url
 
-    def _read(self, response: requests.Response) -> bytes:
+    def _read(self, response: requests.Response, longest: int) -> bytes:
         """The body, cut a little above the limit."""
         body = bytearray()
         while chunk := response.raw.read1(_CHUNK, decode_content=False):
             body += chunk
-            if len(body) > LONGEST_REPLY:
+            if len(body) > longest:
                 break
         return bytes(body)
 

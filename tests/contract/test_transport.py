@@ -22,10 +22,12 @@ from airflow_provider_kling.api.exceptions import (
     ConfigurationError,
     ConnectionLostError,
     KlingError,
+    MalformedReplyError,
     Money,
     Recovery,
 )
 from airflow_provider_kling.api.generation import GenerationRequest
+from airflow_provider_kling.api.retry import RetryPolicy
 from airflow_provider_kling.api.settings import VENDOR_PATH, Settings
 from airflow_provider_kling.api.transport.messages import (
     Call,
@@ -155,6 +157,16 @@ def test_a_huge_answer_is_cut(connect: Connect, vendor: EmulatorThread):
     assert isinstance(reply, HttpResponse)
     assert reply.truncated
     assert len(reply.body) == 4 * 1024 * 1024
+
+
+def test_an_answer_to_a_poll_is_cut_much_earlier(connect: Connect, vendor: EmulatorThread):
+    """The triggerer reads thousands of them on one event loop."""
+    driver = connect(vendor)
+    generation = driver.run(driver.calls.submit(REQUEST))
+    vendor.faults.add("poll", "huge-body", size=1_000_000)
+    driver.calls.read_retries = RetryPolicy(attempts=1)
+    with pytest.raises(MalformedReplyError, match="is longer than 262144 bytes"):
+        driver.run(driver.calls.get_generation(generation.id))
 
 
 # Connections, and what each request says of itself.

@@ -18,7 +18,9 @@ T = TypeVar("T")
 
 LONGEST_REPLY: Final = 4 * 1024 * 1024
 """Bytes of an API answer that are read at most; the longest real ones (100 log rows) have some 50 kB."""
-
+LONGEST_POLL: Final = 256 * 1024
+"""Bytes of an answer about a generation, a hundred times the longest real one: the triggerer reads thousands
+of them on one event loop, where 4 MiB of JSON take up to half a second each (measured)."""
 
 MOST_RECEIVED: Final = 2 * LONGEST_REPLY + 1024 * 1024
 """Bytes of an API answer, headers and framing included."""
@@ -59,6 +61,11 @@ class HttpRequest:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | JsonBody | None = field(default=None, repr=False)
     kept: list[Any] = field(default_factory=list, repr=False, compare=False)
+
+    @property
+    def longest_reply(self) -> int:
+        """Bytes of its answer that are read at most."""
+        return LONGEST_POLL if self.call is Call.POLL else LONGEST_REPLY
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,11 +116,11 @@ class KilledClient(KlingClient):
             stream.chunks = chunks  # type: ignore[method-assign]
             yield stream
 
-    def _read(self, response: Any) -> bytes:
+    def _read(self, response: Any, longest: int) -> bytes:
         if self.submitting:
             self.at(ACCEPTED_WHOLE)
             self.at(ACCEPTED)
-        return super()._read(response)
+        return super()._read(response, longest)
 
 
 class KilledHook(KlingHook):

@@ -80,10 +80,10 @@ def decide(
     kind: AttemptKind,
     policy: SubmitPolicy,
     *,
-    complete: bool = True,
-    stands: Generation | NotFound | None = None,
-    not_in_logs: bool = False,
-    key_changed: bool = False,
+    complete: bool,
+    stands: Generation | NotFound | None,
+    not_in_logs: bool,
+    key_changed: bool,
 ) -> Decision:
     """Decide on a task's submit.
 

@@ -181,6 +181,50 @@ def test_every_reason_says_what_it_means_for_money():
         assert "  " not in reason
 
 
+def test_every_reason_names_what_it_is_about():
+    for case in CASES:
+        about = {"none": "request log|First attempt|nothing was submitted", "intent": "airflow:d:t:0:abc"}
+        assert re.search(about.get(case.record.partition(",")[0], "g1"), decided(case).reason), case
+
+
+def test_no_record_of_the_first_attempt_is_not_that_of_previous_ones():
+    case = CASES[0]._replace(record="none", complete="yes")
+    assert decided(case._replace(attempt="first")).reason.startswith("First attempt of this task instance")
+    assert decided(case._replace(attempt="retry")).reason.startswith("The record of the previous attempts")
+
+
+@pytest.mark.parametrize(("raw", "said"), [("rendering", "rendering"), ("", "working")])
+@pytest.mark.parametrize("asked", ["id", "id, other"])
+def test_how_a_generation_stands_is_said_in_the_vendor_s_word(raw: str, said: str, asked: str):
+    generation = Generation("g1", GenerationStatus.GENERATING, raw)
+    decision = decide(
+        RECORDS[asked],
+        REQUEST,
+        "retry",
+        SubmitPolicy(),
+        complete=True,
+        stands=generation,
+        not_in_logs=False,
+        key_changed=False,
+    )
+    assert f" of a previous attempt is {said};" in decision.reason.replace(" still ", " ")
+
+
+def test_a_failure_without_words_is_said_plainly():
+    generation = Generation("g1", GenerationStatus.ERROR, "error", failure=None)
+    decision = decide(
+        RECORDS["id"],
+        REQUEST,
+        "retry",
+        SubmitPolicy(),
+        complete=True,
+        stands=generation,
+        not_in_logs=False,
+        key_changed=False,
+    )
+    assert "(error: no message)" in decision.reason
+
+
 def test_whoever_is_stopped_is_told_that_nothing_was_submitted_and_what_to_do():
     stops = {decision.reason for decision in map(decided, CASES) if decision.action == "stop"}
     assert len(stops) == 6

@@ -29,6 +29,8 @@ class GenerationStatus(enum.StrEnum):
     @classmethod
     def parse(cls, raw: str) -> GenerationStatus:
         """Read the vendor's word, whatever its case."""
+        if (known := _STATUSES.get(raw)) is not None:
+            return known
         words = _WORD.findall(_CAMEL_CASE.sub(" ", raw[:_LONGEST_STATUS]).lower())
         exact = _STATUSES.get("".join(words))
         if exact is not None or not words:

@@ -82,7 +82,8 @@ def read_generation(body: Mapping[str, Any], asked_id: str | None = None, *, key
     return Generation(
         id=generation_id,
         status=status,
-        raw_status=clean(raw_status, key),
+        # a documented word needs no cleaning, which each poll of a wait would pay for
+        raw_status=raw_status if raw_status == status else clean(raw_status, key),
         video_url=url,
         duration=_first(number(video.get("duration")), number(body.get("duration"))),
         video_size=_bytes(video.get("file_size")),

@@ -34,6 +34,7 @@ from airflow_provider_kling.api.transport import shared_rate_limiter
 from airflow_provider_kling.api.transport.endpoints import Endpoints
 from airflow_provider_kling.api.transport.messages import Call, HttpRequest, HttpResponse
 from airflow_provider_kling.api.transport.rate_limiter import Limiter
+from airflow_provider_kling.emulator.prices import pricing
 from airflow_provider_kling.hooks.kling import KlingHook
 from airflow_provider_kling.operators.batch import KlingGenerateBatchOperator
 from airflow_provider_kling.triggers import connection_cache, shared_pollers
@@ -42,7 +43,6 @@ from tests.virtual_time import VirtualLoop
 
 START = 1_800_000_000.0
 MODEL_SECONDS = 194.0
-PRICE = 0.29
 
 
 class Time:
@@ -68,6 +68,8 @@ class SimulatedVendor:
     """
 
     def __init__(self, clock: Time, *, latency: float = 0.15, seed: int = 1) -> None:
+        self.charged_usd: float | None = None
+        """What the ledger says that each generation cost; None for an empty ledger."""
         self.latency = latency
         self.calls: Counter[str] = Counter()
         self.sent_at: list[float] = []
@@ -97,9 +99,16 @@ class SimulatedVendor:
                 video = {"url": f"https://cdn.example.com/{generation_id}.mp4"}
                 return _json(200, {"id": generation_id, "status": "completed", "video": video})
             case Call.LEDGER:
-                return _json(200, {"data": [], "pagination": {"has_more": False}})
+                done = [each for each, at in self.done_at.items() if at <= self._clock.now]
+                charges = [
+                    {"reference_id": each, "amount": {"usd": self.charged_usd}}
+                    for each in reversed(done)
+                    if self.charged_usd is not None
+                ]
+                return _json(200, {"data": charges, "pagination": {"has_more": False}})
             case Call.PRICES:
-                return _json(200, {"data": []})
+                model = dict(request.params)["id"]
+                return _json(200, {"data": [{"id": model, "pricing": pricing(model)}]})
             case _:
                 return _json(404, {"message": "not here"})
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_kling.api.exceptions import KlingError
 from airflow_provider_kling.triggers.kling import KlingGenerationTrigger
 from tests.airflow.batches.simulation import Simulation
 
@@ -75,6 +76,23 @@ def test_a_generation_beside_the_batch_is_not_starved(tmp_path: Path) -> None:
     assert batch.run(beside)["saved"] == 600
     # The triggerer stands still here while the worker works, half a minute at a time.
     assert max(late) < 90.0
+
+
+@pytest.mark.parametrize(("charged", "most"), [(None, 34), (0.29, 34), (1.0, 19)])
+def test_the_limit_on_the_cost_counts_what_was_really_charged(
+    tmp_path: Path, charged: float | None, most: int
+) -> None:
+    """10 USD; the price list says 0.29 for a generation."""
+    batch = simulation(tmp_path, 60, max_active=10, max_cost_usd=10.0)
+    batch.vendor.charged_usd = charged
+    with pytest.raises(KlingError, match=r"exceeds the batch's limit of 10 USD"):
+        batch.run()
+    summary = batch.xcom["batch"]
+    assert (
+        len(batch.vendor.done_at) == summary["saved"] == most if charged != 1.0 else summary["saved"] <= most
+    )
+    assert summary["pending"] == 60 - summary["saved"]
+    assert summary["cost_usd"] == pytest.approx((charged or 0.29) * summary["saved"])
 
 
 @pytest.mark.parametrize("count", [1_000, 10_000])

@@ -149,6 +149,15 @@ def clear_by_rest(dag_id: str, run_id: str, task_ids: list[str] | None, keep_tas
         assert answer.is_success, f"{answer.status_code} {answer.text}"
 
 
+def forget_logical_date(dag_id: str, run_id: str) -> None:
+    """Make it a run without a logical date, as assets and the REST API start them; Airflow 3."""
+    from airflow.models.dagrun import DagRun
+
+    with create_session() as session:
+        this = sa.update(DagRun).where(DagRun.dag_id == dag_id, DagRun.run_id == run_id)
+        session.execute(this.values(logical_date=None))
+
+
 def put_in_state_store(dag_id: str, run_id: str, task_id: str, value: Any) -> None:
     """Overwrite what a task remembers."""
     from airflow.models.task_state_store import TaskStateStoreModel as Store
@@ -226,6 +235,7 @@ COMMANDS = {
         resume,
         clear,
         clear_by_rest,
+        forget_logical_date,
         put_in_state_store,
         inside_provider.store_connection,
         inside_provider.test_connection,

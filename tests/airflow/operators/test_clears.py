@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Final
+
 import pytest
 
 from airflow_provider_kling.emulator import EmulatorThread
-from tests.airflow.real_airflow import REMEMBERS, VERSION, RealAirflow
+from tests.airflow.conftest import connected
+from tests.airflow.real_airflow import REMEMBERS, ROOT, VERSION, RealAirflow
 
 pytestmark = pytest.mark.skipif(
     VERSION < (3, 1), reason="its REST API has no such route, or starts no app here"
 )
 
+LIBFAKETIME: Final = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 MODEL = "kling-video/v1.6/standard/text-to-video"
 RECORD = "kling_generation"
 EMPTIES = VERSION >= (3, 4)
@@ -117,3 +122,42 @@ def test_each_pass_of_a_loop(airflow: RealAirflow, vendor: EmulatorThread) -> No
     assert run.state == "success"
     assert {each["id"] for each in vendor.generations} == ids
     assert {path.name: path.read_bytes() for path in airflow.output.glob("*.mp4")} == videos
+
+
+@pytest.mark.skipif(REMEMBERS, reason="has a record of what was submitted")
+@pytest.mark.skipif(
+    LIBFAKETIME is None, reason="sets Airflow's clock: install libfaketime (Debian: faketime)"
+)
+def test_a_run_without_a_logical_date_is_cleared_16_minutes_later(
+    vendor: EmulatorThread, tmp_path: Path
+) -> None:
+    """The clear sets ``queued_at`` and ``start_date`` anew: the search begins at what never changes."""
+    offset = tmp_path / "offset"
+    offset.write_text("+0s")
+    # Python sleeps until a moment of the clock that is not set, which libfaketime refuses.
+    sleep = "import select, time\ntime.sleep = lambda seconds: select.select((), (), (), max(0.0, seconds))\n"
+    (tmp_path / "sitecustomize.py").write_text(sleep)
+    faked = {
+        "PYTHONPATH": f"{tmp_path}:{ROOT}",
+        "LD_PRELOAD": str(LIBFAKETIME),
+        "FAKETIME_TIMESTAMP_FILE": str(offset),
+        "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    }
+    with RealAirflow(tmp_path / "home", **faked) as airflow:
+        connected(airflow, vendor)
+        run = airflow.begin(
+            f'KlingGenerateOperator(task_id="make", prompt="A boat.", model="{MODEL}", uncertain_grace=1)'
+        )
+        airflow.ask("forget_logical_date", {}, dag_id=run.dag_id, run_id=run.run_id)
+        run.go_on()
+        assert run.state == "success"
+
+        offset.write_text("+960s")
+        vendor.clock.advance(960)
+        run.clear_by_rest("make").go_on()
+
+        assert run.state == "success"
+        assert run["make"].tries == 2
+        assert NO_RECORD in run.log
+        assert vendor.stats["accepted"] == 1

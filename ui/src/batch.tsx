@@ -183,7 +183,7 @@ function Rows({ batch }: { batch: Batch }) {
         <Notice title={text || status ? "No row matches" : "No row was submitted yet"} />
       )}
       {page && !error && page.rows.length > 0 && (
-        <div class={page.page === number ? "" : "stale"} aria-busy={page.page !== number}>
+        <div class={page.page === number ? "cards" : "cards stale"} aria-busy={page.page !== number}>
           <Cards generations={page.rows} now={page.now} within="batch" />
         </div>
       )}

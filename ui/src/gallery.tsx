@@ -85,7 +85,7 @@ export function GalleryPageView({ scope }: { scope: Scope }) {
       {!page && !error && <Skeleton lines={8} />}
       {page && page.generations.length === 0 && <Empty filtered={filtered} reset={() => change(start)} />}
       {page && page.generations.length > 0 && (
-        <div class={page.page === number ? "" : "stale"} aria-busy={page.page !== number}>
+        <div class={page.page === number ? "cards" : "cards stale"} aria-busy={page.page !== number}>
           <Cards generations={page.generations} now={page.now} within={scope.run_id ? "run" : scope.dag_id ? "dag" : "airflow"} />
         </div>
       )}

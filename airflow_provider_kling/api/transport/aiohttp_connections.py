@@ -41,7 +41,8 @@ class BoundedResponseHandler(ResponseHandler):
         """Called for each request, before it is sent."""
         self._received = self._informational = 0
         self._asked, self._answered = True, False
-        super().set_response_params(**params)
+        # Nothing is decoded: for the answer of a proxy to CONNECT the session's own setting does not count.
+        super().set_response_params(**{**params, "auto_decompress": False})
 
     def data_received(self, data: bytes) -> None:
         is_answered = self._answered and self._payload is not None and self._payload.is_eof()

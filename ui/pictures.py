@@ -9,7 +9,11 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parent.parent
 TAKEN = ROOT / "build" / "ui-screenshots" / "3.3"
 SHOWN = ROOT / "docs" / "images"
-PICTURES = {"ui-choice": ("choice-light", 660), "ui-gallery": ("gallery-light", 880)}
+PICTURES = {
+    "ui-choice": ("choice-light", 660),
+    "ui-gallery": ("gallery-light", 880),
+    "ui-batch": ("batch-light", 980),
+}
 """Name in the docs -> name of the screenshot, and how many pixels of its height are shown."""
 WIDTH = 1200
 

@@ -25,7 +25,9 @@ def main() -> None:
         with Image.open(TAKEN / f"{taken}.png") as picture:
             cut = picture.convert("RGB").crop((0, 0, picture.width, height))
         cut = cut.resize((WIDTH, round(height * WIDTH / cut.width)), Image.Resampling.LANCZOS)
-        cut.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(SHOWN / f"{name}.png", optimize=True)
+        cut.quantize(256, method=Image.Quantize.MEDIANCUT, kmeans=2).save(
+            SHOWN / f"{name}.png", optimize=True
+        )
 
 
 if __name__ == "__main__":

@@ -50,7 +50,6 @@ TESTED_ELSEWHERE = {
     "api.durable.attempt": "tests/unit/api/durable/test_decision.py",
     "api.media.decoder_process": "tests/unit/api/media/test_image.py",
     "api.media.picture": "tests/unit/api/media/test_image.py",
-    "api.polling.poll_tracker": "tests/unit/api/test_calls.py",
     # what takes Airflow: runs of real DAGs
     "decorators": "tests/airflow/operators",
     "operators": "tests/airflow/operators",

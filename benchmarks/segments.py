@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -21,39 +22,41 @@ class SegmentExecutor(BaseExecutor):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs | {"parallelism": 1})
-        self._under_way: tuple[Any, subprocess.Popen[bytes]] | None = None
+        self._under_way: list[tuple[Any, subprocess.Popen[bytes]]] = []
 
     def _process_workloads(self, workload_items: Sequence[Any]) -> None:
         for workload in workload_items:
             del self.queued_tasks[workload.key]
             command = [sys.executable, "-m", "airflow.sdk.execution_time.execute_workload"]
             process = subprocess.Popen([*command, "--json-string", workload.model_dump_json()])
-            self._under_way = workload, process
+            self._under_way.append((workload, process))
 
     def sync(self) -> None:
-        if self._under_way is None:
-            return
-        workload, process = self._under_way
-        # The resources of the supervisor and of the task's own process, which it waited for.
-        pid, status, used = os.wait4(process.pid, os.WNOHANG)
-        if pid == 0:
-            return
-        self._under_way = None
-        process.returncode = os.waitstatus_to_exitcode(status)
+        for each in list(self._under_way):
+            # The resources of the supervisor and of the task's own process, which it waited for.
+            pid, status, used = os.wait4(each[1].pid, os.WNOHANG)
+            if pid:
+                self._under_way.remove(each)
+                self._ended(*each, os.waitstatus_to_exitcode(status), used)
+
+    def _ended(
+        self, workload: Any, process: subprocess.Popen[bytes], code: int, used: resource.struct_rusage
+    ) -> None:
+        process.returncode = code
         note = {
             "run": workload.ti.run_id,
             "task": workload.ti.task_id,
-            "failed": process.returncode,
+            "failed": code,
             "cpu": used.ru_utime + used.ru_stime,
             "mb": used.ru_maxrss / 1000,
         }
         with Path(os.environ[NOTES]).open("a") as notes:
             notes.write(json.dumps(note) + "\n")
-        self.success(workload.key) if process.returncode == 0 else self.fail(workload.key)
+        self.success(workload.key) if code == 0 else self.fail(workload.key)
 
     def end(self) -> None:
         self.terminate()
 
     def terminate(self) -> None:
-        if self._under_way is not None:
-            self._under_way[1].kill()
+        for _, process in self._under_way:
+            process.kill()

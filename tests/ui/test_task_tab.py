@@ -47,8 +47,8 @@ def test_a_waiting_task_shows_how_far_it_is_and_refreshes_itself(browser: Window
     line = frame.get_by_role("progressbar")
     expect(line).to_be_visible()
     expect(frame.locator(".waiting")).to_contain_text(re.compile(r"Generating"))
-    first = frame.locator(".waiting .faint").inner_text()
-    expect(frame.locator(".waiting .faint")).not_to_have_text(first)
+    first = frame.locator(".waiting .faint").first.inner_text()
+    expect(frame.locator(".waiting .faint").first).not_to_have_text(first)
     with browser.page.expect_response(
         lambda answer: "/tasks/waiting/" in answer.url, timeout=15_000
     ) as again:

@@ -195,6 +195,8 @@ class SharedPoller:
             return
         host, self._host = self._host, None
         self._sweep()
+        # At once: who enters before the session's task has ended must find none of its workers.
+        self._dismiss()
         if host not in self._closing and not host.cancelling():
             host.cancel()
         await asyncio.wait({host})
@@ -210,30 +212,39 @@ class SharedPoller:
         """The poller's own task: from the first wait to the last."""
         sender = self._connect()
         overdue: asyncio.Task[None] | None = None
-        self._failure = self._loop.create_future()
+        failure = self._failure = self._loop.create_future()
         try:
             await sender.open()
             overdue = self._loop.create_task(self._give_up_overdue())
             overdue.add_done_callback(self._over)
             for _ in range(self._workers):
                 self._hire(sender)
-            await self._failure
+            await failure
         finally:
             host = asyncio.current_task()
             assert host is not None
             self._closing.add(host)
-            self._failure.cancel()
-            self._failure = None
-            for each in (*self._crew, *([overdue] if overdue else [])):
-                each.cancel()
-            self._crew.clear()
-            self._stuck.clear()
-            self._busy.clear()
-            self._set_stuck_timer(None)
+            failure.cancel()
+            if overdue is not None:
+                overdue.cancel()
+            if self._failure is failure:  # not yet dismissed by the last who left
+                self._dismiss()
             try:
                 await sender.close()
             except Exception as error:
                 log.warning("Could not close an HTTP session properly: %r", error)
+
+    def _dismiss(self) -> None:
+        """End the workers of the session, and leave nothing of it to the next one."""
+        for worker in self._crew:
+            worker.cancel()
+        self._crew.clear()
+        self._stuck.clear()
+        self._busy.clear()
+        self._set_stuck_timer(None)
+        self._suspects.clear()
+        self._due = asyncio.Queue()
+        self._failure = None
 
     def _hire(self, sender: Sender, suspect: PendingWait | None = None) -> None:
         """Start another worker: one that keeps running, or one for a single wait that is suspect."""

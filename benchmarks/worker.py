@@ -43,7 +43,7 @@ def measure(runs: int) -> dict[tuple[str, int], list[tuple[float, float]]]:
     with tempfile.TemporaryDirectory(prefix="kling-worker-") as folder, postgres_server() as postgres:
         home, output, notes = Path(folder, "airflow"), Path(folder, "output"), Path(folder, "segments")
         home.mkdir()
-        options = EmulatorOptions(queued_seconds=0, generating_seconds=4, video_bytes=VIDEO_BYTES)
+        options = EmulatorOptions(queued_seconds=0, generating_seconds=20, video_bytes=VIDEO_BYTES)
         with EmulatorThread(options) as vendor:
             environment = {
                 "KLING_OUTPUT": str(output),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -70,6 +71,9 @@ class FaultyS3:
         self.met += 1
         if fault.status is None:
             environ["wsgi.input"].read(65_536)
+            # Closed alone it stays open for the file that the request is read from, which then takes the rest
+            # of the body for the next request.
+            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
             environ["werkzeug.socket"].close()
             raise ConnectionResetError
         environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))

@@ -198,6 +198,11 @@ class GenerationRequest:
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", MappingProxyType(dict(self.parameters)))
 
+    @property
+    def request(self) -> GenerationRequest:
+        """Itself, for code that expects of :meth:`.KlingHook.prepare` something that has the request."""
+        return self
+
     def body(self) -> dict[str, Any]:
         """The JSON body of the submit; a medium that is read from a file is a :class:`.DataUri` in it."""
         return {"model": self.model, **self.parameters}

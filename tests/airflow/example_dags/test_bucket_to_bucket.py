@@ -365,6 +365,6 @@ def test_a_report_of_the_costs_as_csv(bucket_airflow: RealAirflow, vendor: Emula
     )
 
     assert read(s3, "costs/run.csv").decode() == (
-        "dag,task,model,generations,failed,credits,usd\n"
-        f"{run.dag_id},generate,kling-video/v1.6/standard/text-to-video,1,0,580000.0,0.29\n"
+        "dag,task,model,generations,failed,credits,usd,loop_pass\n"
+        f"{run.dag_id},generate,kling-video/v1.6/standard/text-to-video,1,0,580000.0,0.29,\n"
     )

@@ -73,6 +73,7 @@ class SimulatedVendor:
         self.latency = latency
         self.calls: Counter[str] = Counter()
         self.sent_at: list[float] = []
+        self.last_submit_at = 0.0
         self.done_at: dict[str, float] = {}
         self._clock = clock
         self._dice = random.Random(seed)
@@ -86,6 +87,7 @@ class SimulatedVendor:
                 generation_id = f"{len(self.done_at):08}-aaaa-bbbb-cccc-1234567890ab"
                 seconds = MODEL_SECONDS * math.exp(USUAL_SPREAD * self._dice.gauss(0.0, 1.0))
                 self.done_at[generation_id] = self._clock.now + seconds
+                self.last_submit_at = self._clock.now
                 echoed = {
                     name.lower(): value
                     for name, value in request.headers.items()

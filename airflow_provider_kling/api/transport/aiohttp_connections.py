@@ -20,6 +20,8 @@ from airflow_provider_kling.api.transport.messages import MOST_INFORMATIONAL, MO
 
 LONGEST_HEAD: Final = 256 * 1024
 """Bytes until the head of the answer is complete, those of informational answers included."""
+MOST_LINES: Final = 100_000
+"""Lines of an answer, its trailers included: aiohttp before 3.14 keeps each trailer, of six bytes, in some 70."""
 _PIECE: Final = 16 * 1024
 """Bytes that are parsed at a time, so that what is too much is noticed after little work."""
 _LOOK_UPS: Final = 2
@@ -34,12 +36,13 @@ class BoundedResponseHandler(ResponseHandler):
 
     _asked = False
     _received = 0
+    _lines = 0
     _informational = 0
     _answered = False
 
     def set_response_params(self, **params: Any) -> None:
         """Called for each request, before it is sent."""
-        self._received = self._informational = 0
+        self._received = self._lines = self._informational = 0
         self._asked, self._answered = True, False
         # Nothing is decoded: for the answer of a proxy to CONNECT the session's own setting does not count.
         super().set_response_params(**{**params, "auto_decompress": False})
@@ -68,9 +71,11 @@ class BoundedResponseHandler(ResponseHandler):
 
     def _take(self, data: bytes) -> None:
         self._received += len(data)
+        self._lines += data.count(b"\n")
         super().data_received(data)
         if (
             self._received > MOST_RECEIVED
+            or self._lines > MOST_LINES
             or (not self._answered and self._received > LONGEST_HEAD)
             or self._informational > MOST_INFORMATIONAL
         ):

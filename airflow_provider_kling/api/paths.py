@@ -281,7 +281,9 @@ def _check_names(path: str) -> None:
 
 
 def _check_key(uri: str) -> None:
-    key = uri.partition("://")[2].partition("/")[2]
+    bucket, _, key = uri.partition("://")[2].partition("/")
+    if bucket.endswith("@"):
+        raise ValueError("it names a connection, but no bucket")
     if len(key.encode(errors="surrogatepass")) > LONGEST_KEY:
         raise ValueError(f"its key is longer than {LONGEST_KEY} bytes")
 

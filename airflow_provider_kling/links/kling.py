@@ -41,7 +41,8 @@ class KlingSavedFileLink(BaseOperatorLink):
     def get_link(self, operator: Any, *, ti_key: Any) -> str:
         """See :class:`BaseOperatorLink`."""
         # not from XCom: Airflow logs an error for each that is not there, as before the video is saved
-        paths: Sequence[str | None] = operator.saved_paths
+        # of a mapped task that is skipped Airflow has made no operator: it asks with the mapped one
+        paths: Sequence[str | None] = getattr(operator, "saved_paths", ())
         if not any(paths):
             return ""
         if len(paths) > 1:

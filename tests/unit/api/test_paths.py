@@ -197,6 +197,11 @@ def test_home_means_home(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert local_path(f"./{prefix}/mug.jpg") == Path(f"{prefix}/mug.jpg")
 
 
+def test_a_connection_without_a_bucket() -> None:
+    with pytest.raises(DownloadError, match="names a connection, but no bucket"):
+        expand_path("s3://owner@/film.mp4", FACTS)
+
+
 def test_other_variables_and_users(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIDEOS", "/data/videos")
     monkeypatch.delenv("NOT_SET", raising=False)

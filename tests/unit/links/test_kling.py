@@ -52,6 +52,11 @@ def test_the_file_is_that_of_this_attempt_and_there_is_no_link_before_it() -> No
     assert link(saved(None, None), ti_key=key()) == ""
 
 
+def test_a_mapped_task_that_was_skipped_has_no_file() -> None:
+    mapped = KlingDownloadOperator.partial(task_id="t", path="x/").expand(generation_id=["1", "2"])
+    assert links.KlingSavedFileLink().get_link(mapped, ti_key=key(0)) == ""
+
+
 @pytest.mark.parametrize("made", [KlingGenerateOperator, KlingDownloadOperator])
 def test_an_operator_that_ran_nothing_has_saved_nothing(made: Any) -> None:
     arguments = (

@@ -21,7 +21,7 @@ from airflow_provider_kling.api.transport.messages import MOST_INFORMATIONAL, MO
 LONGEST_HEAD: Final = 256 * 1024
 """Bytes until the head of the answer is complete, those of informational answers included."""
 MOST_LINES: Final = 100_000
-"""Lines of an answer, its trailers included: aiohttp before 3.14 keeps each trailer, of six bytes, in some 70."""
+"""Lines of an answer, trailers included: aiohttp before 3.14 keeps one of six bytes in some 70."""
 _PIECE: Final = 16 * 1024
 """Bytes that are parsed at a time, so that what is too much is noticed after little work."""
 _LOOK_UPS: Final = 2
